@@ -1,0 +1,194 @@
+//! The settings of a server, and its start.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::changes::Changes;
+use crate::face::auth::Keys;
+use crate::face::intake::BodyLimits;
+use crate::face::server;
+use crate::fault::Faults;
+use crate::local::Local;
+use crate::shared::{Counters, Shared};
+use crate::streams::{Bounds, Streams};
+
+/// How long the last tasks may take to notice that the runtime ends.
+const LAST_TASKS: Duration = Duration::from_secs(1);
+
+/// Settings of a [`Local`] before its start, made by [`Local::builder`].
+#[derive(Clone)]
+#[must_use]
+pub struct Builder {
+    listen: SocketAddr,
+    keys: Keys,
+    threads: usize,
+    keep_alive: Duration,
+    limits: BodyLimits,
+    bounds: Bounds,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        const MIB: usize = 1024 * 1024;
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            keys: Keys { secret: "secret_key".to_owned(), open: None },
+            threads: 1,
+            keep_alive: Duration::from_secs(5),
+            limits: BodyLimits {
+                sent: 16 * MIB,
+                inflated: 64 * MIB,
+                time: Duration::from_secs(60),
+            },
+            bounds: Bounds {
+                events: 1_000_000,
+                bytes: 256 * MIB,
+                mailbox: 32 * MIB,
+                request: 128 * MIB,
+            },
+        }
+    }
+
+    /// Where to listen; port 0 is any free port. By default `127.0.0.1:0`.
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.listen = addr;
+        self
+    }
+
+    /// The key that may do everything. By default `secret_key`, as in pystride's README.
+    pub fn secret_key(mut self, key: impl Into<String>) -> Self {
+        self.keys.secret = key.into();
+        self
+    }
+
+    /// A key that may only `POST` to `/collect`. By default there is none.
+    pub fn open_key(mut self, key: impl Into<String>) -> Self {
+        self.keys.open = Some(key.into());
+        self
+    }
+
+    /// How many threads serve connections. By default one, which leaves the rest of the machine to
+    /// the program that embeds the server. Large bodies are unpacked on threads of their own.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// How long a subscription is silent before it is sent an empty line. By default 5 seconds.
+    pub fn keep_alive(mut self, every: Duration) -> Self {
+        self.keep_alive = every.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How large the body of a request may be as sent, in bytes. By default 16 MiB.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.limits.sent = bytes;
+        self
+    }
+
+    /// How large a body may be once it is inflated, in bytes; the events may take twice this once
+    /// they have their `$id` and `$timestamp`. By default 64 MiB.
+    pub fn max_inflated(mut self, bytes: usize) -> Self {
+        self.limits.inflated = bytes;
+        self.bounds.request = bytes.saturating_mul(2);
+        self
+    }
+
+    /// How long the body of a request may take to arrive. By default 60 seconds.
+    pub fn body_time(mut self, limit: Duration) -> Self {
+        self.limits.time = limit;
+        self
+    }
+
+    /// How many events a stream keeps. Past it the oldest go, and with them the memory of their
+    /// ids. By default 1,000,000.
+    pub fn max_events(mut self, events: usize) -> Self {
+        self.bounds.events = events;
+        self
+    }
+
+    /// How many bytes of events a stream keeps. Past it the oldest go. By default 256 MiB.
+    pub fn max_event_bytes(mut self, bytes: usize) -> Self {
+        self.bounds.bytes = bytes;
+        self
+    }
+
+    /// How many bytes of events may wait for one subscriber. What comes past it is lost to that
+    /// subscriber, and counted by [`Local::lost`]. By default 32 MiB.
+    pub fn subscriber_buffer(mut self, bytes: usize) -> Self {
+        self.bounds.mailbox = bytes;
+        self
+    }
+
+    /// Starts the server. When this returns, it can be connected to.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened on, a key is empty or holds a `:`, both keys are the same, or the
+    /// system gives no thread.
+    pub fn start(self) -> io::Result<Local> {
+        check_keys(&self.keys)?;
+        let listener = TcpListener::bind(self.listen)?;
+        listener.set_nonblocking(true)?;
+        let addr = listener.local_addr()?;
+        let runtime = if self.threads == 1 {
+            tokio::runtime::Builder::new_current_thread()
+        } else {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(self.threads).thread_name("stride-local-worker");
+            builder
+        }
+        .enable_io()
+        .enable_time()
+        .build()?;
+        let shared = Arc::new(Shared {
+            addr,
+            keys: self.keys,
+            limits: self.limits,
+            keep_alive: self.keep_alive,
+            streams: Streams::new(self.bounds),
+            faults: Faults::default(),
+            counters: Counters::default(),
+            changes: Changes::default(),
+        });
+        let (commands, received) = tokio::sync::mpsc::unbounded_channel();
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        let server = server::run(listener, Arc::clone(&shared), received);
+        let thread =
+            std::thread::Builder::new().name("stride-local".to_owned()).spawn(move || {
+                runtime.block_on(server);
+                runtime.shutdown_timeout(LAST_TASKS);
+            })?;
+        tracing::info!(%addr, "listening");
+        Ok(Local::new(shared, commands, thread))
+    }
+}
+
+fn check_keys(keys: &Keys) -> io::Result<()> {
+    let bad = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    for key in std::iter::once(&keys.secret).chain(&keys.open) {
+        if key.is_empty() {
+            return bad("a key is empty");
+        }
+        // In HTTP Basic a colon ends the user name, which is where the key travels.
+        if key.contains(':') {
+            return bad("a key holds a colon");
+        }
+    }
+    if keys.open.as_ref() == Some(&keys.secret) {
+        return bad("the open key is the secret key");
+    }
+    Ok(())
+}

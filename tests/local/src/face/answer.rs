@@ -1,0 +1,154 @@
+//! What goes back: nothing, JSON, events without end, or a refusal with a message.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use hyper::body::{Body, Frame, SizeHint};
+use serde::Serialize;
+
+use super::subscription::{Cut, Subscription};
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(crate) enum AnswerBody {
+    /// Known in whole, and taken by the connection once.
+    Whole(Bytes),
+    Events(Box<Subscription>),
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Events(events) => {
+                events.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
+pub(crate) type Answer = Response<AnswerBody>;
+
+/// 200 with an empty body.
+pub(crate) fn done() -> Answer {
+    Response::new(AnswerBody::Whole(Bytes::new()))
+}
+
+/// 200 with `value` as JSON.
+pub(crate) fn json(value: &impl Serialize) -> Answer {
+    // Only a map whose keys are no strings cannot be JSON, and nothing here has one.
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    with_json(StatusCode::OK, body.into())
+}
+
+/// 200 with events as they come.
+pub(crate) fn events(subscription: Subscription) -> Answer {
+    let mut answer = Response::new(AnswerBody::Events(Box::new(subscription)));
+    answer.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+fn with_json(status: StatusCode, body: Bytes) -> Answer {
+    let mut answer = Response::new(AnswerBody::Whole(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    answer
+}
+
+/// `status` with a message for whoever reads the client's log.
+pub(crate) fn message(status: StatusCode, message: &str) -> Answer {
+    let body = serde_json::json!({ "message": message });
+    with_json(status, body.to_string().into())
+}
+
+/// Why a request is not carried out. The message says what to do about it where that is not plain.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    BadRequest(String),
+    Unauthorized,
+    Forbidden,
+    Unknown(String),
+    WrongMethod { allow: &'static str },
+    SlowBody,
+    TooLarge(String),
+    WrongType,
+    WrongEncoding,
+    NotYet(&'static str),
+    Broken,
+}
+
+impl Refusal {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Unknown(_) => StatusCode::NOT_FOUND,
+            Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::WrongType | Self::WrongEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotYet(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    pub(crate) fn answer(&self) -> Answer {
+        let mut answer = message(self.status(), &self.to_string());
+        let header = match self {
+            Self::Unauthorized => {
+                Some((header::WWW_AUTHENTICATE, r#"Basic realm="stride", charset="UTF-8""#))
+            }
+            Self::WrongMethod { allow } => Some((header::ALLOW, *allow)),
+            Self::WrongEncoding => Some((header::ACCEPT_ENCODING, "gzip")),
+            _ => None,
+        };
+        if let Some((name, value)) = header {
+            answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        answer
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadRequest(why) | Self::Unknown(why) | Self::TooLarge(why) => f.write_str(why),
+            Self::Unauthorized => f.write_str(
+                "no key or a wrong one: send it as the user name of HTTP Basic, with no password",
+            ),
+            Self::Forbidden => f.write_str("an open key may only POST to /collect"),
+            Self::WrongMethod { allow } => write!(f, "wrong method; this path takes {allow}"),
+            Self::SlowBody => f.write_str("the body of the request did not come in time"),
+            Self::WrongType => f.write_str("send events with Content-Type: application/json"),
+            Self::WrongEncoding => f.write_str("of the content encodings only gzip is known"),
+            Self::NotYet(what) => write!(f, "{what} is not built yet"),
+            Self::Broken => f.write_str("the server failed at this request; its log says how"),
+        }
+    }
+}

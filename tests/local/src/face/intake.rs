@@ -1,0 +1,142 @@
+//! Reading the body of a request, within limits.
+
+use std::future::poll_fn;
+use std::io::{self, Read as _};
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use flate2::bufread::MultiGzDecoder;
+use http::{HeaderMap, header};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::timeout;
+
+use super::answer::Refusal;
+
+/// A body that is not going to be used and is no longer than this is read all the same, which
+/// costs less than a new connection.
+const WORTH_READING: u64 = 64 * 1024;
+
+/// What a body may be.
+#[derive(Clone, Debug)]
+pub(crate) struct BodyLimits {
+    /// Bytes on the wire.
+    pub(crate) sent: usize,
+    /// Bytes after gunzip.
+    pub(crate) inflated: usize,
+    /// Time for all of it to arrive.
+    pub(crate) time: Duration,
+}
+
+/// How a body is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Plain,
+    Gzip,
+}
+
+/// Checks that the headers announce JSON, plain or compressed.
+pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+    if let Some(content_type) = headers.get(header::CONTENT_TYPE) {
+        let essence = content_type.to_str().unwrap_or_default().split(';').next();
+        if !essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json")) {
+            return Err(Refusal::WrongType);
+        }
+    }
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    match (encodings.next().map(|encoding| encoding.to_str()), encodings.next()) {
+        (None, _) => Ok(Encoding::Plain),
+        (Some(Ok(one)), None) if one.eq_ignore_ascii_case("identity") => Ok(Encoding::Plain),
+        (Some(Ok(one)), None)
+            if one.eq_ignore_ascii_case("gzip") || one.eq_ignore_ascii_case("x-gzip") =>
+        {
+            Ok(Encoding::Gzip)
+        }
+        _ => Err(Refusal::WrongEncoding),
+    }
+}
+
+/// Reads the whole body.
+pub(crate) async fn read(body: &mut Incoming, limits: &BodyLimits) -> Result<Bytes, Refusal> {
+    let too_large = || Refusal::TooLarge(format!("the body is larger than {} bytes", limits.sent));
+    if body.size_hint().lower() > limits.sent as u64 {
+        return Err(too_large());
+    }
+    let read = async {
+        let mut first = Bytes::new();
+        let mut all = BytesMut::new();
+        while let Some(chunk) = next_chunk(body).await? {
+            if first.len() + all.len() + chunk.len() > limits.sent {
+                return Err(too_large());
+            }
+            // Most bodies come in one piece, which is then not copied.
+            if first.is_empty() && all.is_empty() {
+                first = chunk;
+                continue;
+            }
+            if all.is_empty() {
+                all.reserve(
+                    usize::try_from(body.size_hint().lower()).unwrap_or(0) + 4 * first.len(),
+                );
+                all.extend_from_slice(&std::mem::take(&mut first));
+            }
+            all.extend_from_slice(&chunk);
+        }
+        Ok(if all.is_empty() { first } else { all.freeze() })
+    };
+    timeout(limits.time, read).await.unwrap_or(Err(Refusal::SlowBody))
+}
+
+/// Reads and forgets a body that is not worth a new connection, and says whether it came to its end.
+pub(crate) async fn discard(body: &mut Incoming) -> bool {
+    if body.is_end_stream() {
+        return true;
+    }
+    if body.size_hint().upper().is_none_or(|size| size > WORTH_READING) {
+        return false;
+    }
+    let all = async { while let Ok(Some(_)) = next_chunk(body).await {} };
+    let arrived = timeout(Duration::from_secs(1), all).await.is_ok();
+    arrived && body.is_end_stream()
+}
+
+async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
+    loop {
+        match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+            None => return Ok(None),
+            Some(Ok(frame)) => {
+                if let Ok(chunk) = frame.into_data() {
+                    return Ok(Some(chunk));
+                }
+            }
+            // The client has gone or broke the framing; if it still listens, it should know.
+            Some(Err(_)) => return Err(Refusal::BadRequest("the body was cut short".to_owned())),
+        }
+    }
+}
+
+/// Undoes the encoding, stopping at `limit` however much more there is.
+pub(crate) fn decode(body: Bytes, encoding: Encoding, limit: usize) -> Result<Bytes, Refusal> {
+    let too_large = || Refusal::TooLarge(format!("the body inflates to more than {limit} bytes"));
+    match encoding {
+        Encoding::Plain if body.len() > limit => Err(too_large()),
+        Encoding::Plain => Ok(body),
+        Encoding::Gzip => {
+            // What events usually inflate to; a bomb gets no more room than it fills.
+            let mut inflated = Vec::with_capacity(body.len().saturating_mul(8).min(limit) + 1);
+            let most = (limit as u64).saturating_add(1);
+            MultiGzDecoder::new(&body[..])
+                .take(most)
+                .read_to_end(&mut inflated)
+                .map_err(|error| Refusal::BadRequest(bad_gzip(&error)))?;
+            if inflated.len() > limit { Err(too_large()) } else { Ok(inflated.into()) }
+        }
+    }
+}
+
+fn bad_gzip(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "bad gzip: it ends too early".to_owned(),
+        _ => format!("bad gzip: {error}"),
+    }
+}

@@ -1,0 +1,198 @@
+//! The server's own loop: it accepts connections until it is told to end.
+
+use std::future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::connection::{Ending, Socket};
+use super::handler;
+use crate::shared::Shared;
+
+/// How long a client may take over the head of a request, and stay without sending one.
+const HEAD_TIME: Duration = Duration::from_secs(60);
+
+/// How much hyper may buffer of a connection. A subscriber's events wait in its mailbox instead,
+/// where they are counted.
+const BUFFER: usize = 64 * 1024;
+
+/// What the server can be told. The senders are dropped when it is done.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Cut every connection.
+    Disconnect { done: mpsc::Sender<()> },
+    /// Cut every connection and refuse new ones.
+    Refuse { done: mpsc::Sender<()> },
+    /// Accept connections again.
+    Accept { done: mpsc::Sender<()> },
+    /// End: open requests and subscriptions have `grace` to come to their end.
+    Stop { grace: Duration },
+}
+
+/// Whether connections are accepted.
+#[derive(Debug)]
+enum Door {
+    Open(TcpListener),
+    /// Bound but not listening, which refuses and yet keeps the port.
+    Shut(TcpSocket),
+    /// Neither could be had: somebody else took the port in between.
+    Lost,
+}
+
+impl Door {
+    async fn accept(&self) -> io::Result<TcpStream> {
+        match self {
+            Self::Open(listener) => Ok(listener.accept().await?.0),
+            Self::Shut(_) | Self::Lost => future::pending().await,
+        }
+    }
+
+    fn open(self, at: SocketAddr) -> Self {
+        let listening = match self {
+            Self::Open(listener) => Ok(listener),
+            Self::Shut(socket) => socket.listen(1024),
+            Self::Lost => bind(at).and_then(|socket| socket.listen(1024)),
+        };
+        listening.map_or_else(|error| Self::lost(&error), Self::Open)
+    }
+
+    fn shut(self, at: SocketAddr) -> Self {
+        drop(self);
+        bind(at).map_or_else(|error| Self::lost(&error), Self::Shut)
+    }
+
+    fn lost(error: &io::Error) -> Self {
+        tracing::error!(%error, "the port could not be taken again");
+        Self::Lost
+    }
+}
+
+fn bind(at: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections that were cut may keep the address for a minute.
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    Ok(socket)
+}
+
+/// Serves until it is told to stop, or until nobody can tell it to any more.
+pub(crate) async fn run(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    mut commands: UnboundedReceiver<Command>,
+) {
+    let at = shared.addr;
+    let mut door = Door::Open(listener);
+    let mut connections = JoinSet::new();
+    let (finish, _) = watch::channel(false);
+
+    let grace = loop {
+        tokio::select! {
+            accepted = door.accept() => match accepted {
+                Ok(tcp) => {
+                    shared.counters.connections.fetch_add(1, Ordering::Relaxed);
+                    connections.spawn(serve(tcp, Arc::clone(&shared), finish.subscribe()));
+                    shared.changes.note();
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: only time helps.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(Duration::from_millis(50)).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            command = commands.recv() => match command {
+                Some(Command::Disconnect { done }) => {
+                    connections.shutdown().await;
+                    drop(done);
+                }
+                Some(Command::Refuse { done }) => {
+                    door = door.shut(at);
+                    connections.shutdown().await;
+                    drop(done);
+                }
+                Some(Command::Accept { done }) => {
+                    door = door.open(at);
+                    drop(done);
+                }
+                Some(Command::Stop { grace }) => break grace,
+                None => break Duration::ZERO,
+            },
+        }
+    };
+
+    drop(door);
+    if !grace.is_zero() {
+        shared.streams.close();
+        finish.send_replace(true);
+        let all = async { while connections.join_next().await.is_some() {} };
+        if timeout(grace, all).await.is_err() {
+            tracing::warn!(connections = connections.len(), "cut at the end of the grace period");
+        }
+    }
+    connections.shutdown().await;
+}
+
+async fn serve(tcp: TcpStream, shared: Arc<Shared>, mut finish: watch::Receiver<bool>) {
+    let _open = Open::new(&shared);
+    // An answer is a head and a body; the body must not wait for the client to acknowledge the head.
+    if let Err(error) = tcp.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    let ending = Arc::new(Ending::default());
+    let socket = TokioIo::new(Socket::new(tcp, Arc::clone(&ending)));
+    let service =
+        service_fn(|request| handler::serve(Arc::clone(&shared), Arc::clone(&ending), request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(BUFFER)
+        .serve_connection(socket, service);
+    let mut connection = std::pin::pin!(connection);
+    let finishing = async { drop(finish.wait_for(|finish| *finish).await) };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = finishing => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// Counts a connection for as long as it is open, however it ends.
+struct Open<'a> {
+    shared: &'a Shared,
+}
+
+impl<'a> Open<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.counters.open.fetch_add(1, Ordering::Relaxed);
+        Self { shared }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.shared.counters.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.changes.note();
+    }
+}

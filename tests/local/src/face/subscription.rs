@@ -1,0 +1,107 @@
+//! The body of a subscription: events as they come, and an empty line when there are none.
+
+use std::fmt;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::shared::Shared;
+use crate::streams::Subscriber;
+use crate::streams::batch::DELIMITER;
+use crate::streams::mailbox::Next;
+
+/// The subscription breaks off on demand of a test.
+#[derive(Debug)]
+pub(crate) struct Cut;
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cut on demand")
+    }
+}
+
+impl std::error::Error for Cut {}
+
+/// Lives as long as its connection takes what it sends, and is unsubscribed when dropped.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    shared: Arc<Shared>,
+    subscriber: Subscriber,
+    keep_alive: Duration,
+    /// When a line is due. It is moved on lazily: a busy subscription never touches the timer.
+    quiet_until: Instant,
+    timer: Pin<Box<Sleep>>,
+    /// Bytes left before the cut, and whether what came before has had its chance to be flushed.
+    cut: Option<(usize, bool)>,
+}
+
+impl Subscription {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        subscriber: Subscriber,
+        keep_alive: Duration,
+        cut: Option<usize>,
+    ) -> Self {
+        let quiet_until = Instant::now() + keep_alive;
+        let timer = Box::pin(sleep_until(quiet_until));
+        let cut = cut.map(|at| (at, false));
+        Self { shared, subscriber, keep_alive, quiet_until, timer, cut }
+    }
+
+    pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        if let Some((0, flushed)) = &mut self.cut {
+            if *flushed {
+                return Poll::Ready(Some(Err(Cut)));
+            }
+            // hyper throws away what it has not written when a body fails, and writes when one
+            // has to be waited for.
+            *flushed = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let Some(mut chunk) = ready!(self.poll_whole_chunk(cx)) else { return Poll::Ready(None) };
+        if let Some((left, _)) = &mut self.cut {
+            chunk.truncate(*left);
+            *left -= chunk.len();
+        }
+        Poll::Ready(Some(Ok(chunk)))
+    }
+
+    fn poll_whole_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            let now = Instant::now();
+            let mut wake_at = self.quiet_until;
+            match self.subscriber.mailbox.poll_next(cx, now.into_std()) {
+                Poll::Ready(Next::Send(run)) => {
+                    self.quiet_until = now + self.keep_alive;
+                    return Poll::Ready(Some(run));
+                }
+                Poll::Ready(Next::End) => return Poll::Ready(None),
+                Poll::Ready(Next::NotBefore(due)) => wake_at = wake_at.min(Instant::from_std(due)),
+                Poll::Pending => {}
+            }
+            if now >= self.quiet_until {
+                self.quiet_until = now + self.keep_alive;
+                return Poll::Ready(Some(Bytes::from_static(DELIMITER)));
+            }
+            if self.timer.deadline() > wake_at || self.timer.is_elapsed() {
+                self.timer.as_mut().reset(wake_at);
+            }
+            // Elapsed: a line or a sampled event is due, or the timer was set before the last
+            // chunk and has to be set anew.
+            ready!(self.timer.as_mut().poll(cx));
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.shared.streams.unsubscribe(&self.subscriber);
+        self.shared.changes.note();
+    }
+}

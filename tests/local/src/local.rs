@@ -1,0 +1,227 @@
+//! The handle to a running server.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::Value;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::builder::Builder;
+use crate::face::server::Command;
+use crate::fault::Fault;
+use crate::shared::Shared;
+
+/// How long [`Local::stop`] lets open requests and subscriptions come to their end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A Stride that runs on this machine, on a thread of its own.
+///
+/// Dropping it is like pulling the plug: connections are cut. [`stop`](Self::stop) ends it
+/// properly. Both return when the port is free.
+pub struct Local {
+    shared: Arc<Shared>,
+    commands: UnboundedSender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local").field("addr", &self.shared.addr).finish_non_exhaustive()
+    }
+}
+
+impl Local {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        commands: UnboundedSender<Command>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        Self { shared, commands, thread: Some(thread) }
+    }
+
+    /// Starts a server on a free loopback port, with the secret key `secret_key`.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no port or no thread.
+    pub fn start() -> io::Result<Self> {
+        Self::builder().start()
+    }
+
+    /// A server with settings of your own.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Where clients send their requests, version included: what `STRIDE_ENDPOINT` holds.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}/v1", self.shared.addr)
+    }
+
+    /// The address that is listened on.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.shared.addr
+    }
+
+    /// The key that may do everything.
+    #[must_use]
+    pub fn secret_key(&self) -> &str {
+        &self.shared.keys.secret
+    }
+
+    /// The key that may only write events, if there is one.
+    #[must_use]
+    pub fn open_key(&self) -> Option<&str> {
+        self.shared.keys.open.as_deref()
+    }
+
+    /// The names of all streams, sorted.
+    #[must_use]
+    pub fn streams(&self) -> Vec<String> {
+        self.shared.streams.names()
+    }
+
+    /// How many events were ever stored in this stream; 0 if there is none of that name.
+    #[must_use]
+    pub fn count(&self, stream: &str) -> u64 {
+        self.shared.streams.summary(stream).map_or(0, |summary| summary.count)
+    }
+
+    /// The events that this stream still holds, the oldest first, with `$id` and `$timestamp`.
+    #[must_use]
+    pub fn events(&self, stream: &str) -> Vec<Value> {
+        self.shared.streams.events(stream)
+    }
+
+    /// How many are subscribed to this stream now.
+    #[must_use]
+    pub fn subscribers(&self, stream: &str) -> usize {
+        self.shared.streams.subscribers(stream)
+    }
+
+    /// How many subscriptions are open now, over all streams.
+    #[must_use]
+    pub fn subscriptions(&self) -> usize {
+        self.shared.streams.all_subscribers()
+    }
+
+    /// How many events subscribers of this stream missed because they were too slow, added up.
+    #[must_use]
+    pub fn lost(&self, stream: &str) -> u64 {
+        self.shared.streams.lost(stream)
+    }
+
+    /// How many requests have come so far, those that met a fault included.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.shared.counters.requests.load(Ordering::Relaxed)
+    }
+
+    /// How many connections have been accepted so far.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.shared.counters.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many connections are open now.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.shared.counters.open.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `done` answers `true`, at most `within`, and returns its last answer. It is
+    /// asked again whenever something changed that this type has a method for. Blocks the thread:
+    /// in a test on a runtime of one thread, use `spawn_blocking`.
+    pub fn wait_until(&self, within: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        self.shared.changes.wait_until(within, || done(self))
+    }
+
+    /// Lets something go wrong from now on, until [`clear_faults`](Self::clear_faults).
+    ///
+    /// # Panics
+    ///
+    /// If a [`Fault::Status`] holds no status from 200 to 999.
+    pub fn fault(&self, fault: Fault) {
+        self.set(fault, None);
+    }
+
+    /// Lets something go wrong `times` times, and then no more. [`Fault::Refuse`] has no number of
+    /// times and lasts until [`clear_faults`](Self::clear_faults).
+    ///
+    /// # Panics
+    ///
+    /// If a [`Fault::Status`] holds no status from 200 to 999.
+    pub fn fault_times(&self, fault: Fault, times: u32) {
+        if times > 0 {
+            self.set(fault, Some(times));
+        }
+    }
+
+    fn set(&self, fault: Fault, times: Option<u32>) {
+        match fault {
+            Fault::Refuse => return self.tell(|done| Command::Refuse { done }),
+            Fault::Status { status, .. } => {
+                let valid = StatusCode::from_u16(status).is_ok_and(|it| !it.is_informational());
+                assert!(valid, "{status} is no status to answer with");
+            }
+            _ => {}
+        }
+        self.shared.faults.add(fault, times);
+    }
+
+    /// Ends all faults. What they have already struck stays so: a stalled request is not answered.
+    pub fn clear_faults(&self) {
+        self.shared.faults.clear();
+        self.tell(|done| Command::Accept { done });
+    }
+
+    /// Cuts every open connection, as a restart of the server would.
+    pub fn disconnect(&self) {
+        self.tell(|done| Command::Disconnect { done });
+    }
+
+    /// Has the server's thread do something, and waits until it is done.
+    fn tell(&self, command: impl FnOnce(mpsc::Sender<()>) -> Command) {
+        let (done, is_done) = mpsc::channel();
+        if self.commands.send(command(done)).is_ok() {
+            // Nothing is ever sent: the sender is dropped when it is done.
+            let _ = is_done.recv();
+        }
+    }
+
+    /// Ends the server: no new connections, open requests finish, subscribers get what waits for
+    /// them and then a clean end. What is not done after 5 seconds is cut.
+    pub fn stop(self) {
+        self.stop_within(GRACE);
+    }
+
+    /// [`stop`](Self::stop) with a limit of your own.
+    pub fn stop_within(mut self, grace: Duration) {
+        self.end(grace);
+    }
+
+    fn end(&mut self, grace: Duration) {
+        if let Some(thread) = self.thread.take() {
+            // It fails only if the thread has ended already.
+            drop(self.commands.send(Command::Stop { grace }));
+            if thread.join().is_err() {
+                tracing::error!("the server's thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.end(Duration::ZERO);
+    }
+}

@@ -1,0 +1,136 @@
+//! The program.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+use crate::http::WATCHDOG;
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stride-local"));
+    for name in ["LISTEN", "SECRET_KEY", "OPEN_KEY", "LOG"] {
+        command.env_remove(format!("STRIDE_LOCAL_{name}"));
+    }
+    command
+}
+
+/// Ends it even when the test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn help_says_what_a_stranger_needs() {
+    let output = program().arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    for needed in ["--listen", "--secret-key", "--open-key", "curl", "Ctrl-C", "127.0.0.1:8080"] {
+        assert!(help.contains(needed), "{needed} is missing in:\n{help}");
+    }
+}
+
+#[test]
+fn without_a_key_it_says_so() {
+    let output = program().output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--secret-key"));
+}
+
+#[cfg(unix)]
+#[test]
+fn it_serves_and_ends_cleanly_on_sigterm_and_never_logs_a_key() {
+    for signal in ["-TERM", "-INT"] {
+        let child = program()
+            .args(["--listen", "127.0.0.1:0", "--log", "trace"])
+            .env("STRIDE_LOCAL_SECRET_KEY", "helloworld")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut running = Running(child);
+        // Read all along, so that the log never blocks the program.
+        let mut stderr = running.0.stderr.take().unwrap();
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).map(|_| log)
+        });
+        let mut endpoint = String::new();
+        BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
+        let addr = endpoint.trim().strip_prefix("http://").unwrap().strip_suffix("/v1").unwrap();
+
+        let connect = || {
+            let socket = TcpStream::connect(addr).unwrap();
+            socket.set_read_timeout(Some(WATCHDOG)).unwrap();
+            socket
+        };
+        let key = "Host: localhost\r\nAuthorization: Basic aGVsbG93b3JsZDo=\r\n";
+        let mut subscription = BufReader::new(connect());
+        write!(subscription.get_mut(), "GET /v1/collect/s/subscribe HTTP/1.1\r\n{key}\r\n")
+            .unwrap();
+        let mut line = String::new();
+        subscription.read_line(&mut line).unwrap();
+        assert_eq!(line, "HTTP/1.1 200 OK\r\n");
+        let mut post = connect();
+        write!(
+            post,
+            "POST /v1/collect/s HTTP/1.1\r\n{key}Content-Length: 16\r\nConnection: close\r\n\r\n\
+             {{\"payload\": 507}}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        post.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+
+        let id = running.0.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        let mut body = String::new();
+        subscription.read_to_string(&mut body).unwrap();
+        assert!(body.contains("\"payload\": 507") && body.ends_with("\r\n0\r\n\r\n"), "{body}");
+        assert!(running.0.wait().unwrap().success());
+        let log = log.join().unwrap().unwrap();
+        assert!(log.contains("listening") && log.contains("stopped"), "{log}");
+        for secret in ["helloworld", "aGVsbG93b3JsZDo", "payload"] {
+            assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_signal_does_not_wait_for_open_requests() {
+    let child = program()
+        .args(["--listen", "127.0.0.1:0", "--secret-key", "k", "--grace", "3600"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut running = Running(child);
+    let mut endpoint = String::new();
+    BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
+    let addr = endpoint.trim().strip_prefix("http://").unwrap().strip_suffix("/v1").unwrap();
+    let mut open = TcpStream::connect(addr).unwrap();
+    open.set_read_timeout(Some(WATCHDOG)).unwrap();
+    // Its body never comes; the 100 says that the server waits for it.
+    let head = "POST /v1/collect/s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic azo=\r\n\
+                Content-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    open.write_all(head.as_bytes()).unwrap();
+    let mut waiting = String::new();
+    BufReader::new(open.try_clone().unwrap()).read_line(&mut waiting).unwrap();
+    assert_eq!(waiting, "HTTP/1.1 100 Continue\r\n");
+
+    let id = running.0.id().to_string();
+    let kill = || assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    kill();
+    let mut log = BufReader::new(running.0.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("stopping") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it ended at the first signal");
+    }
+    kill();
+    assert!(running.0.wait().unwrap().success());
+}
