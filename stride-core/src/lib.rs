@@ -1,1 +1,82 @@
-//! To be written.
+//! Stride without the IO: builds the requests of the Stride analytics API, parses its answers and
+//! stream frames, and decides when to connect and when to try again.
+//!
+//! Stride *collects* schemaless JSON events into streams, *processes* them with continuous SQL
+//! queries, *analyzes* the results, and lets programs *subscribe* to streams of events and changes.
+//!
+//! Most programs want one of the crates that drive this one: `stride-blocking` or `stride-async`,
+//! and `stride-collector` to send many events in the background. Use this crate alone to put Stride
+//! onto a runtime of your own, to write a [`Transport`], or to test without a network.
+//!
+//! | in scope | out of scope |
+//! |---|---|
+//! | requests: paths, encoding, compression, authentication ([`Endpoint`]) | sockets, TLS, proxies |
+//! | answers and their errors ([`Response`]) | threads, tasks, timers |
+//! | finding JSON values in a stream of bytes ([`FrameDecoder`]) | the clock: time is an argument |
+//! | reconnecting, back-off, `Retry-After` ([`Subscription`], [`Backoff`]) | chance: seeds are arguments |
+//! | the traits between all that and a network ([`Transport`], [`AsyncTransport`]) | |
+//!
+//! # A request and its answer
+//!
+//! ```
+//! use stride_core::{Endpoint, Response};
+//!
+//! let endpoint = Endpoint::new("secret_key")?;
+//! let request = endpoint.get("/collect")?;
+//! assert_eq!(request.uri(), "https://api.stride.io/v1/collect");
+//!
+//! // Whatever sends it gives back an `http::Response`.
+//! let answer = http::Response::new(bytes::Bytes::from(r#"["clicks"]"#));
+//! let streams: Option<Vec<String>> = Response::from(answer).error_for_status()?.data()?;
+//! assert_eq!(streams.unwrap(), ["clicks"]);
+//! # Ok::<(), stride_core::Error>(())
+//! ```
+//!
+//! # A subscription
+//!
+//! [`Subscription`] is a state machine. Its driver polls it, does what it says, and reports what
+//! came of it:
+//!
+//! ```text
+//!              poll                          the driver then
+//!   ┌────────► Connect(call) ──────────────► sends it:  handle_head, or handle_end
+//!   │          Read ───────────────────────► takes a chunk:  handle_bytes, or handle_end
+//!   │          Item(event) ────────────────► hands it to the user
+//!   │          Close ──────────────────────► drops the connection
+//!   └───────── Wait { until } ─────────────► waits
+//!              Closed(result) ─────────────► is done
+//! ```
+
+mod backoff;
+mod cancel;
+mod endpoint;
+mod error;
+mod event;
+mod frame;
+mod gzip;
+#[cfg(feature = "mock")]
+pub mod mock;
+mod path;
+mod proxy;
+mod request;
+mod response;
+mod subscribe;
+mod transport;
+
+pub use backoff::{Backoff, Jitter, is_transient, least_delay};
+pub use bytes::Bytes;
+pub use cancel::{Cancel, CancelHook};
+pub use endpoint::{ApiKey, Endpoint, EndpointError, is_loopback};
+pub use error::{DataError, Error};
+pub use event::Event;
+pub use frame::{Frame, FrameDecoder, FrameError};
+pub use gzip::{Gzip, GzipLevel, gunzip};
+pub use path::{PathError, is_name};
+pub use proxy::Proxy;
+pub use request::RequestError;
+pub use response::{Response, StatusError};
+pub use subscribe::{DisconnectCause, Reconnect, Step, Subscription, SubscriptionEvent};
+pub use transport::{
+    AsyncBody, AsyncConnection, AsyncTransport, Body, BoxFuture, Call, Connection, Delivery,
+    Limits, Transport, TransportError, TransportErrorKind,
+};
