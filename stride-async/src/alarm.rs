@@ -1,0 +1,114 @@
+//! A timer that can be carried from one runtime to another.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use stride_core::{Delivery, TransportError, TransportErrorKind};
+use tokio::runtime::{Handle, Id};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Longer limits are as good as none, and would overflow the clock.
+const LONGEST_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// So long from now.
+pub(crate) fn after(limit: Duration) -> Instant {
+    Instant::now() + limit.min(LONGEST_LIMIT)
+}
+
+/// The runtime that this is polled in.
+pub(crate) fn current_runtime() -> Result<Id, NoRuntime> {
+    Handle::try_current().map(|handle| handle.id()).map_err(|_| NoRuntime)
+}
+
+/// There is no tokio here, which sockets and timers need.
+#[derive(Debug)]
+pub(crate) struct NoRuntime;
+
+impl NoRuntime {
+    pub(crate) fn with(self, delivery: Delivery) -> TransportError {
+        TransportError::new(TransportErrorKind::Unsupported, delivery).with_source(self)
+    }
+}
+
+impl fmt::Display for NoRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stride-async has to be polled in a tokio runtime, and this is none")
+    }
+}
+
+impl std::error::Error for NoRuntime {}
+
+/// Goes off at a time that may change.
+///
+/// tokio's own timer belongs to the runtime it was made in: it never goes off while nobody drives
+/// that one, and panics when it has ended. This one moves with whoever polls it.
+#[derive(Default)]
+pub(crate) struct Alarm(Option<(Id, Pin<Box<Sleep>>)>);
+
+impl Alarm {
+    pub(crate) fn poll(
+        &mut self,
+        until: Instant,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), NoRuntime>> {
+        let here = match current_runtime() {
+            Ok(here) => here,
+            Err(none) => return Poll::Ready(Err(none)),
+        };
+        let (_, sleep) = match &mut self.0 {
+            Some(known) if known.0 == here => known,
+            other => other.insert((here, Box::pin(sleep_until(until)))),
+        };
+        if sleep.deadline() != until {
+            sleep.as_mut().reset(until);
+        }
+        sleep.as_mut().poll(context).map(Ok)
+    }
+
+    /// Fails with this kind of time-out when it goes off.
+    pub(crate) fn poll_limit(
+        &mut self,
+        (until, kind): Limit,
+        delivery: Delivery,
+        context: &mut Context<'_>,
+    ) -> Poll<TransportError> {
+        Poll::Ready(match ready!(self.poll(until, context)) {
+            Ok(()) => TransportError::new(kind, delivery),
+            Err(none) => none.with(delivery),
+        })
+    }
+}
+
+/// A time, and what it means to reach it.
+pub(crate) type Limit = (Instant, TransportErrorKind);
+
+/// The limit that is reached first.
+pub(crate) fn earlier(total: Option<Instant>, stage: Limit) -> Limit {
+    match total {
+        Some(total) if total <= stage.0 => (total, TransportErrorKind::TotalTimeout),
+        _ => stage,
+    }
+}
+
+/// What a future comes to that sends nothing yet, or the limit if that is reached first.
+pub(crate) async fn within<T>(
+    limit: Limit,
+    future: impl Future<Output = Result<T, TransportError>>,
+) -> Result<T, TransportError> {
+    let mut future = pin!(future);
+    let mut alarm = Alarm::default();
+    poll_fn(|context| {
+        // A socket that is opened elsewhere panics.
+        if let Err(none) = current_runtime() {
+            return Poll::Ready(Err(none.with(Delivery::NotSent)));
+        }
+        match future.as_mut().poll(context) {
+            Poll::Pending => alarm.poll_limit(limit, Delivery::NotSent, context).map(Err),
+            ready => ready,
+        }
+    })
+    .await
+}

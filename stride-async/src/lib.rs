@@ -1,0 +1,150 @@
+//! An asynchronous client of the Stride analytics API, on tokio.
+//!
+//! Stride *collects* schemaless JSON events into streams, *processes* them with continuous SQL
+//! queries, *analyzes* the results, and lets programs *subscribe* to streams of events and changes.
+//! To send many events in the background, hand a [`Stride`] to `stride-collector`.
+//!
+//! ```no_run
+//! use serde_json::json;
+//! use stride_async::Stride;
+//!
+//! # async fn example() -> Result<(), stride_async::Error> {
+//! let stride = Stride::new("secret_key")?;
+//! let response = stride.post("/collect/mystream", &json!({"bojack": "horseman"})).await?;
+//! assert_eq!(response.status(), 200);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every status is a [`Response`], which has the status and the JSON value that the server returned,
+//! if it did. `?` after [`error_for_status`](Response::error_for_status) turns one that is no success
+//! into an [`Error`], which keeps it.
+//!
+//! # The verbs
+//!
+//! ```no_run
+//! use serde_json::json;
+//! # async fn example() -> Result<(), stride_async::Error> {
+//! # let stride = stride_async::Stride::new("secret_key")?;
+//!
+//! let streams: Option<Vec<String>> = stride.get("/collect").await?.data()?;
+//! // Some(["clicks", "app_events", "web_logs"])
+//!
+//! let process = json!({
+//!     "query": "SELECT count(*) FROM app_events",
+//!     "action": {"type": "MATERIALIZE"},
+//! });
+//! let response = stride.post("/process/myproc", &process).await?;
+//! assert_eq!(response.status(), 201);
+//!
+//! stride.post("/collect/app_events", &json!({"x": 42})).await?.error_for_status()?;
+//!
+//! let analyze = json!({"query": "SELECT * FROM myproc"});
+//! stride.put("/analyze/myanalyze", &analyze).await?.error_for_status()?;
+//!
+//! stride.delete("/process/myproc").await?.error_for_status()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Subscribing
+//!
+//! A subscription is a [`Stream`](futures_core::Stream), with a `next()` of its own, that ends when it
+//! is dropped or refused. A connection that is lost is made again by itself;
+//! [`events`](Subscribe::events) tells of that, too, while [`data`](Subscribe::data) yields the values
+//! alone.
+//!
+//! ```no_run
+//! use serde_json::Value;
+//! # async fn example() -> Result<(), stride_async::Error> {
+//! # let stride = stride_async::Stride::new("secret_key")?;
+//!
+//! // At most 100 events per second.
+//! let mut data = stride.subscribe("/collect/app_events").sample(100).data::<Value>().await?;
+//! while let Some(event) = data.next().await {
+//!     println!("{}", event?);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Nothing is read from the socket while nobody waits for an event, so a slow program slows the server
+//! down and fills no memory. A busy subscription lets the other tasks of its thread run, by tokio's
+//! cooperative budget.
+//!
+//! # Cancel safety
+//!
+//! * [`Events::next`] and [`Data::next`] are cancel safe: they can be a branch of `tokio::select!` in a
+//!   loop, and no event is lost when another branch wins.
+//! * Dropping [`Events`] or [`Data`] closes the connection at once, whatever the runtime is doing. So
+//!   does dropping the future of [`Subscribe::events`] or [`Subscribe::data`]: the subscription is given
+//!   up, and the next one starts anew.
+//! * Dropping the future of a verb closes its connection. The request may have arrived or not, so
+//!   `post` and `put` are not cancel safe in the sense that trying again is.
+//!
+//! # Runtimes
+//!
+//! The current-thread and the multi-thread runtime of tokio will do; time and IO have to be enabled
+//! (`enable_all`), or tokio panics. A [`Stride`] can be made anywhere, outside of a runtime, too, and be
+//! used in several at the same time or one after the other: connections are kept for the runtime that
+//! opened them, and closed when it ends. A subscription that outlives its runtime connects again in the
+//! one that polls it next. Polled in none, everything fails with
+//! [`TransportErrorKind::Unsupported`].
+//!
+//! There are no tasks behind a client, but for one that closes connections that were not used for
+//! 15 s, while there are any.
+//!
+//! # What waits how long
+//!
+//! | | default | set by |
+//! |---|---|---|
+//! | opening a connection: name, TCP, proxy, TLS | 10 s | [`StrideBuilder::connect_timeout`] |
+//! | a request in total | 30 s | [`StrideBuilder::timeout`] |
+//! | a subscription's head | 90 s | |
+//! | silence on a subscription | 90 s | [`Subscribe::idle_timeout`] |
+//!
+//! # Testing
+//!
+//! With its feature `mock`, `stride-core` plays the server, without a network:
+//!
+//! ```
+//! use serde_json::json;
+//! use stride_async::{Error, Stride};
+//! use stride_core::mock::Mock;
+//!
+//! async fn signed_up(stride: &Stride, user: &str) -> Result<(), Error> {
+//!     stride.post("/collect/sign_ups", &json!({"user": user})).await?.error_for_status()?;
+//!     Ok(())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Error> {
+//! let mock = Mock::new();
+//! mock.post("/collect/sign_ups").answer(200);
+//! let stride = Stride::builder("key").transport(mock.transport()).build()?;
+//! signed_up(&stride, "bojack").await?;
+//! assert_eq!(mock.requests()[0].json(), Some(&json!({"user": "bojack"})));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! * `tls` (default): `https`, by rustls with the web's certificate authorities. Without it a
+//!   request to `https` is an error. It needs a C compiler.
+//! * `platform-verifier`: adds `StrideBuilder::platform_verifier`, to trust what the operating
+//!   system trusts.
+
+mod alarm;
+mod client;
+mod subscription;
+mod transport;
+
+pub use client::{Stride, StrideBuilder};
+pub use stride_core::{
+    ApiKey, AsyncBody, AsyncConnection, AsyncTransport, BoxFuture, Bytes, Call, DataError,
+    Delivery, DisconnectCause, Endpoint, EndpointError, Error, Event, FrameError, Limits,
+    PathError, Proxy, Reconnect, RequestError, Response, StatusError, SubscriptionEvent,
+    TransportError, TransportErrorKind,
+};
+pub use subscription::{Data, Events, Subscribe};

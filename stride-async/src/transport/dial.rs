@@ -1,0 +1,172 @@
+//! Opens connections: looks up the host, passes the proxy, agrees upon TLS.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind::WouldBlock};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use socket2::SockRef;
+use stride_core::{Delivery, Proxy, TransportError, TransportErrorKind, is_loopback};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::Origin;
+use crate::alarm::{Alarm, after};
+
+/// How long an address of a host has to answer before the next one is tried, too: the "connection
+/// attempt delay" of RFC 8305.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+/// The longest head of a proxy's answer, in bytes.
+const LONGEST_HEAD: usize = 16 << 10;
+
+/// A connection, with or without TLS.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Whether the server has closed it, as the system knows, though the runtime may not have been
+    /// told.
+    fn was_closed(&self) -> bool;
+}
+
+impl Socket for TcpStream {
+    fn was_closed(&self) -> bool {
+        let peeked = SockRef::from(self).peek(&mut [MaybeUninit::uninit()]);
+        !matches!(peeked, Ok(1..)) && !peeked.is_err_and(|error| error.kind() == WouldBlock)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Socket for tokio_rustls::client::TlsStream<TcpStream> {
+    fn was_closed(&self) -> bool {
+        self.get_ref().0.was_closed()
+    }
+}
+
+pub(super) struct Dialer {
+    pub(super) proxy: Option<Proxy>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: tokio_rustls::TlsConnector,
+}
+
+impl Dialer {
+    pub(super) async fn dial(&self, origin: &Origin) -> Result<Box<dyn Socket>, TransportError> {
+        if cfg!(not(feature = "tls")) && origin.https {
+            return Err(failed(
+                TransportErrorKind::Unsupported,
+                "https needs the feature `tls` of stride-async",
+            ));
+        }
+        let stream = match &self.proxy {
+            None => connect(origin.host(), origin.port()).await,
+            // Whatever goes wrong on the way to a proxy, or with it, is the proxy's.
+            Some(proxy) => {
+                tunnel(proxy, origin).await.map_err(|error| (TransportErrorKind::Proxy, error))
+            }
+        }
+        .map_err(|(kind, error)| failed(kind, error))?;
+        #[cfg(feature = "tls")]
+        if origin.https {
+            return Ok(Box::new(super::tls::handshake(&self.tls, origin.host(), stream).await?));
+        }
+        Ok(Box::new(stream))
+    }
+}
+
+pub(super) fn failed(
+    kind: TransportErrorKind,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> TransportError {
+    TransportError::new(kind, Delivery::NotSent).with_source(source)
+}
+
+async fn connect(host: &str, port: u16) -> Result<TcpStream, (TransportErrorKind, io::Error)> {
+    let bare = host.trim_matches(['[', ']']);
+    let addresses: Vec<SocketAddr> = if let Ok(address) = bare.parse::<IpAddr>() {
+        vec![SocketAddr::new(address, port)]
+    } else if is_loopback(host) {
+        // Never asked for on the network: such a host may be sent the key by plain `http`.
+        vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
+    } else {
+        let found = tokio::net::lookup_host((host, port)).await;
+        found.map_err(|error| (TransportErrorKind::Resolve, error))?.collect()
+    };
+    let stream = first(addresses).await.map_err(|error| (TransportErrorKind::Connect, error))?;
+    // A body whose second piece comes late would wait for the server's acknowledgement.
+    stream.set_nodelay(true).map_err(|error| (TransportErrorKind::Connect, error))?;
+    Ok(stream)
+}
+
+/// The connection to the address that answers first. They are tried in their order, each a moment
+/// after the one before, or as soon as that has failed.
+async fn first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+    let mut addresses = addresses.into_iter();
+    let mut attempts: Vec<Attempt> = Vec::new();
+    let mut alarm = Alarm::default();
+    let mut next_at = None;
+    let mut last_error = None;
+    poll_fn(|context| {
+        loop {
+            let mut index = 0;
+            while let Some(attempt) = attempts.get_mut(index) {
+                match attempt.as_mut().poll(context) {
+                    Poll::Ready(Ok(stream)) => return Poll::Ready(Ok(stream)),
+                    Poll::Ready(Err(error)) => {
+                        last_error = Some(error);
+                        drop(attempts.remove(index));
+                        next_at = None;
+                    }
+                    Poll::Pending => index += 1,
+                }
+            }
+            if addresses.len() > 0
+                && next_at.is_none_or(|at| alarm.poll(at, context).is_ready())
+                && let Some(address) = addresses.next()
+            {
+                attempts.push(Box::pin(TcpStream::connect(address)));
+                next_at = Some(after(NEXT_ADDRESS_AFTER));
+            } else if attempts.is_empty() {
+                let none = || io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+                return Poll::Ready(Err(last_error.take().unwrap_or_else(none)));
+            } else {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
+}
+
+/// A connection to `origin` through the proxy.
+async fn tunnel(proxy: &Proxy, origin: &Origin) -> io::Result<TcpStream> {
+    let mut stream = connect(proxy.host(), proxy.port()).await.map_err(|(_, error)| error)?;
+    let (host, port) = (origin.host(), origin.port());
+    let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n");
+    let authorization = proxy.authorization();
+    if let Some(value) = authorization.as_ref().and_then(|value| value.to_str().ok()) {
+        request += &format!("Proxy-Authorization: {value}\r\n");
+    }
+    request += "\r\n";
+    stream.write_all(request.as_bytes()).await?;
+    accepted(&mut stream).await?;
+    Ok(stream)
+}
+
+/// Reads the head of the proxy's answer, and no byte of what comes after it.
+async fn accepted(stream: &mut TcpStream) -> io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() == LONGEST_HEAD {
+            return Err(io::Error::other("the proxy's answer has no end"));
+        }
+        head.push(stream.read_u8().await?);
+    }
+    let text = String::from_utf8_lossy(&head);
+    let line = text.lines().next().unwrap_or_default();
+    let (version, status) = line.split_once(' ').unwrap_or_default();
+    if version.starts_with("HTTP/1.") && status.starts_with('2') {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("the proxy answered {line:?}")))
+}
