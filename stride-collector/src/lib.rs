@@ -1,1 +1,60 @@
-//! To be written.
+//! Collects events in the background and sends them to Stride in batches.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use serde_json::json;
+//! use stride_collector::Collector;
+//! use stride_core::{Body, Call, Cancel, Connection, Endpoint, TransportError};
+//!
+//! // A client, such as `&stride`, does as well; this one only pretends to send.
+//! let transport = |_: Call, _: Cancel| -> Result<http::Response<Body>, TransportError> {
+//!     Ok(http::Response::new(Body::default()))
+//! };
+//! let endpoint = Endpoint::new("secret_key")?;
+//!
+//! let collector = Collector::start(Connection { endpoint, transport: Arc::new(transport) })?;
+//! collector.collect("mystream", &json!({"bojack": "horseman"}))?;
+//!
+//! let clicks = collector.stream("clicks")?; // for the hottest loops
+//! for x in 0..1000 {
+//!     clicks.collect(&json!({"x": x}))?;
+//! }
+//!
+//! let report = collector.stop();
+//! assert_eq!((report.accepted, report.delivered, report.lost()), (1001, 1001, 0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is promised about events
+//!
+//! * `collect` never waits for the network. When the memory budget is used up it says
+//!   [`Full`](CollectError::Full), at once.
+//! * Every accepted event ends exactly once: delivered, because a request that held it was answered
+//!   with a success, or lost, with a [reason](LossReason) and its bytes handed to
+//!   [`on_lost`](Builder::on_lost). `accepted = delivered + lost + pending`, at every moment.
+//! * Delivery is at least once. When an answer is lost, the same bytes are sent again; with
+//!   [`stamp`](Builder::stamp) every event has an `$id` by which Stride stores it once.
+//! * What fails for now (408, 425, 429, 5xx but 501 and 505, and whatever happens to a connection)
+//!   is sent again, for up to 120 s. A server that is down is probed by one request at a time, after
+//!   pauses that double from 100 ms to 10 s, each of random length; `Retry-After` is obeyed.
+//! * [`flush`](Collector::flush) and [`stop`](Collector::stop) return by their deadline, whatever
+//!   the server does.
+//! * The order of events is kept within a batch, not between batches.
+//! * A collector that has nothing to do does nothing: no thread of it wakes up.
+
+mod batch;
+mod body;
+mod builder;
+mod collector;
+mod report;
+mod scratch;
+mod shared;
+mod stamp;
+mod stream;
+mod thread;
+
+pub use builder::{Builder, StartError};
+pub use collector::{CollectAllError, CollectError, Collector, StreamHandle};
+pub use report::{LossReason, Lost, Report};
+pub use stride_core::{Bytes, Connection, Delivery, GzipLevel};

@@ -1,0 +1,373 @@
+//! What callers and senders share: the streams, the batcher, and who waits for what.
+//!
+//! Nothing here knows which driver runs. A driver is woken, as is whoever waits for the end of a
+//! flush or for room, through a [`Waker`]; threads make one of a condition variable.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::response::Parts;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use stride_core::{Gzip, TransportError, is_name};
+
+use crate::CollectError;
+use crate::batch::{Barrier, Batcher, Change, Job, Loss, Policy, Step};
+use crate::builder::Settings;
+use crate::report::{Lost, Report};
+use crate::scratch::{self, Local, Outcome};
+use crate::stamp::{self, Stamp};
+use crate::stream::{Appended, BatchLimits, Budget, Stream};
+
+/// What a user does with lost events.
+pub(crate) type OnLost = Box<dyn Fn(&Lost) + Send + Sync>;
+
+pub(crate) struct Shared {
+    /// Tells collectors apart in what threads remember.
+    id: u64,
+    limits: BatchLimits,
+    max_event: usize,
+    stamp: Option<Stamp>,
+    budget: Arc<Budget>,
+    streams: RwLock<HashMap<Arc<str>, Arc<Stream>>>,
+    state: Mutex<State>,
+    on_lost: Option<OnLost>,
+}
+
+struct State {
+    batcher: Batcher,
+    /// The senders that sleep, each at its number.
+    sleepers: Vec<Option<Sleeper>>,
+    /// Who waits for a batch to be settled, or for room.
+    waiters: BTreeMap<u64, Waker>,
+    next_waiter: u64,
+}
+
+struct Sleeper {
+    waker: Waker,
+    /// When it wakes by itself.
+    until: Option<Instant>,
+}
+
+impl State {
+    /// Takes out a sleeper that must wake, because there is something to do before one does so by
+    /// itself. One is enough: it comes back here, and so wakes the next.
+    fn rouse(&mut self) -> Option<Waker> {
+        let due = self.batcher.due()?;
+        let sleepers = || self.sleepers.iter().flatten();
+        if sleepers().any(|sleeper| sleeper.until.is_some_and(|until| until <= due)) {
+            return None;
+        }
+        let watching = |sleeper: &mut Option<Sleeper>| {
+            sleeper.take_if(|sleeper| sleeper.until.is_some())
+        };
+        let first = self.sleepers.iter_mut().find_map(watching);
+        first.or_else(|| self.sleepers.iter_mut().find_map(Option::take)).map(|it| it.waker)
+    }
+}
+
+/// Where an event goes.
+#[derive(Clone, Copy)]
+pub(crate) enum Target<'a> {
+    Name(&'a str),
+    Stream(&'a Arc<Stream>),
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Settings, on_lost: Option<OnLost>) -> Self {
+        static COLLECTORS: AtomicU64 = AtomicU64::new(0);
+        let limits = BatchLimits { events: settings.batch_size, bytes: settings.batch_bytes };
+        let budget = Arc::new(Budget::new(settings.memory_budget));
+        let seed = stamp::random();
+        let policy = Policy { flush_interval: settings.flush_interval, limits, seed };
+        let state = State {
+            batcher: Batcher::new(policy, Arc::clone(&budget), Instant::now()),
+            sleepers: (0..settings.concurrency).map(|_| None).collect(),
+            waiters: BTreeMap::new(),
+            next_waiter: 0,
+        };
+        Self {
+            id: COLLECTORS.fetch_add(1, Ordering::Relaxed),
+            limits,
+            max_event: settings.max_event,
+            stamp: settings.stamp.then(Stamp::new),
+            budget,
+            streams: RwLock::default(),
+            state: Mutex::new(state),
+            on_lost,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No user code runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // The call site.
+
+    /// Writes an event into a thread's buffer, behind what is there.
+    #[inline]
+    pub(crate) fn encode<T: Serialize + ?Sized>(
+        &self,
+        event: &T,
+        scratch: &mut Vec<u8>,
+        local: &Local,
+    ) -> Outcome {
+        scratch::encode(event, self.max_event, scratch)?;
+        self.stamp(scratch, local);
+        Ok(())
+    }
+
+    /// Copies an event that is JSON already.
+    pub(crate) fn copy(
+        &self,
+        event: &RawValue,
+        scratch: &mut Vec<u8>,
+        local: &Local,
+    ) -> Outcome {
+        scratch::copy(event, self.max_event, scratch)?;
+        self.stamp(scratch, local);
+        Ok(())
+    }
+
+    #[inline]
+    fn stamp(&self, scratch: &mut Vec<u8>, local: &Local) {
+        if let Some(stamp) = &self.stamp {
+            stamp.apply(scratch, 1, local);
+        }
+    }
+
+    /// Appends a written event to its stream.
+    #[inline]
+    pub(crate) fn append(
+        &self,
+        target: Target<'_>,
+        event: &[u8],
+        local: &Local,
+    ) -> Outcome {
+        let name = match target {
+            Target::Stream(stream) => return self.append_to(stream, event, local),
+            Target::Name(name) => name,
+        };
+        let recent = &mut local.recent.borrow_mut()[scratch::slot(self.id, name)];
+        match recent {
+            Some(stream) if *stream.name == *name && stream.collector == self.id => {
+                self.append_to(stream, event, local)
+            }
+            _ => self.append_to(recent.insert(self.stream(name)?), event, local),
+        }
+    }
+
+    #[inline]
+    fn append_to(
+        &self,
+        stream: &Arc<Stream>,
+        event: &[u8],
+        local: &Local,
+    ) -> Outcome {
+        match stream.append(event, &local.shard, self.limits, &self.budget) {
+            Appended::Accepted { tell: false } => Ok(()),
+            Appended::Accepted { tell: true } => {
+                self.tell(stream);
+                Ok(())
+            }
+            Appended::Full { tell } => {
+                if tell {
+                    self.tell(stream);
+                }
+                Err(CollectError::Full.into())
+            }
+            Appended::Stopped => Err(CollectError::Stopped.into()),
+        }
+    }
+
+    /// Tells the batcher of a batch that was opened or became full.
+    #[cold]
+    fn tell(&self, stream: &Arc<Stream>) {
+        let mut state = self.state();
+        state.batcher.look_at(stream, Instant::now());
+        let sleeper = state.rouse();
+        drop(state);
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+    }
+
+    /// The stream of that name.
+    pub(crate) fn stream(&self, name: &str) -> Result<Arc<Stream>, CollectError> {
+        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stream) = streams.get(name) {
+            return Ok(Arc::clone(stream));
+        }
+        drop(streams);
+        if !is_name(name) {
+            return Err(CollectError::Name { name: name.to_owned() });
+        }
+        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stream) = streams.get(name) {
+            return Ok(Arc::clone(stream));
+        }
+        let stream = self.state().batcher.add_stream(self.id, name);
+        streams.insert(Arc::clone(&stream.name), Arc::clone(&stream));
+        Ok(stream)
+    }
+
+    // The senders.
+
+    /// Says what a sender has to do. With [`Step::Wait`] and [`Step::Idle`] it sleeps until then,
+    /// or until it is woken.
+    pub(crate) fn poll(&self, sender: usize, waker: &Waker) -> Step {
+        let mut state = self.state();
+        state.sleepers[sender] = None;
+        let mut step = state.batcher.poll(Instant::now());
+        if let Step::Wait(due) = step {
+            let watches = |other: &Sleeper| other.until.is_some_and(|until| until <= due);
+            if state.sleepers.iter().flatten().any(watches) {
+                // One that watches the clock is enough.
+                step = Step::Idle;
+            }
+        }
+        let until = match step {
+            Step::Wait(until) => Some(until),
+            Step::Idle => None,
+            Step::Send(_) | Step::Lost(_) | Step::Finished => {
+                let sleeper = state.rouse();
+                drop(state);
+                if let Some(sleeper) = sleeper {
+                    sleeper.wake();
+                }
+                return step;
+            }
+        };
+        state.sleepers[sender] = Some(Sleeper { waker: waker.clone(), until });
+        step
+    }
+
+    /// Compresses what an attempt sends: gives where it goes to, and its bytes.
+    pub(crate) fn compress(&self, job: Job, gzip: &mut Gzip) -> (String, Bytes) {
+        let (path, bytes) = (job.body.path(), job.body.gzip(gzip));
+        let id = job.id;
+        // Of the text, this was the last but one.
+        drop(job);
+        self.update(|batcher, _| batcher.compressed(id, &bytes));
+        (path, bytes)
+    }
+
+    /// Tells the batcher what came of an attempt.
+    pub(crate) fn handle_result(&self, id: u64, result: Result<Parts, TransportError>) {
+        let seen = match &result {
+            Ok(head) => head.status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let change = self.update(|batcher, now| batcher.handle_result(id, result, now));
+        guarded(|| match change {
+            Some(Change::Down) => {
+                tracing::warn!(answer = seen, "events cannot be delivered; they are kept and retried");
+            }
+            Some(Change::Up) => tracing::info!("events are delivered again"),
+            None => tracing::trace!(answer = seen, "a batch was sent"),
+        });
+    }
+
+    /// Hands a loss to the user, outside of every lock.
+    pub(crate) fn hand_over(&self, loss: &Loss) {
+        let Loss { reason, delivery, status, .. } = *loss;
+        let (events, streams) = (loss.body.count(), loss.body.labels().len());
+        guarded(|| {
+            let status = status.map(|status| status.as_u16());
+            tracing::warn!(events, streams, %reason, ?delivery, status, "events were lost");
+        });
+        if let Some(on_lost) = &self.on_lost {
+            for (label, events) in loss.body.arrays() {
+                let (stream, count) = (Arc::clone(&label.stream), label.count);
+                guarded(|| on_lost(&Lost { stream, events, count, reason, delivery, status }));
+            }
+        }
+        self.update(|batcher, _| batcher.handed_over(loss));
+    }
+
+    // The ends.
+
+    /// Changes the batcher, and wakes everybody whom that may concern.
+    fn update<R>(&self, change: impl FnOnce(&mut Batcher, Instant) -> R) -> R {
+        let mut state = self.state();
+        let result = change(&mut state.batcher, Instant::now());
+        let sleeper = state.rouse();
+        let waiters = std::mem::take(&mut state.waiters);
+        drop(state);
+        sleeper.into_iter().chain(waiters.into_values()).for_each(Waker::wake);
+        result
+    }
+
+    pub(crate) fn flush(&self) -> Barrier {
+        self.update(Batcher::flush)
+    }
+
+    pub(crate) fn is_settled(&self, barrier: Barrier) -> bool {
+        self.state().batcher.is_settled(barrier)
+    }
+
+    pub(crate) fn stop(&self) {
+        self.update(Batcher::stop);
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.state().batcher.is_finished()
+    }
+
+    /// Gives up what is still pending after a stop.
+    pub(crate) fn give_up(&self) {
+        self.update(|batcher, _| batcher.give_up());
+        while let Step::Lost(loss) = self.update(Batcher::poll) {
+            self.hand_over(&loss);
+        }
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        self.state().batcher.report()
+    }
+
+    /// What is held takes that much memory now, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// A place among those that are woken when something is settled or room is made.
+    pub(crate) fn waiter(&self) -> Waiter<'_> {
+        let mut state = self.state();
+        state.next_waiter += 1;
+        Waiter { shared: self, number: state.next_waiter }
+    }
+}
+
+/// Somebody who waits. It is woken once; who wants to be woken again registers again, and looks
+/// whether what it waits for is there only then.
+pub(crate) struct Waiter<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+impl Waiter<'_> {
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.shared.state().waiters.insert(self.number, waker.clone());
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let waker = self.shared.state().waiters.remove(&self.number);
+        // Outside of the lock: a waker may be anybody's.
+        drop(waker);
+    }
+}
+
+/// Runs what belongs to the user and may panic; a sender must survive it.
+fn guarded(work: impl FnOnce()) {
+    // The panic itself was reported by the panic hook.
+    let _ = catch_unwind(AssertUnwindSafe(work));
+}

@@ -1,0 +1,144 @@
+//! Drives the batcher with threads. It decides nothing: it asks, does, and tells.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::response::Parts;
+use stride_core::{
+    Call, Cancel, Connection, Delivery, Gzip, GzipLevel, Limits, TransportError, TransportErrorKind,
+};
+
+use crate::batch::Step;
+use crate::shared::Shared;
+
+/// The longest answer that is read to its end, to keep its connection. Nothing in it is used.
+const MAX_ANSWER: usize = 64 << 10;
+
+/// A thread that sends.
+pub(crate) struct Sender {
+    pub(crate) number: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) connection: Connection,
+    pub(crate) gzip_level: GzipLevel,
+    pub(crate) limits: Limits,
+}
+
+impl Sender {
+    /// Starts it. It ends by itself when the batcher has finished.
+    pub(crate) fn spawn(self) -> io::Result<()> {
+        let name = format!("stride-sender-{}", self.number);
+        thread::Builder::new().name(name).spawn(move || self.run()).map(drop)
+    }
+
+    fn run(self) {
+        let mut gzip = Gzip::new(self.gzip_level);
+        let parker = Arc::new(Parker::default());
+        let waker = Waker::from(Arc::clone(&parker));
+        loop {
+            match self.shared.poll(self.number, &waker) {
+                Step::Send(job) => {
+                    let id = job.id;
+                    let (path, bytes) = self.shared.compress(job, &mut gzip);
+                    self.shared.handle_result(id, self.send(&path, bytes));
+                }
+                Step::Lost(loss) => self.shared.hand_over(&loss),
+                Step::Wait(until) => parker.park(Some(until)),
+                Step::Idle => parker.park(None),
+                Step::Finished => return,
+            }
+        }
+    }
+
+    fn send(&self, path: &str, bytes: Bytes) -> Result<Parts, TransportError> {
+        let Connection { endpoint, transport } = &self.connection;
+        let request = endpoint.collect(path, bytes).map_err(|error| {
+            TransportError::new(TransportErrorKind::Unsupported, Delivery::NotSent)
+                .with_source(error)
+        })?;
+        let call = Call::new(request, self.limits);
+        let sent = AssertUnwindSafe(|| {
+            let (head, body) = transport.send(call, Cancel::never())?.into_parts();
+            let mut room = MAX_ANSWER;
+            for chunk in body {
+                match chunk.ok().and_then(|chunk| room.checked_sub(chunk.len())) {
+                    Some(left) => room = left,
+                    None => break,
+                }
+            }
+            Ok(head)
+        });
+        catch_unwind(sent).unwrap_or_else(|_| {
+            Err(TransportError::new(TransportErrorKind::Io, Delivery::MaybeSent)
+                .with_source("the transport panicked"))
+        })
+    }
+}
+
+/// The limits of a request that may take this long as a whole.
+pub(crate) fn limits(request_timeout: Duration) -> Limits {
+    let mut limits = Limits::for_request().with_total(request_timeout);
+    limits.connect = limits.connect.min(request_timeout);
+    limits.max_body = MAX_ANSWER;
+    limits
+}
+
+/// Waits on this thread until `check` gives something, or until then (for ever without a time).
+pub(crate) fn wait<R>(
+    shared: &Shared,
+    until: Option<Instant>,
+    mut check: impl FnMut() -> Option<R>,
+) -> Option<R> {
+    let parker = Arc::new(Parker::default());
+    let waker = Waker::from(Arc::clone(&parker));
+    let waiter = shared.waiter();
+    loop {
+        waiter.register(&waker);
+        let found = check();
+        if found.is_some() || until.is_some_and(|until| until <= Instant::now()) {
+            return found;
+        }
+        parker.park(until);
+    }
+}
+
+/// Puts its thread to sleep until it is woken; a wake that came before counts. Unlike
+/// `std::thread::park` it shares nothing with other uses of the thread.
+#[derive(Default)]
+struct Parker {
+    woken: Mutex<bool>,
+    condition: Condvar,
+}
+
+impl Parker {
+    fn park(&self, until: Option<Instant>) {
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        while !std::mem::take(&mut *woken) {
+            let Some(until) = until else {
+                woken = self.condition.wait(woken).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.condition.wait_timeout(woken, left);
+            woken = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.condition.notify_one();
+    }
+}
