@@ -19,9 +19,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
-use stride_core::{
-    Endpoint, Limits, Reconnect, Response, Step, Subscription, SubscriptionEvent,
-};
+use stride_core::{Endpoint, Limits, Reconnect, Response, Step, Subscription, SubscriptionEvent};
 use stride_local::Local;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -82,9 +80,9 @@ fn send(
     request: &Request<Bytes>,
 ) -> Result<(http::response::Parts, BufReader<TcpStream>), Box<dyn Error>> {
     let authority = request.uri().authority().ok_or("a URL without a host")?;
-    let mut stream =
-        TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80)))?;
-    let mut head = format!("{} {} HTTP/1.1\r\nhost: {authority}\r\n", request.method(), target(request));
+    let mut stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80)))?;
+    let mut head =
+        format!("{} {} HTTP/1.1\r\nhost: {authority}\r\n", request.method(), target(request));
     for (name, value) in request.headers() {
         head.push_str(&format!("{name}: {}\r\n", value.to_str()?));
     }

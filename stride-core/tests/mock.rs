@@ -1,7 +1,6 @@
 //! The mock keeps what its page promises, in both worlds and without a runtime.
 #![expect(
     clippy::disallowed_methods,
-    clippy::disallowed_types,
     reason = "tests of something that waits need threads and a clock"
 )]
 
