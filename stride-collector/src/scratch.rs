@@ -134,11 +134,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(
 }
 
 /// Takes an event that is JSON already.
-pub(crate) fn copy(
-    event: &RawValue,
-    limit: usize,
-    scratch: &mut Vec<u8>,
-) -> Outcome {
+pub(crate) fn copy(event: &RawValue, limit: usize, scratch: &mut Vec<u8>) -> Outcome {
     check(event.get().as_bytes(), limit)?;
     scratch.extend_from_slice(event.get().as_bytes());
     Ok(())

@@ -63,9 +63,8 @@ impl State {
         if sleepers().any(|sleeper| sleeper.until.is_some_and(|until| until <= due)) {
             return None;
         }
-        let watching = |sleeper: &mut Option<Sleeper>| {
-            sleeper.take_if(|sleeper| sleeper.until.is_some())
-        };
+        let watching =
+            |sleeper: &mut Option<Sleeper>| sleeper.take_if(|sleeper| sleeper.until.is_some());
         let first = self.sleepers.iter_mut().find_map(watching);
         first.or_else(|| self.sleepers.iter_mut().find_map(Option::take)).map(|it| it.waker)
     }
@@ -124,12 +123,7 @@ impl Shared {
     }
 
     /// Copies an event that is JSON already.
-    pub(crate) fn copy(
-        &self,
-        event: &RawValue,
-        scratch: &mut Vec<u8>,
-        local: &Local,
-    ) -> Outcome {
+    pub(crate) fn copy(&self, event: &RawValue, scratch: &mut Vec<u8>, local: &Local) -> Outcome {
         scratch::copy(event, self.max_event, scratch)?;
         self.stamp(scratch, local);
         Ok(())
@@ -144,12 +138,7 @@ impl Shared {
 
     /// Appends a written event to its stream.
     #[inline]
-    pub(crate) fn append(
-        &self,
-        target: Target<'_>,
-        event: &[u8],
-        local: &Local,
-    ) -> Outcome {
+    pub(crate) fn append(&self, target: Target<'_>, event: &[u8], local: &Local) -> Outcome {
         let name = match target {
             Target::Stream(stream) => return self.append_to(stream, event, local),
             Target::Name(name) => name,
@@ -164,12 +153,7 @@ impl Shared {
     }
 
     #[inline]
-    fn append_to(
-        &self,
-        stream: &Arc<Stream>,
-        event: &[u8],
-        local: &Local,
-    ) -> Outcome {
+    fn append_to(&self, stream: &Arc<Stream>, event: &[u8], local: &Local) -> Outcome {
         match stream.append(event, &local.shard, self.limits, &self.budget) {
             Appended::Accepted { tell: false } => Ok(()),
             Appended::Accepted { tell: true } => {
@@ -267,7 +251,10 @@ impl Shared {
         let change = self.update(|batcher, now| batcher.handle_result(id, result, now));
         guarded(|| match change {
             Some(Change::Down) => {
-                tracing::warn!(answer = seen, "events cannot be delivered; they are kept and retried");
+                tracing::warn!(
+                    answer = seen,
+                    "events cannot be delivered; they are kept and retried"
+                );
             }
             Some(Change::Up) => tracing::info!("events are delivered again"),
             None => tracing::trace!(answer = seen, "a batch was sent"),

@@ -619,8 +619,7 @@ impl Model {
         }
         assert_eq!(report.accepted, report.delivered + report.lost() + report.pending);
         for (barrier, before) in &self.barriers {
-            let pending =
-                self.events[..*before].iter().any(|event| event.fate == Fate::Pending);
+            let pending = self.events[..*before].iter().any(|event| event.fate == Fate::Pending);
             assert_eq!(world.batcher.is_settled(*barrier), !pending);
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stride_blocking::Stride;
-use stride_collector::{Collector, Builder, Report};
+use stride_collector::{Builder, Collector, Report};
 use stride_core::{Delivery, Event};
 use stride_local::{Fault, Local};
 use stride_tests::watchdog;
