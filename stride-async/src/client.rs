@@ -29,8 +29,8 @@ use crate::transport::tls::Trust;
 /// Each of the four verbs fails with [`Error::Request`] before anything is sent, if the path does
 /// not exist for it or the value cannot be written as JSON, and with [`Error::Transport`] if no
 /// answer was had. That one's [`delivery`](stride_core::TransportError::delivery) says whether the
-/// request may have arrived; nothing is ever sent twice. Dropping the future gives the request up, which
-/// may then have arrived or not.
+/// request may have arrived; nothing is ever sent twice. Dropping the
+/// future gives the request up, which may then have arrived or not.
 #[derive(Debug, Clone)]
 pub struct Stride {
     connection: AsyncConnection,

@@ -140,8 +140,6 @@ struct Shard {
     /// Whether the batcher knows of the open batch's first event, and so when it is due.
     known: bool,
     full: Vec<Events>,
-    /// A little more than the batch before took, if that was full: the next one likely needs it.
-    hint: usize,
     stopped: bool,
 }
 
@@ -152,9 +150,9 @@ impl Shard {
         std::mem::take(&mut self.open)
     }
 
-    fn fill(&mut self) {
+    fn fill(&mut self, hint: &AtomicUsize) {
         let length = self.open.bytes.len();
-        self.hint = length + length / 16 + 64;
+        hint.store(length + length / 16 + 64, Ordering::Relaxed);
         let full = self.close();
         self.full.push(full);
     }
@@ -180,11 +178,20 @@ pub(crate) struct Stream {
     pub(crate) number: usize,
     pub(crate) name: Arc<str>,
     shards: [Aligned; SHARDS],
+    /// A little more than the last full batch took: the next one, in whatever shard, likely needs
+    /// it. Looked at once per batch.
+    hint: AtomicUsize,
 }
 
 impl Stream {
     pub(crate) fn new(collector: u64, number: usize, name: &str) -> Self {
-        Self { collector, number, name: name.into(), shards: Default::default() }
+        Self {
+            collector,
+            number,
+            name: name.into(),
+            shards: Default::default(),
+            hint: AtomicUsize::new(0),
+        }
     }
 
     /// Takes an event, written as JSON with a comma before it. `preferred` is the shard that the
@@ -204,11 +211,11 @@ impl Stream {
         let mut tell = false;
         // The brackets count: one takes the place of the first comma.
         if shard.open.count > 0 && shard.open.bytes.len() + event.len() + 1 > limits.bytes {
-            shard.fill();
+            shard.fill(&self.hint);
             tell = true;
         }
         if shard.open.bytes.capacity() - shard.open.bytes.len() < event.len() {
-            let hint = shard.hint;
+            let hint = self.hint.load(Ordering::Relaxed);
             if !shard.open.grow(event.len(), hint, limits.bytes, budget) {
                 return Appended::Full { tell };
             }
@@ -217,7 +224,7 @@ impl Stream {
         shard.open.count += 1;
         tell |= shard.open.count == 1;
         if shard.open.count >= limits.events {
-            shard.fill();
+            shard.fill(&self.hint);
             tell = true;
         }
         Appended::Accepted { tell }
@@ -264,7 +271,7 @@ impl Stream {
             return None;
         }
         // A trickle: no need for a large buffer, nor for its memory.
-        shard.hint = 0;
+        self.hint.store(0, Ordering::Relaxed);
         Some(shard.close())
     }
 

@@ -692,7 +692,7 @@ fn json_is_sent_as_it_stands_and_an_event_may_be_longer_than_a_batch() {
         let raw = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
         stream.collect_json(&raw("{ \"a\" : 1.50,\r\n \"b\":\"\\u0041\" }")).unwrap();
         assert!(matches!(stream.collect_json(&raw("[]")), Err(CollectError::NotAnObject)));
-        let _ = stream.collect_all([json!({"n": 1}), json!({"text": "x".repeat(5000)})]).unwrap();
+        stream.collect_all([json!({"n": 1}), json!({"text": "x".repeat(5000)})]).unwrap();
         stream.collect_timeout(&json!({"n": 2}), LONG).unwrap();
         let _ = collector.stop();
         let mut requests = server.requests();
