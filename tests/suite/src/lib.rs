@@ -56,3 +56,8 @@ macro_rules! suite {
         }
     };
 }
+
+/// The README's examples are compiled, and run where they can.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -330,3 +330,24 @@ fn a_subscription_survives_a_reset(over: Over) {
         .take(2);
     assert_eq!(connected.count(), 2);
 }
+
+#[test]
+fn gostride_14_stop_returns_while_a_connect_is_under_way() {
+    stride_tests::watchdog(|| {
+        let server = Server::start([
+            vec![Act::Request, Act::text(STREAM), Act::Reset],
+            // The second connection is never answered; its limit on the head is 90 s.
+            vec![Act::Request, Act::Closed],
+        ]);
+        let stride = stride_blocking::Stride::builder("key").endpoint(&server.endpoint());
+        let events = stride.build().unwrap().subscribe("/collect/a").events::<Value>().unwrap();
+        let handle = events.stop_handle();
+        let reader = std::thread::spawn(move || events.filter(Result::is_err).count());
+        while server.requests().len() < 2 {
+            std::thread::yield_now();
+        }
+        handle.stop();
+        assert_eq!(reader.join().unwrap(), 0, "a stop is no error");
+        server.wait_until_closed(1);
+    });
+}
