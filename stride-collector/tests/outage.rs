@@ -62,6 +62,11 @@ fn memory_stays_within_its_budget_while_the_server_is_down() {
     assert!(began.elapsed() < Duration::from_secs(30));
     assert_eq!((report.accepted, report.delivered, report.pending), (accepted, 0, 0));
     assert_eq!(report.lost(), accepted);
+    // `stop` keeps its deadline; on a slow machine the last losses are handed over after it.
+    let patience = Instant::now() + Duration::from_secs(60);
+    while lost.load(Ordering::SeqCst) < accepted && Instant::now() < patience {
+        std::thread::yield_now();
+    }
     assert_eq!(lost.load(Ordering::SeqCst), accepted);
     // Of the text; the buffers have a head and some room to spare.
     assert!(accepted * 230 > (BUDGET / 10 * 8) as u64, "{accepted} events");
