@@ -1,16 +1,17 @@
 //! From the bytes of a subscription's body to its frames.
 
+mod error;
 mod scan;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use memchr::{memchr2, memchr2_iter};
+use memchr::{memchr_iter, memchr2, memchr2_iter};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use thiserror::Error;
 
+pub use error::FrameError;
 use scan::{MAX_DEPTH, Scanner, Step, skip_space};
 
 /// The size a frame may have unless [`FrameDecoder::with_limit`] says otherwise: 16 MiB, far above
@@ -62,11 +63,11 @@ const KEPT: usize = 64 << 10;
 ///
 /// is an item, too, and never the end: a [`FrameError`], after which the decoder goes on.
 ///
-/// * A value that cannot be JSON, or is not UTF-8, is reported once, as soon as the byte is there that shows it.
-///   Reading goes on at the last line break inside the value (up to and including that byte) that
-///   is directly followed by `{`, or, where there is none, at the next such break. Since the
-///   grammar is checked at every byte, a record that was cut off swallows at most one of those
-///   that follow it on lines of their own.
+/// * A value that cannot be JSON is reported once, as soon as the byte is there that shows it. So
+///   is a byte that is not UTF-8. Reading goes on at the value's last line break up to there that
+///   is directly followed by `{`, or, where there is none, at the next such break. As the grammar
+///   is checked at every byte, a record that was cut off swallows at most one of those that follow
+///   it on lines of their own.
 /// * A value that is larger than the limit is reported once, as soon as it is, and skipped up to
 ///   its end without being stored. Where it stops being JSON before that, reading goes on at the
 ///   next line break directly followed by `{`.
@@ -91,9 +92,9 @@ pub struct FrameDecoder {
     place: Place,
     /// The body is over.
     finished: bool,
-    /// Values have been one to a line, so it pays to parse a line before looking for its value's
-    /// end. Says nothing about what the items are, only about how they are found.
-    lines: bool,
+    /// How many bytes of values are to be scanned before it pays to guess an end again. Says
+    /// nothing about what the items are, only about how they are found.
+    owed: usize,
     examined: Examined,
 }
 
@@ -136,13 +137,13 @@ impl FrameDecoder {
             after_break: false,
             place: Place::Start,
             finished: false,
-            lines: true,
+            owed: 0,
             examined: Examined::default(),
         }
     }
 
     /// Takes in the next bytes of the body. What is fed after [`finish`](Self::finish) is ignored.
-    pub fn feed(&mut self, chunk: &[u8]) {
+    pub fn feed(&mut self, mut chunk: &[u8]) {
         if self.finished {
             return;
         }
@@ -151,8 +152,9 @@ impl FrameDecoder {
             self.drop_consumed();
         }
         self.make_room(self.character.len() + chunk.len());
-        let mut chunk = chunk;
-        while let (false, Some((&byte, rest))) = (self.character.is_empty(), chunk.split_first()) {
+        while !self.character.is_empty()
+            && let Some((&byte, rest)) = chunk.split_first()
+        {
             let mut character = std::mem::take(&mut self.character);
             character.push(byte);
             self.push(&character);
@@ -165,9 +167,6 @@ impl FrameDecoder {
     /// be complete. Take items until there are none.
     pub fn finish(&mut self) {
         self.finished = true;
-        for _ in self.character.drain(..) {
-            self.buffer.push(NOT_UTF8);
-        }
     }
 
     /// The next frame as text, or the next error. `None`: more bytes are needed or, once the body
@@ -186,27 +185,25 @@ impl FrameDecoder {
     /// The next frame as a `T`, or the next error. `None`: more bytes are needed or, once the body
     /// has ended, nothing is left.
     ///
-    /// Gives what [`next_frame`](Self::next_frame) and [`Frame::parse`] give, faster where values
-    /// are one to a line.
+    /// Gives what [`next_frame`](Self::next_frame) and [`Frame::parse`] give, and is faster where
+    /// objects are one to a line or pretty-printed.
     ///
     /// # Errors
     ///
     /// Every [`FrameError`]. None is the end: go on taking items.
     pub fn next_as<T: DeserializeOwned>(&mut self) -> Option<Result<T, FrameError>> {
-        if let Some(length) = self.line_to_try() {
-            // A line that parses is one complete value and no more: `from_str` sees to that.
-            let line = &self.buffer[self.start..self.start + length];
-            if let Ok(value) = serde_json::from_str(line) {
+        if let Some(length) = self.guess() {
+            // What parses is one complete value and no more: `from_str` sees to that.
+            self.examined.add(length);
+            if let Ok(value) = serde_json::from_str(&self.buffer[self.start..][..length]) {
                 self.start += length;
                 return Some(Ok(value));
             }
-            self.lines = false;
+            self.owed = length;
         }
         Some(self.next_value()?.and_then(|value| {
-            let frame = Frame { text: &self.buffer[value] };
-            let ends_line = self.buffer.as_bytes().get(self.start).is_some_and(is_break);
-            self.lines = ends_line && !frame.text.bytes().any(|byte| is_break(&byte));
-            frame.parse()
+            self.owed = self.owed.saturating_sub(value.len());
+            Frame { text: &self.buffer[value] }.parse()
         }))
     }
 
@@ -222,13 +219,14 @@ impl FrameDecoder {
         self.buffer.capacity()
     }
 
-    /// The length of the line at hand, if it may be one value and it pays to try.
+    /// Where the value at hand ends if it is an object written the usual way, as the length of it:
+    /// on one line, or pretty-printed up to a `}` that begins a line.
     ///
-    /// One futile try ends the tries until a value is seen to end with its line. That value lies
-    /// behind all that was searched or parsed in vain, so no byte is tried twice.
+    /// A guess in vain is followed by none until as many bytes of values have been scanned as were
+    /// looked at for it, so all guesses together cost each byte no more than one of them.
     #[inline]
-    fn line_to_try(&mut self) -> Option<usize> {
-        if !self.lines || !matches!(self.place, Place::Between) {
+    fn guess(&mut self) -> Option<usize> {
+        if self.owed > 0 || !matches!(self.place, Place::Between) {
             return None;
         }
         self.skip_white_space();
@@ -236,13 +234,21 @@ impl FrameDecoder {
         if rest.first() != Some(&b'{') {
             return None;
         }
-        let length = memchr2(b'\r', b'\n', rest);
-        self.examined.add(length.unwrap_or(rest.len()));
-        let line = length.map(|length| &rest[..length]).filter(|line| {
-            line.ends_with(b"}") && line.len() <= self.limit && !may_be_too_deep(line)
-        });
-        self.lines = line.is_some();
-        line.map(<[u8]>::len)
+        let end = match memchr2(b'\r', b'\n', rest) {
+            Some(1) => memchr_iter(b'}', rest).find(|&at| is_break(&rest[at - 1])).map(|at| at + 1),
+            end => end,
+        };
+        let text = &rest[..end.unwrap_or(rest.len())];
+        self.examined.add(text.len());
+        if end.is_some()
+            && text.ends_with(b"}")
+            && text.len() <= self.limit
+            && !may_be_too_deep(text)
+        {
+            return end;
+        }
+        self.owed = text.len();
+        None
     }
 
     /// The next item; a frame as its place in the buffer.
@@ -250,7 +256,7 @@ impl FrameDecoder {
         loop {
             match &mut self.place {
                 Place::Start => {
-                    if self.buffer.is_empty() {
+                    if self.buffer.is_empty() && !self.finished {
                         return None;
                     }
                     if self.buffer.starts_with(BYTE_ORDER_MARK) {
@@ -261,6 +267,9 @@ impl FrameDecoder {
                 Place::Between => {
                     self.skip_white_space();
                     if self.start == self.buffer.len() {
+                        if self.finished && !self.character.is_empty() {
+                            return Some(Err(self.truncated(0)));
+                        }
                         return self.starved();
                     }
                     self.place = Place::Value { scanner: Scanner::new(), scanned: 0 };
@@ -304,7 +313,7 @@ impl FrameDecoder {
                     self.place = Place::Between;
                     self.start += length;
                     return Some(if !complete {
-                        Err(FrameError::Truncated { length })
+                        Err(self.truncated(length))
                     } else if length > self.limit {
                         Err(FrameError::TooLarge { limit: self.limit })
                     } else {
@@ -358,6 +367,11 @@ impl FrameDecoder {
         self.place = if opened.is_some() { Place::Between } else { Place::Lost };
     }
 
+    /// The body ended after `length` bytes of a value, and perhaps inside a character.
+    fn truncated(&mut self, length: usize) -> FrameError {
+        FrameError::Truncated { length: length + self.character.drain(..).len() }
+    }
+
     /// Appends text, but for the beginning of a character that is not complete yet.
     fn push(&mut self, mut bytes: &[u8]) {
         loop {
@@ -384,6 +398,10 @@ impl FrameDecoder {
     /// chunk or was kept here before, so moving it costs no more than reading did.
     fn starved<T>(&mut self) -> Option<T> {
         self.drop_consumed();
+        if self.finished {
+            // The beginning of a character, in what was reported already.
+            self.character.clear();
+        }
         None
     }
 
@@ -393,7 +411,11 @@ impl FrameDecoder {
     }
 
     fn drop_consumed(&mut self) {
+        if self.start == 0 {
+            return;
+        }
         self.after_break = self.is_after_break();
+        self.examined.add(self.buffer.len() - self.start);
         self.buffer.drain(..self.start);
         self.start = 0;
     }
@@ -426,14 +448,14 @@ fn is_break(byte: &u8) -> bool {
     matches!(byte, b'\r' | b'\n')
 }
 
-/// Whether the line may be nested too deeply for a frame. `serde_json` would not always notice: it
+/// Whether the text may be nested too deeply for a frame. `serde_json` would not always notice: it
 /// passes over what no field asks for without counting levels.
-fn may_be_too_deep(line: &[u8]) -> bool {
+fn may_be_too_deep(text: &[u8]) -> bool {
     let limit = MAX_DEPTH as usize;
-    line.len() > 2 * limit && memchr2_iter(b'{', b'[', line).nth(limit).is_some()
+    text.len() > 2 * limit && memchr2_iter(b'{', b'[', text).nth(limit).is_some()
 }
 
-/// Counts the bytes that are looked at, for the test that there is a limit to that.
+/// Counts the bytes that are looked at or moved, for the test that there is a limit to that.
 #[derive(Debug, Default)]
 struct Examined {
     #[cfg(test)]
@@ -485,95 +507,75 @@ impl fmt::Debug for Frame<'_> {
     }
 }
 
-/// Why the next item of a body is not a frame. The messages hold nothing of what was received,
-/// except for those of a mismatch's source, which may quote the value at fault.
-#[derive(Clone, Debug, Error)]
-#[non_exhaustive]
-pub enum FrameError {
-    /// A value cannot be JSON.
-    #[error("not JSON: {reason} at byte {at} of the value")]
-    NotJson {
-        /// What is wrong at that byte.
-        reason: &'static str,
-        /// The place in the value of the first byte that is wrong, in bytes from 0.
-        at: usize,
-    },
-    /// A value is nested more deeply than `serde_json` parses.
-    #[error("nested more than {limit} levels deep")]
-    TooDeep {
-        /// The deepest that a frame may be nested, in levels: 127.
-        limit: u32,
-    },
-    /// A value is larger than a frame may be.
-    #[error("larger than {limit} bytes")]
-    TooLarge {
-        /// The largest that a frame may be, in bytes.
-        limit: usize,
-    },
-    /// A value has a byte that is not UTF-8, or is a NUL, which is not in any JSON text either.
-    #[error("not UTF-8, or a NUL, at byte {at} of the value")]
-    NotUtf8 {
-        /// The place of that byte in the value, in bytes from 0.
-        at: usize,
-    },
-    /// The body ended inside a value.
-    #[error("truncated after {length} bytes by the end of the body")]
-    Truncated {
-        /// How much of the value there is, in bytes.
-        length: usize,
-    },
-    /// A JSON value is not one of the type that was asked for. This includes what JSON allows and
-    /// the type does not: half a surrogate pair in a `String`, a number that is out of range.
-    #[error("not a value of the type asked for")]
-    Mismatch(#[source] Arc<serde_json::Error>),
-}
-
-/// Mismatches are equal if their messages are: `serde_json` does not compare its errors.
-impl PartialEq for FrameError {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Mismatch(source), Self::Mismatch(other)) => {
-                source.to_string() == other.to_string()
-            }
-            (Self::Mismatch(_), _) | (_, Self::Mismatch(_)) => false,
-            // The rest is numbers and fixed words, and the message shows them all.
-            _ => self.to_string() == other.to_string(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde::de::IgnoredAny;
+
     use super::*;
 
-    /// However the bytes are cut, each is looked at a bounded number of times: once by the scanner,
-    /// once as part of a line that was tried in vain, and once more behind a fault.
+    /// The most that may be done with a byte, in bytes looked at or moved: searched for a value's
+    /// end, parsed in vain, scanned twice, searched for a break twice, moved twice.
+    const WORK: usize = 8;
+
+    fn examined(body: &[u8], limit: usize, chunk: usize, typed: bool, drain: bool) -> usize {
+        let mut decoder = FrameDecoder::with_limit(limit);
+        let take = |decoder: &mut FrameDecoder| match typed {
+            true => decoder.next_as::<IgnoredAny>().is_some(),
+            false => decoder.next_frame().is_some(),
+        };
+        for chunk in body.chunks(chunk) {
+            decoder.feed(chunk);
+            while take(&mut decoder) && drain {}
+        }
+        decoder.finish();
+        while take(&mut decoder) {}
+        decoder.examined.bytes
+    }
+
     #[test]
-    fn work_per_byte_is_bounded_however_the_bytes_are_chunked() {
-        let large = format!("{{\"a\":\"{}\"}}\r\n", "x".repeat(20_000));
-        let pretty = format!("{{\n{}\"b\":2}}\n", "\"a\":{\n\"c\":1\n},\n".repeat(1000));
-        for text in [
-            large,
-            pretty,
-            "{\n".repeat(10_000),
-            "{\"a\":\n".repeat(10_000),
-            "{\"a\":1\n".repeat(3_000),
-            "{\"a\":[1}\n".repeat(3_000),
-            "\n{".repeat(10_000),
-            "{} {}\n".repeat(3_000),
-            "nonsense\n".repeat(3_000),
-            "[".repeat(20_000),
-        ] {
-            for chunk in [1, 7, 1000, text.len()] {
-                let mut decoder = FrameDecoder::new();
-                for bytes in text.as_bytes().chunks(chunk) {
-                    decoder.feed(bytes);
-                    while decoder.next_as::<serde::de::IgnoredAny>().is_some() {}
+    fn work_per_byte_is_bounded_however_the_body_is_chunked() {
+        let long = "x".repeat(20_000);
+        let bodies = [
+            format!("{{\"a\":\"{long}\"}}\n").repeat(3),
+            format!("{{\"a\":\n\"{long}\"}}{{\"a\":\"{long}").repeat(3),
+            "{\n".repeat(20_000),
+            "[\n{\"a\":".repeat(10_000),
+            format!("{{\"a\":[{}", "1,\n{},".repeat(10_000)),
+            format!("{{\"a\":[{}", "\n{},1,".repeat(10_000)).repeat(2),
+            "[".repeat(50_000),
+            format!("{}\n{{", "[".repeat(126)).repeat(300),
+            "{}".repeat(20_000),
+            format!("{{\"a\":\"{}\"}}", &long[..200]).repeat(500),
+            // Just over the smaller limit.
+            format!("{{\"a\":\"{}\"}}", &long[..93]).repeat(500),
+            "{} ".repeat(20_000),
+            "{}\n{}{}{}{}{}{}{}{}{}{}{} ".repeat(2_000),
+            "{}\n{\"a\":1]}\n".repeat(3_000),
+            "{}\n{} {\"a\":1}\n".repeat(3_000),
+            "{\n}\n".repeat(10_000),
+            "{\n1}\n {".repeat(5_000),
+            "{\n\"a\":1}\n ".repeat(5_000),
+            "{\n\"a\":[{\n},1]}\n ".repeat(5_000),
+            "\r\n".repeat(20_000),
+            "x\n".repeat(20_000),
+            "\"\n{".repeat(10_000),
+            "1\n".repeat(20_000),
+            "\u{e9}".repeat(20_000),
+        ];
+        for body in &bodies {
+            let length = body.len();
+            for (limit, chunk) in [(100, 1), (100, usize::MAX), (1 << 16, 1), (1 << 16, 7)]
+                .into_iter()
+                .chain([(1 << 16, 1000), (1 << 16, 16 << 10), (1 << 16, usize::MAX)])
+            {
+                for (typed, drain) in [(false, true), (true, true), (false, false), (true, false)] {
+                    let bytes = examined(body.as_bytes(), limit, chunk, typed, drain);
+                    let start = &body[..length.min(30)];
+                    assert!(
+                        bytes <= WORK * length,
+                        "{start:?} in chunks of {chunk} under {limit}: {bytes} for {length}",
+                    );
                 }
-                decoder.finish();
-                while decoder.next_as::<serde::de::IgnoredAny>().is_some() {}
-                let times = decoder.examined.bytes as f64 / text.len() as f64;
-                assert!(times < 4.0, "{times} times in chunks of {chunk}: {:?}", &text[..20]);
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! It knows the whole grammar of RFC 8259 and can be stopped and resumed at any byte, so what it
 //! says depends on the bytes alone and not on how they were cut into chunks. It keeps no text: what
-//! is open is one bit per level. UTF-8 is left to `std::str::from_utf8`, which is faster at it.
+//! is open is one bit per level. It takes its input to be UTF-8.
 
 /// How deep objects and arrays may be nested: as deep as `serde_json` parses them.
 pub(super) const MAX_DEPTH: u32 = 127;
@@ -209,9 +209,8 @@ impl Scanner {
         State::Literal
     }
 
-    /// Reads on through members of an object, or elements of an array, as long as they are of the
-    /// plain kind that most are: no faster way to do what the automaton does, but several times
-    /// faster than a turn of it for every byte.
+    /// Reads on through members of an object, or elements of an array, as long as they are plain
+    /// ones, as most are. It adds nothing to what the automaton above can do but speed.
     ///
     /// Begins at the `"` of a key, or at an element that is a string or a number. Returns how far it
     /// came, and the state there.
