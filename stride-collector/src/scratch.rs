@@ -41,7 +41,7 @@ impl Local {
     }
 
     /// Runs `work` with the calling thread's things; with new ones while the thread is ending.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn with<R>(work: impl Fn(&Self) -> R) -> R {
         thread_local! {
             static LOCAL: Local = const { Local::new() };
@@ -51,7 +51,7 @@ impl Local {
 
     /// The buffer to write an event into: it holds the comma that stands before the event. An event
     /// that is collected while another is being written gets a buffer of its own.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn scratch(&self) -> Scratch<'_> {
         match self.scratch.try_borrow_mut() {
             Ok(mut kept) => {
@@ -81,7 +81,7 @@ pub(crate) enum Scratch<'a> {
 }
 
 impl Scratch<'_> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
         match self {
             Self::Kept(bytes) => bytes,

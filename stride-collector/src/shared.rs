@@ -107,10 +107,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // The call site.
+    // The call site. It is compiled into one piece by force, from here down to the stream's lock: left
+    // to the compiler, its calls take a fifth of the time of a small event.
 
     /// Writes an event into a thread's buffer, behind what is there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn encode<T: Serialize + ?Sized>(
         &self,
         event: &T,
@@ -137,7 +138,7 @@ impl Shared {
     }
 
     /// Appends a written event to its stream.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn append(&self, target: Target<'_>, event: &[u8], local: &Local) -> Outcome {
         let name = match target {
             Target::Stream(stream) => return self.append_to(stream, event, local),
@@ -152,7 +153,7 @@ impl Shared {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn append_to(&self, stream: &Arc<Stream>, event: &[u8], local: &Local) -> Outcome {
         match stream.append(event, &local.shard, self.limits, &self.budget) {
             Appended::Accepted { tell: false } => Ok(()),

@@ -1,7 +1,7 @@
 //! The open batches of one stream, where `collect` leaves its events.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// How many open batches a stream has for threads that collide on it. Four keep eight threads apart;
@@ -135,38 +135,32 @@ pub(crate) enum Appended {
 #[derive(Debug, Default)]
 struct Shard {
     open: Events,
-    /// How many batches were opened before this one: tells a deadline whether it is still meant.
-    opening: u64,
     /// Whether the batcher knows of the open batch's first event, and so when it is due.
     known: bool,
     full: Vec<Events>,
     stopped: bool,
 }
 
-impl Shard {
-    fn close(&mut self) -> Events {
-        self.opening += 1;
-        self.known = false;
-        std::mem::take(&mut self.open)
-    }
-
-    fn fill(&mut self, hint: &AtomicUsize) {
-        let length = self.open.bytes.len();
-        hint.store(length + length / 16 + 64, Ordering::Relaxed);
-        let full = self.close();
-        self.full.push(full);
-    }
-}
-
-/// Keeps each shard's lock on cache lines of its own.
+/// A shard on cache lines of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Aligned(Mutex<Shard>);
+struct Aligned {
+    shard: Mutex<Shard>,
+    /// How many batches were closed: tells a deadline whether it is still meant. Changed under the
+    /// lock only, and read without it, so that senders do not get in the way of those who collect.
+    closed: AtomicU64,
+}
 
 impl Aligned {
     fn lock(&self) -> MutexGuard<'_, Shard> {
         // No user code runs under the lock, so a poisoned one holds nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self, shard: &mut Shard) -> Events {
+        self.closed.fetch_add(1, Ordering::Release);
+        shard.known = false;
+        std::mem::take(&mut shard.open)
     }
 }
 
@@ -196,7 +190,7 @@ impl Stream {
 
     /// Takes an event, written as JSON with a comma before it. `preferred` is the shard that the
     /// thread found free the last time.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn append(
         &self,
         event: &[u8],
@@ -204,14 +198,14 @@ impl Stream {
         limits: BatchLimits,
         budget: &Budget,
     ) -> Appended {
-        let mut shard = self.lock(preferred);
+        let (aligned, mut shard) = self.lock(preferred);
         if shard.stopped {
             return Appended::Stopped;
         }
         let mut tell = false;
         // The brackets count: one takes the place of the first comma.
         if shard.open.count > 0 && shard.open.bytes.len() + event.len() + 1 > limits.bytes {
-            shard.fill(&self.hint);
+            self.fill(aligned, &mut shard);
             tell = true;
         }
         if shard.open.bytes.capacity() - shard.open.bytes.len() < event.len() {
@@ -224,71 +218,81 @@ impl Stream {
         shard.open.count += 1;
         tell |= shard.open.count == 1;
         if shard.open.count >= limits.events {
-            shard.fill(&self.hint);
+            self.fill(aligned, &mut shard);
             tell = true;
         }
         Appended::Accepted { tell }
     }
 
-    #[inline]
-    fn lock(&self, preferred: &Cell<usize>) -> MutexGuard<'_, Shard> {
-        let first = preferred.get() % SHARDS;
-        match self.shards[first].0.try_lock() {
-            Ok(shard) => shard,
-            Err(TryLockError::Poisoned(error)) => error.into_inner(),
-            Err(TryLockError::WouldBlock) => self.lock_another(preferred, first),
+    #[cold]
+    fn fill(&self, aligned: &Aligned, shard: &mut Shard) {
+        let length = shard.open.bytes.len();
+        self.hint.store(length + length / 16 + 64, Ordering::Relaxed);
+        let full = aligned.close(shard);
+        shard.full.push(full);
+    }
+
+    #[inline(always)]
+    fn lock(&self, preferred: &Cell<usize>) -> (&Aligned, MutexGuard<'_, Shard>) {
+        let first = &self.shards[preferred.get() % SHARDS];
+        match first.shard.try_lock() {
+            Ok(shard) => (first, shard),
+            Err(TryLockError::Poisoned(error)) => (first, error.into_inner()),
+            Err(TryLockError::WouldBlock) => self.lock_another(preferred),
         }
     }
 
     #[cold]
-    fn lock_another(&self, preferred: &Cell<usize>, taken: usize) -> MutexGuard<'_, Shard> {
-        for step in 1..SHARDS {
-            let index = (taken + step) % SHARDS;
-            if let Ok(shard) = self.shards[index].0.try_lock() {
+    fn lock_another(&self, preferred: &Cell<usize>) -> (&Aligned, MutexGuard<'_, Shard>) {
+        let taken = preferred.get();
+        for index in (taken + 1..taken + SHARDS).map(|index| index % SHARDS) {
+            if let Ok(shard) = self.shards[index].shard.try_lock() {
                 preferred.set(index);
-                return shard;
+                return (&self.shards[index], shard);
             }
         }
-        self.shards[taken].lock()
+        let first = &self.shards[taken % SHARDS];
+        (first, first.lock())
     }
 
     /// Takes the full batches into `full`, and gives the shards that have a batch which was opened
     /// since the last call, with the number of that opening.
     pub(crate) fn take_full(&self, full: &mut Vec<Events>) -> [Option<u64>; SHARDS] {
         std::array::from_fn(|index| {
-            let mut shard = self.shards[index].lock();
+            let aligned = &self.shards[index];
+            let mut shard = aligned.lock();
             full.append(&mut shard.full);
             let news = shard.open.count > 0 && !shard.known;
             shard.known |= news;
-            news.then_some(shard.opening)
+            news.then(|| aligned.closed.load(Ordering::Relaxed))
         })
     }
 
     /// Takes a shard's open batch if it is still the one that was opened then.
     pub(crate) fn take_open(&self, shard: usize, opening: u64) -> Option<Events> {
-        let mut shard = self.shards[shard].lock();
-        if shard.opening != opening || shard.open.count == 0 {
+        let aligned = &self.shards[shard];
+        let mut shard = aligned.lock();
+        if aligned.closed.load(Ordering::Relaxed) != opening {
             return None;
         }
         // A trickle: no need for a large buffer, nor for its memory.
         self.hint.store(0, Ordering::Relaxed);
-        Some(shard.close())
+        Some(aligned.close(&mut shard))
     }
 
     /// Whether a shard's open batch is still the one that was opened then.
     pub(crate) fn is_open(&self, shard: usize, opening: u64) -> bool {
-        let shard = self.shards[shard].lock();
-        shard.opening == opening && shard.open.count > 0
+        self.shards[shard].closed.load(Ordering::Acquire) == opening
     }
 
     /// Takes everything: the full batches and the open ones. Accepts no event any more if `stop`.
     pub(crate) fn take_all(&self, full: &mut Vec<Events>, open: &mut Vec<Events>, stop: bool) {
-        for shard in &self.shards {
-            let mut shard = shard.lock();
+        for aligned in &self.shards {
+            let mut shard = aligned.lock();
             shard.stopped |= stop;
             full.append(&mut shard.full);
             if shard.open.count > 0 {
-                open.push(shard.close());
+                open.push(aligned.close(&mut shard));
             }
         }
     }

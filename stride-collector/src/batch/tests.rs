@@ -311,6 +311,26 @@ fn a_server_that_is_down_is_probed_by_one_request_after_growing_pauses() {
 }
 
 #[test]
+fn clients_that_failed_together_do_not_come_back_together() {
+    let pauses = (0..100).map(|seed| {
+        let mut world = World::new();
+        world.batcher = Batcher::new(
+            Policy { seed, ..world.batcher.policy },
+            Arc::clone(&world.budget),
+            world.start,
+        );
+        world.push("a", 10);
+        let job = world.sends();
+        world.fail(&job, Delivery::NotSent);
+        world.batcher.not_before - world.now
+    });
+    let distinct: std::collections::BTreeSet<_> = pauses.collect();
+    assert!(distinct.len() > 90);
+    assert!(distinct.first().unwrap() < &(FIRST_DELAY / 5));
+    assert!(distinct.last().unwrap() > &(FIRST_DELAY / 5 * 4));
+}
+
+#[test]
 fn retry_after_is_a_floor_even_after_a_success() {
     let mut world = World::new();
     world.push("a", 30);
