@@ -1,0 +1,55 @@
+//! Prints what other clients reach next to ours; see `stride_bench::peer`.
+
+use std::process::ExitCode;
+
+use stride_bench::peer::{PARTS, PEERS, Peer, Run, measure, version};
+use stride_bench::{child, table};
+
+/// Rounds, in which the clients take turns.
+const ROUNDS: usize = 3;
+
+#[expect(clippy::print_stdout, reason = "it is a program")]
+fn main() -> ExitCode {
+    if let Some(code) = child::play(PARTS) {
+        return code;
+    }
+    println!("| | version | (a) events/s | lost | (b) events/s | lost | CPU per (b) | lost: 503 |");
+    println!("|---|---|---|---|---|---|---|---|");
+    let mut cells = vec![[const { Vec::new() }; 6]; PEERS.len()];
+    for _ in 0..ROUNDS {
+        for (peer, cells) in PEERS.iter().zip(&mut cells) {
+            for (cell, value) in cells.iter_mut().zip(round(peer)) {
+                cell.push(value);
+            }
+        }
+    }
+    for (peer, mut cells) in PEERS.iter().zip(cells) {
+        let mut middle = |index: usize| {
+            let values: &mut Vec<f64> = &mut cells[index];
+            values.sort_by(f64::total_cmp);
+            values[ROUNDS / 2]
+        };
+        let share = |value: f64| format!("{:.1} %", value * 100.0);
+        let refused = if peer.sends { share(middle(5)) } else { "-".to_owned() };
+        println!(
+            "| {} | {} | {} | {} | {} | {} | {:.1} us | {refused} |",
+            peer.name,
+            version(peer.package),
+            table::number(middle(0)),
+            share(middle(1)),
+            table::number(middle(2)),
+            share(middle(3)),
+            middle(4),
+        );
+    }
+    ExitCode::SUCCESS
+}
+
+/// Each run of a client, once.
+fn round(peer: &Peer) -> [f64; 6] {
+    let (readme, web) = (measure(peer, Run::ReadmeRush), measure(peer, Run::WebRush));
+    let steady = measure(peer, Run::Steady);
+    assert!(steady.lost().abs() < 1e-9, "{}: lost {} at a steady pace", peer.name, steady.lost());
+    let refused = if peer.sends { measure(peer, Run::Refused).lost() } else { 0.0 };
+    [readme.rate(), readme.lost(), web.rate(), web.lost(), steady.cost(), refused]
+}

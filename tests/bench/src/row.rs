@@ -1,0 +1,166 @@
+//! The rows of the table, in its order.
+
+mod collect;
+mod frames;
+mod idle;
+mod outage;
+mod pipeline;
+mod post;
+mod subscribe;
+
+use std::time::Instant;
+
+use stride_blocking::Stride;
+
+use crate::child::Part;
+use crate::measure::Mark::{AtLeast, AtMost};
+use crate::measure::Row;
+use crate::sink::{self, Sink};
+
+pub use self::frames::{compact, pretty, raw, typed};
+
+/// The parts that other processes play for the rows.
+pub const PARTS: &[Part] = &[
+    (sink::PART, |_| sink::serve(0, None)),
+    (outage::PART, outage::play),
+    (idle::PART, idle::play),
+];
+
+/// All rows.
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "collect/readme",
+        unit: "ns per event",
+        mark: AtMost(1.8),
+        rounds: 15,
+        pair: || Box::new(collect::Readme::new()),
+    },
+    Row {
+        name: "collect/readme-by-name",
+        unit: "ns per event",
+        mark: AtMost(2.5),
+        rounds: 15,
+        pair: || Box::new(collect::ByName(collect::Readme::new())),
+    },
+    Row {
+        name: "collect/web",
+        unit: "ns per event",
+        mark: AtMost(1.2),
+        rounds: 15,
+        pair: || Box::new(collect::Web::new()),
+    },
+    Row {
+        name: "collect/8-threads",
+        unit: "events/s",
+        mark: AtLeast(1.0),
+        rounds: 15,
+        pair: || Box::new(collect::Threads::new()),
+    },
+    Row {
+        name: "pipeline/readme",
+        unit: "events/s",
+        mark: AtLeast(0.9),
+        rounds: 9,
+        pair: || Box::new(pipeline::Readme::new()),
+    },
+    Row {
+        name: "pipeline/web",
+        unit: "events/s",
+        mark: AtLeast(0.9),
+        rounds: 9,
+        pair: || Box::new(pipeline::Web::new()),
+    },
+    Row {
+        name: "frames/compact",
+        unit: "events/s",
+        mark: AtLeast(0.85),
+        rounds: 15,
+        pair: || Box::new(frames::Typed::new(false)),
+    },
+    Row {
+        name: "frames/pretty",
+        unit: "events/s",
+        mark: AtLeast(0.7),
+        rounds: 15,
+        pair: || Box::new(frames::Typed::new(true)),
+    },
+    Row {
+        name: "frames/raw",
+        unit: "MB/s",
+        mark: AtLeast(1.2),
+        rounds: 15,
+        pair: || Box::new(frames::Raw::new()),
+    },
+    Row {
+        name: "subscribe/blocking",
+        unit: "events/s",
+        mark: AtLeast(0.85),
+        rounds: 9,
+        pair: || Box::new(subscribe::Blocking::new()),
+    },
+    Row {
+        name: "subscribe/async",
+        unit: "events/s",
+        mark: AtLeast(0.85),
+        rounds: 9,
+        pair: || Box::new(subscribe::Async::new()),
+    },
+    Row {
+        name: "post/blocking",
+        unit: "requests/s",
+        mark: AtLeast(0.9),
+        rounds: 15,
+        pair: || Box::new(post::Blocking::new()),
+    },
+    Row {
+        name: "post/async",
+        unit: "requests/s",
+        mark: AtLeast(0.9),
+        rounds: 15,
+        pair: || Box::new(post::Async::new()),
+    },
+    Row {
+        name: "outage/memory",
+        unit: "bytes",
+        mark: AtMost(1.2),
+        rounds: 5,
+        pair: || Box::new(outage::Outage),
+    },
+    Row {
+        name: "idle/wakeups",
+        unit: "in 5 s",
+        mark: AtMost(0.0),
+        rounds: 5,
+        pair: || Box::new(idle::Idle::default()),
+    },
+];
+
+/// How long `work` takes, in nanoseconds for each of `count`.
+fn nanoseconds(count: usize, work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64() * 1e9 / count as f64
+}
+
+/// How many of `count` there are in a second of `work`.
+fn per_second(count: usize, work: impl FnOnce()) -> f64 {
+    1e9 / nanoseconds(count, work)
+}
+
+/// A client of a sink.
+fn client(sink: &Sink) -> Stride {
+    let builder = Stride::builder("key").endpoint(&sink.endpoint()).no_proxy();
+    builder.build().expect("the endpoint is good")
+}
+
+/// The same, asynchronous.
+fn async_client(sink: &Sink) -> stride_async::Stride {
+    let builder = stride_async::Stride::builder("key").endpoint(&sink.endpoint()).no_proxy();
+    builder.build().expect("the endpoint is good")
+}
+
+/// One thread that sends, receives and waits.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().expect("the operating system gives a runtime")
+}
