@@ -20,7 +20,7 @@ use crate::CollectError;
 use crate::batch::{Barrier, Batcher, Change, Job, Loss, Policy, Step};
 use crate::builder::Settings;
 use crate::report::{Lost, Report};
-use crate::scratch::{self, Local, Outcome};
+use crate::scratch::{self, Buffer, Local, Outcome};
 use crate::stamp::{self, Stamp};
 use crate::stream::{Appended, BatchLimits, Budget, Stream};
 
@@ -141,7 +141,7 @@ impl Shared {
     pub(crate) fn encode<T: Serialize + ?Sized>(
         &self,
         event: &T,
-        scratch: &mut Vec<u8>,
+        scratch: &mut Buffer,
         local: &Local,
     ) -> Outcome {
         scratch::encode(event, self.max_event, scratch)?;
