@@ -7,9 +7,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use memchr::{memchr_iter, memchr2, memchr2_iter};
+use memchr::{memchr, memchr_iter, memchr2_iter};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use simdutf8::compat::from_utf8;
 
 pub use error::FrameError;
 use scan::{MAX_DEPTH, Scanner, Step, skip_space};
@@ -224,7 +225,7 @@ impl FrameDecoder {
     ///
     /// A guess in vain is followed by none until as many bytes of values have been scanned as were
     /// looked at for it, so all guesses together cost each byte no more than one of them.
-    #[inline]
+    #[inline(always)]
     fn guess(&mut self) -> Option<usize> {
         if self.owed > 0 || !matches!(self.place, Place::Between) {
             return None;
@@ -234,9 +235,12 @@ impl FrameDecoder {
         if rest.first() != Some(&b'{') {
             return None;
         }
-        let end = match memchr2(b'\r', b'\n', rest) {
-            Some(1) => memchr_iter(b'}', rest).find(|&at| is_break(&rest[at - 1])).map(|at| at + 1),
-            end => end,
+        let end = if rest.get(1).is_some_and(is_break) {
+            memchr_iter(b'}', rest).find(|&at| is_break(&rest[at - 1])).map(|at| at + 1)
+        } else {
+            // A `\r` that belongs to the break does not belong to the value.
+            let end = memchr(b'\n', rest);
+            end.map(|end| if rest[end - 1] == b'\r' { end - 1 } else { end })
         };
         let text = &rest[..end.unwrap_or(rest.len())];
         self.examined.add(text.len());
@@ -375,12 +379,12 @@ impl FrameDecoder {
     /// Appends text, but for the beginning of a character that is not complete yet.
     fn push(&mut self, mut bytes: &[u8]) {
         loop {
-            let error = match std::str::from_utf8(bytes) {
+            let error = match from_utf8(bytes) {
                 Ok(text) => return self.buffer.push_str(text),
                 Err(error) => error,
             };
             let (valid, rest) = bytes.split_at(error.valid_up_to());
-            self.buffer.push_str(std::str::from_utf8(valid).unwrap_or_default());
+            self.buffer.push_str(from_utf8(valid).unwrap_or_default());
             let Some(length) = error.error_len() else {
                 return self.character.extend_from_slice(rest);
             };
@@ -450,6 +454,7 @@ fn is_break(byte: &u8) -> bool {
 
 /// Whether the text may be nested too deeply for a frame. `serde_json` would not always notice: it
 /// passes over what no field asks for without counting levels.
+#[inline]
 fn may_be_too_deep(text: &[u8]) -> bool {
     let limit = MAX_DEPTH as usize;
     text.len() > 2 * limit && memchr2_iter(b'{', b'[', text).nth(limit).is_some()
