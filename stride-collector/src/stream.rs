@@ -40,9 +40,21 @@ impl Budget {
         let mut buffer = std::mem::take(&mut events.bytes);
         buffer.clear();
         let mut spares = self.spares();
-        if spares.len() < SPARES && buffer.capacity() <= self.limit / 16 / SPARES {
+        if buffer.capacity() <= self.limit / 16 / SPARES {
             spares.push(buffer);
         }
+        if spares.len() > SPARES {
+            // A large one serves every stream.
+            let smallest = (0..spares.len()).min_by_key(|&index| spares[index].capacity());
+            smallest.map(|index| spares.swap_remove(index));
+        }
+    }
+
+    /// Gives a spare buffer of at least so many bytes.
+    fn spare(&self, least: usize) -> Option<Vec<u8>> {
+        let mut spares = self.spares();
+        let fitting = spares.iter().position(|spare| spare.capacity() >= least)?;
+        Some(spares.swap_remove(fitting))
     }
 
     /// Gives the spare buffers back: nothing is going on.
@@ -92,8 +104,7 @@ impl Events {
         let (length, before) = (self.bytes.len(), self.cost());
         let exactly = length + more;
         if before == 0 && hint > 0 {
-            let spare = budget.spares().pop_if(|spare| spare.capacity() >= hint);
-            if let Some(spare) = spare
+            if let Some(spare) = budget.spare(hint - hint / 16)
                 && budget.try_reserve(spare.capacity() + OVERHEAD)
             {
                 self.bytes = spare;
