@@ -2,6 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// An event of which there are many.
+pub trait Event: Serialize {
+    /// About how long it is, in bytes of JSON.
+    const LENGTH: usize;
+
+    /// The event of that number.
+    fn new(id: u64) -> Self;
+}
+
 /// Event (a): the README's, some 30 bytes.
 #[derive(Debug, Serialize)]
 pub struct Readme {
@@ -11,10 +20,10 @@ pub struct Readme {
     pub bojack: &'static str,
 }
 
-impl Readme {
-    /// The event of that number.
-    #[must_use]
-    pub fn new(id: u64) -> Self {
+impl Event for Readme {
+    const LENGTH: usize = 30;
+
+    fn new(id: u64) -> Self {
         Self { id, bojack: "horseman" }
     }
 }
@@ -60,10 +69,10 @@ pub(crate) struct Timing {
     pub(crate) load: f64,
 }
 
-impl Web {
-    /// The event of that number.
-    #[must_use]
-    pub fn new(id: u64) -> Self {
+impl Event for Web {
+    const LENGTH: usize = 340;
+
+    fn new(id: u64) -> Self {
         // Small numbers, so that the conversions are exact.
         let spread = f64::from(u16::try_from(id % 1009).unwrap_or_default());
         Self {

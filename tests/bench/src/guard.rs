@@ -8,13 +8,9 @@ use std::collections::BTreeMap;
 use std::env;
 use std::io;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use stride_collector::{Collector, Connection};
-use stride_core::{Body, Call, Cancel, Endpoint, TransportError};
-
-use crate::event::{Readme, Web};
-use crate::row::{compact, pretty, raw, typed};
+use crate::event::{Event as _, Readme, Web};
+use crate::row::{Held, compact, pretty, raw, typed};
 
 /// The compiler that built this.
 pub const RUSTC: &str = env!("STRIDE_RUSTC");
@@ -32,23 +28,23 @@ pub type Case = (&'static str, fn(usize));
 /// All cases.
 pub const CASES: &[Case] = &[
     ("collect/readme", |count| {
-        let collector = held_back();
-        let stream = collector.stream("mystream").expect("the name is good");
+        let held = held_back();
+        let stream = held.collector.stream("mystream").expect("the name is good");
         for id in 0..count as u64 {
             stream.collect(&Readme::new(id)).expect("there is room");
         }
         leave();
     }),
     ("collect/readme-by-name", |count| {
-        let collector = held_back();
+        let held = held_back();
         for id in 0..count as u64 {
-            collector.collect("mystream", &Readme::new(id)).expect("there is room");
+            held.collector.collect("mystream", &Readme::new(id)).expect("there is room");
         }
         leave();
     }),
     ("collect/web", |count| {
-        let collector = held_back();
-        let stream = collector.stream("mystream").expect("the name is good");
+        let held = held_back();
+        let stream = held.collector.stream("mystream").expect("the name is good");
         for id in 0..count as u64 {
             stream.collect(&Web::new(id)).expect("there is room");
         }
@@ -73,32 +69,11 @@ pub const CASES: &[Case] = &[
     }),
 ];
 
-/// A collector whose senders are busy with a batch each, and stay so: what is counted then is the
-/// call site alone.
-fn held_back() -> Collector {
-    let waiting = Arc::new((Mutex::new(0), Condvar::new()));
-    let sending = Arc::clone(&waiting);
-    let never = move |_: Call, _: Cancel| -> Result<http::Response<Body>, TransportError> {
-        let (count, changed) = &*sending;
-        *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        changed.notify_all();
-        loop {
-            std::thread::park();
-        }
-    };
-    let endpoint = Endpoint::new("key").expect("the key is good");
-    let connection = Connection { endpoint, transport: Arc::new(never) };
-    // An hour: no batch is sent because of the time that valgrind takes.
-    let builder = Collector::builder().flush_interval(std::time::Duration::from_secs(3600));
-    let collector = builder.start(connection).expect("there are threads");
-    for id in 0..2_000 {
-        collector.collect("before", &Readme::new(id)).expect("there is room");
-    }
-    let (count, changed) = &*waiting;
-    let count = count.lock().unwrap_or_else(PoisonError::into_inner);
-    let both = changed.wait_while(count, |count| *count < 2);
-    drop(both.unwrap_or_else(PoisonError::into_inner));
-    collector
+/// A collector whose senders do nothing: what is counted then is the call site alone.
+fn held_back() -> Held {
+    let held = Held::new();
+    held.hold(|event: &Readme| held.collector.collect("before", event));
+    held
 }
 
 /// Ends the process; a collector would wait for its senders.

@@ -60,7 +60,7 @@ pub struct Figures {
     pub unit: &'static str,
     /// What the ratio has to reach.
     pub mark: Mark,
-    /// The smallest and the largest ratio of a round.
+    /// Between what ratios the middle half of the rounds lies.
     pub spread: (f64, f64),
     /// What else there is to say.
     pub note: Option<String>,
@@ -103,9 +103,10 @@ pub fn measure(row: &Row) -> Figures {
         }
     }
     let ratios = ours.iter().zip(&limits).map(|(ours, limit)| ratio(*ours, *limit));
-    let spread = ratios.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), ratio| {
-        (low.min(ratio), high.max(ratio))
-    });
+    let mut ratios: Vec<f64> = ratios.collect();
+    ratios.sort_by(f64::total_cmp);
+    let quarter = ratios.len() / 4;
+    let spread = (ratios[quarter], ratios[ratios.len() - 1 - quarter]);
     Figures {
         name: row.name,
         ours: median(&mut ours),

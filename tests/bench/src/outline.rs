@@ -2,7 +2,7 @@
 //! two senders that compress and POST. No retry, no timer, no shards, no accounts.
 //!
 //! It holds as much at most as a collector does, and fills buffers again that were sent, so that it
-//! does what can be done plainly.
+//! does what can be done plainly. One sends from threads with ureq, one from tokio tasks with hyper.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,6 +11,8 @@ use std::thread;
 
 use serde::Serialize;
 use stride_core::{Gzip, GzipLevel};
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 
 use crate::bare;
 
@@ -22,14 +24,6 @@ const BUDGET: usize = 64 << 20;
 
 /// Requests in flight, as a collector's.
 const SENDERS: usize = 2;
-
-/// The buffer between callers and senders.
-#[derive(Debug, Default)]
-struct Buffer {
-    state: Mutex<State>,
-    filled: Condvar,
-    sent: Condvar,
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -43,71 +37,66 @@ struct State {
 }
 
 impl State {
+    fn is_full(&self) -> bool {
+        self.held > BUDGET
+    }
+
+    /// Gives whether a batch was filled.
+    fn add(&mut self, event: &impl Serialize) -> bool {
+        let separator = if self.events == 0 { b'[' } else { b',' };
+        self.open.push(separator);
+        serde_json::to_writer(&mut self.open, event).expect("the event is JSON");
+        self.events += 1;
+        let filled = self.events == BATCH;
+        if filled {
+            self.close();
+        }
+        filled
+    }
+
     fn close(&mut self) {
-        self.open.push(b']');
-        self.held += self.open.len();
-        let spare = self.spares.pop().unwrap_or_default();
-        self.full.push_back(std::mem::replace(&mut self.open, spare));
-        self.events = 0;
+        if self.events > 0 {
+            self.open.push(b']');
+            self.held += self.open.len();
+            let spare = self.spares.pop().unwrap_or_default();
+            self.full.push_back(std::mem::replace(&mut self.open, spare));
+            self.events = 0;
+        }
+    }
+
+    fn give_back(&mut self, mut batch: Vec<u8>) {
+        self.held -= batch.len();
+        batch.clear();
+        if self.spares.len() < 2 * SENDERS {
+            self.spares.push(batch);
+        }
     }
 }
 
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The buffer between callers and threads.
+#[derive(Debug, Default)]
+struct Buffer {
+    state: Mutex<State>,
+    filled: Condvar,
+    sent: Condvar,
+}
+
 impl Buffer {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[inline]
-    fn add<T: Serialize>(&self, event: &T) {
-        let mut state = self.state();
-        while state.held > BUDGET {
-            state = self.sent.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        let separator = if state.events == 0 { b'[' } else { b',' };
-        state.open.push(separator);
-        serde_json::to_writer(&mut state.open, event).expect("the event is JSON");
-        state.events += 1;
-        if state.events == BATCH {
-            state.close();
-            drop(state);
-            self.filled.notify_one();
-        }
-    }
-
-    fn flush(&self) {
-        let mut state = self.state();
-        if state.events > 0 {
-            state.close();
-            self.filled.notify_one();
-        }
-        while state.held > 0 {
-            state = self.sent.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+    /// Waits until somebody sent something, for as long as that is said to be needed.
+    fn wait(&self, is_needed: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let state = self.sent.wait_while(lock(&self.state), |state| is_needed(state));
+        state.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next full batch; `None` at the end.
     fn take(&self) -> Option<Vec<u8>> {
-        let mut state = self.state();
-        loop {
-            if let Some(batch) = state.full.pop_front() {
-                return Some(batch);
-            }
-            if state.stopped {
-                return None;
-            }
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn give_back(&self, mut batch: Vec<u8>) {
-        let mut state = self.state();
-        state.held -= batch.len();
-        batch.clear();
-        if state.spares.len() < 2 * SENDERS {
-            state.spares.push(batch);
-        }
-        drop(state);
-        self.sent.notify_all();
+        let waiting = |state: &mut State| state.full.is_empty() && !state.stopped;
+        let state = self.filled.wait_while(lock(&self.state), waiting);
+        state.unwrap_or_else(PoisonError::into_inner).full.pop_front()
     }
 }
 
@@ -135,7 +124,8 @@ impl Outline {
                 while let Some(batch) = buffer.take() {
                     let body = gzip.compress([&batch[..]]);
                     client.post(&body, true).expect("the sink takes it");
-                    buffer.give_back(batch);
+                    lock(&buffer.state).give_back(batch);
+                    buffer.sent.notify_all();
                 }
             })
         };
@@ -146,12 +136,22 @@ impl Outline {
     /// Takes an event.
     #[inline]
     pub fn collect<T: Serialize>(&self, event: &T) {
-        self.buffer.add(event);
+        let mut state = lock(&self.buffer.state);
+        if state.is_full() {
+            drop(state);
+            state = self.buffer.wait(State::is_full);
+        }
+        if state.add(event) {
+            drop(state);
+            self.buffer.filled.notify_one();
+        }
     }
 
     /// Returns when all is sent and answered.
     pub fn flush(&self) {
-        self.buffer.flush();
+        lock(&self.buffer.state).close();
+        self.buffer.filled.notify_one();
+        drop(self.buffer.wait(|state| state.held > 0));
     }
 
     /// Ends the senders.
@@ -160,11 +160,84 @@ impl Outline {
     ///
     /// One of them failed.
     pub fn stop(self) -> io::Result<()> {
-        self.buffer.state().stopped = true;
+        lock(&self.buffer.state).stopped = true;
         self.buffer.filled.notify_all();
         for sender in self.senders {
             sender.join().map_err(|_| io::Error::other("a sender failed"))?;
         }
         Ok(())
+    }
+}
+
+/// The buffer between callers and tasks.
+#[derive(Debug, Default)]
+struct AsyncBuffer {
+    state: Mutex<State>,
+    filled: Notify,
+    sent: Notify,
+}
+
+/// The outline with two tokio tasks and bare hyper. They end with their runtime.
+#[derive(Debug)]
+pub struct AsyncOutline {
+    buffer: Arc<AsyncBuffer>,
+}
+
+impl AsyncOutline {
+    /// Starts it on this runtime: it sends to the sink at this port.
+    ///
+    /// # Panics
+    ///
+    /// A sender, when the sink does not take a batch.
+    #[must_use]
+    pub fn start(port: u16, runtime: &Runtime) -> Self {
+        let buffer = Arc::<AsyncBuffer>::default();
+        for _ in 0..SENDERS {
+            let buffer = Arc::clone(&buffer);
+            runtime.spawn(async move {
+                let mut gzip = Gzip::new(GzipLevel::FASTEST);
+                let mut client = bare::Async::connect(port).await.expect("the sink listens");
+                loop {
+                    let full = lock(&buffer.state).full.pop_front();
+                    let Some(batch) = full else {
+                        buffer.filled.notified().await;
+                        continue;
+                    };
+                    let body = gzip.compress([&batch[..]]);
+                    client.post(body, true).await.expect("the sink takes it");
+                    lock(&buffer.state).give_back(batch);
+                    buffer.sent.notify_one();
+                }
+            });
+        }
+        Self { buffer }
+    }
+
+    /// Takes an event, if there is room.
+    #[inline]
+    pub fn try_collect<T: Serialize>(&self, event: &T) -> bool {
+        let mut state = lock(&self.buffer.state);
+        if state.is_full() {
+            return false;
+        }
+        if state.add(event) {
+            drop(state);
+            self.buffer.filled.notify_one();
+        }
+        true
+    }
+
+    /// Returns when a batch was sent.
+    pub async fn sent(&self) {
+        self.buffer.sent.notified().await;
+    }
+
+    /// Returns when all is sent and answered.
+    pub async fn flush(&self) {
+        lock(&self.buffer.state).close();
+        self.buffer.filled.notify_one();
+        while lock(&self.buffer.state).held > 0 {
+            self.sent().await;
+        }
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::account;
 use crate::child::{Part, Player};
-use crate::event::{Readme, Web};
+use crate::event::{Event as _, Readme, Web};
 use crate::sink::{self, Count, Sink};
 
 /// A client under measurement.

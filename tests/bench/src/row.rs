@@ -13,10 +13,12 @@ use std::time::Instant;
 use stride_blocking::Stride;
 
 use crate::child::Part;
+use crate::event::{Readme, Web};
 use crate::measure::Mark::{AtLeast, AtMost};
 use crate::measure::Row;
 use crate::sink::{self, Sink};
 
+pub(crate) use self::collect::Held;
 pub use self::frames::{compact, pretty, raw, typed};
 
 /// The parts that other processes play for the rows.
@@ -32,28 +34,28 @@ pub const ROWS: &[Row] = &[
         name: "collect/readme",
         unit: "ns per event",
         mark: AtMost(1.8),
-        rounds: 15,
-        pair: || Box::new(collect::Readme::new()),
+        rounds: 201,
+        pair: || Box::new(collect::Handle::<Readme>::new()),
     },
     Row {
         name: "collect/readme-by-name",
         unit: "ns per event",
         mark: AtMost(2.5),
-        rounds: 15,
-        pair: || Box::new(collect::ByName(collect::Readme::new())),
+        rounds: 201,
+        pair: || Box::new(collect::ByName::new()),
     },
     Row {
         name: "collect/web",
         unit: "ns per event",
         mark: AtMost(1.2),
-        rounds: 15,
-        pair: || Box::new(collect::Web::new()),
+        rounds: 201,
+        pair: || Box::new(collect::Handle::<Web>::new()),
     },
     Row {
         name: "collect/8-threads",
         unit: "events/s",
         mark: AtLeast(1.0),
-        rounds: 15,
+        rounds: 51,
         pair: || Box::new(collect::Threads::new()),
     },
     Row {
@@ -61,62 +63,76 @@ pub const ROWS: &[Row] = &[
         unit: "events/s",
         mark: AtLeast(0.9),
         rounds: 9,
-        pair: || Box::new(pipeline::Readme::new()),
+        pair: || Box::new(pipeline::Blocking::<Readme>::new()),
     },
     Row {
         name: "pipeline/web",
         unit: "events/s",
         mark: AtLeast(0.9),
         rounds: 9,
-        pair: || Box::new(pipeline::Web::new()),
+        pair: || Box::new(pipeline::Blocking::<Web>::new()),
+    },
+    Row {
+        name: "pipeline/async/readme",
+        unit: "events/s",
+        mark: AtLeast(0.9),
+        rounds: 9,
+        pair: || Box::new(pipeline::Async::<Readme>::new()),
+    },
+    Row {
+        name: "pipeline/async/web",
+        unit: "events/s",
+        mark: AtLeast(0.9),
+        rounds: 9,
+        pair: || Box::new(pipeline::Async::<Web>::new()),
     },
     Row {
         name: "frames/compact",
         unit: "events/s",
         mark: AtLeast(0.85),
-        rounds: 15,
+        rounds: 201,
         pair: || Box::new(frames::Typed::new(false)),
     },
     Row {
         name: "frames/pretty",
         unit: "events/s",
         mark: AtLeast(0.7),
-        rounds: 15,
+        rounds: 201,
         pair: || Box::new(frames::Typed::new(true)),
     },
     Row {
         name: "frames/raw",
         unit: "MB/s",
         mark: AtLeast(1.2),
-        rounds: 15,
+        rounds: 201,
         pair: || Box::new(frames::Raw::new()),
     },
     Row {
         name: "subscribe/blocking",
         unit: "events/s",
         mark: AtLeast(0.85),
-        rounds: 9,
+        rounds: 25,
         pair: || Box::new(subscribe::Blocking::new()),
     },
     Row {
         name: "subscribe/async",
         unit: "events/s",
         mark: AtLeast(0.85),
-        rounds: 9,
+        rounds: 25,
         pair: || Box::new(subscribe::Async::new()),
     },
     Row {
         name: "post/blocking",
         unit: "requests/s",
         mark: AtLeast(0.9),
-        rounds: 15,
+        rounds: 51,
         pair: || Box::new(post::Blocking::new()),
     },
     Row {
         name: "post/async",
         unit: "requests/s",
         mark: AtLeast(0.9),
-        rounds: 15,
+        rounds: 51,
         pair: || Box::new(post::Async::new()),
     },
     Row {

@@ -12,10 +12,8 @@ use crate::measure::Pair;
 use crate::row::per_second;
 use crate::sink;
 
-const EVENTS: usize = 20_000;
-
-/// Times that a measurement goes over the events.
-const TIMES: usize = 5;
+/// A megabyte.
+const EVENTS: usize = 9_000;
 
 const CHUNK: usize = 16 << 10;
 
@@ -96,19 +94,15 @@ impl Typed {
 
 impl Pair for Typed {
     fn ours(&mut self) -> f64 {
-        per_second(EVENTS * TIMES, || {
-            for _ in 0..TIMES {
-                assert_eq!(typed(self.body.as_bytes()), EVENTS);
-            }
+        per_second(EVENTS, || {
+            assert_eq!(typed(self.body.as_bytes()), EVENTS);
         })
     }
 
     fn limit(&mut self) -> f64 {
-        per_second(EVENTS * TIMES, || {
-            for _ in 0..TIMES {
-                for value in &self.values {
-                    black_box(serde_json::from_str::<Received>(value).expect("it is an event"));
-                }
+        per_second(EVENTS, || {
+            for value in &self.values {
+                black_box(serde_json::from_str::<Received>(value).expect("it is an event"));
             }
         })
     }
@@ -125,7 +119,7 @@ impl Raw {
     /// In MB/s, of the events themselves.
     fn rate(&self, work: impl Fn()) -> f64 {
         let bytes: usize = self.0.values.iter().map(String::len).sum();
-        per_second(bytes * TIMES, || (0..TIMES).for_each(|_| work())) / 1e6
+        per_second(bytes, work) / 1e6
     }
 }
 

@@ -10,7 +10,7 @@ use stride_collector::Collector;
 
 use crate::account::{Thread, other_threads};
 use crate::child::Player;
-use crate::event::Readme;
+use crate::event::{Event as _, Readme};
 use crate::measure::Pair;
 use crate::row::{async_client, client, runtime};
 use crate::sink::Sink;

@@ -11,7 +11,7 @@ use stride_collector::{CollectError, Collector};
 
 use crate::account;
 use crate::child::Player;
-use crate::event::Web;
+use crate::event::{Event as _, Web};
 use crate::measure::Pair;
 
 pub(super) const PART: &str = "outage";

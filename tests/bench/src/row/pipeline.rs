@@ -1,47 +1,52 @@
 //! The whole way: from the first `collect` to the last answer, over loopback.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
-use serde::Serialize;
-use stride_collector::{CollectError, Collector, StreamHandle};
+use stride_collector::{AsyncCollector, CollectError, Collector, StreamHandle};
+use tokio::runtime::{self, Runtime};
 
-use crate::event;
+use crate::event::Event;
 use crate::measure::Pair;
-use crate::outline::Outline;
-use crate::row::{client, per_second};
+use crate::outline::{AsyncOutline, Outline};
+use crate::row::{async_client, client, per_second};
 use crate::sink::Sink;
 
-/// 120 MB: more than a collector may hold, so that it is the whole way that counts.
-const READMES: usize = 4_000_000;
-
-/// 136 MB.
-const WEBS: usize = 400_000;
+/// More than a collector may hold, so that it is the whole way that counts.
+const BYTES: usize = 120_000_000;
 
 /// Longer than a row takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A collector and the outline, each before the same sink.
-struct Pipeline {
+fn events<E: Event>() -> impl ExactSizeIterator<Item = E> {
+    (0..BYTES / E::LENGTH).map(|id| E::new(id as u64))
+}
+
+/// A collector with threads and the outline with threads, each before the same sink.
+pub(super) struct Blocking<E> {
     collector: Collector,
     stream: StreamHandle,
     outline: Option<Outline>,
     // The sink ends after those that send to it.
     _sink: Sink,
+    event: PhantomData<E>,
 }
 
-impl Pipeline {
-    fn new() -> Self {
+impl<E> Blocking<E> {
+    pub(super) fn new() -> Self {
         let sink = Sink::start();
         let collector = Collector::start(&client(&sink)).expect("there are threads");
         let stream = collector.stream("mystream").expect("the name is good");
         let outline = Some(Outline::start(sink.port()));
-        Self { collector, stream, outline, _sink: sink }
+        Self { collector, stream, outline, _sink: sink, event: PhantomData }
     }
+}
 
-    fn ours<T: Serialize>(&self, count: usize, event: impl Fn(u64) -> T) -> f64 {
-        per_second(count, || {
-            for id in 0..count as u64 {
-                let event = event(id);
+impl<E: Event> Pair for Blocking<E> {
+    fn ours(&mut self) -> f64 {
+        let events = events::<E>();
+        per_second(events.len(), || {
+            for event in events {
                 match self.stream.collect(&event) {
                     Err(CollectError::Full) => self.stream.collect_timeout(&event, PATIENCE),
                     result => result,
@@ -53,58 +58,77 @@ impl Pipeline {
         })
     }
 
-    fn limit<T: Serialize>(&self, count: usize, event: impl Fn(u64) -> T) -> f64 {
-        let outline = self.outline.as_ref().expect("it runs");
-        per_second(count, || {
-            for id in 0..count as u64 {
-                outline.collect(&event(id));
+    fn limit(&mut self) -> f64 {
+        let (events, outline) = (events::<E>(), self.outline.as_ref().expect("it runs"));
+        per_second(events.len(), || {
+            for event in events {
+                outline.collect(&event);
             }
             outline.flush();
         })
     }
 }
 
-impl Drop for Pipeline {
+impl<E> Drop for Blocking<E> {
     fn drop(&mut self) {
         let stopped = self.outline.take().map(Outline::stop);
         assert!(stopped.is_none_or(|stopped| stopped.is_ok()), "a sender failed");
     }
 }
 
-/// Event (a).
-pub(super) struct Readme(Pipeline);
+/// A collector with tokio tasks and the outline with such tasks, on one runtime of two threads.
+pub(super) struct Async<E> {
+    collector: AsyncCollector,
+    stream: StreamHandle,
+    outline: AsyncOutline,
+    runtime: Runtime,
+    _sink: Sink,
+    event: PhantomData<E>,
+}
 
-impl Readme {
+impl<E> Async<E> {
     pub(super) fn new() -> Self {
-        Self(Pipeline::new())
+        let sink = Sink::start();
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.expect("the operating system gives a runtime");
+        let inside = runtime.enter();
+        let collector = AsyncCollector::start(&async_client(&sink)).expect("there is a runtime");
+        let stream = collector.stream("mystream").expect("the name is good");
+        let outline = AsyncOutline::start(sink.port(), &runtime);
+        drop(inside);
+        Self { collector, stream, outline, runtime, _sink: sink, event: PhantomData }
     }
 }
 
-impl Pair for Readme {
+impl<E: Event> Pair for Async<E> {
     fn ours(&mut self) -> f64 {
-        self.0.ours(READMES, event::Readme::new)
+        let events = events::<E>();
+        let count = events.len();
+        let work = async {
+            for event in events {
+                match self.stream.collect(&event) {
+                    Err(CollectError::Full) => self.stream.collect_wait(&event).await,
+                    result => result,
+                }
+                .expect("there is room");
+            }
+            let report = self.collector.flush().await;
+            assert_eq!(report.delivered, report.accepted, "the sink takes everything");
+        };
+        per_second(count, || self.runtime.block_on(work))
     }
 
     fn limit(&mut self) -> f64 {
-        self.0.limit(READMES, event::Readme::new)
-    }
-}
-
-/// Event (b).
-pub(super) struct Web(Pipeline);
-
-impl Web {
-    pub(super) fn new() -> Self {
-        Self(Pipeline::new())
-    }
-}
-
-impl Pair for Web {
-    fn ours(&mut self) -> f64 {
-        self.0.ours(WEBS, event::Web::new)
-    }
-
-    fn limit(&mut self) -> f64 {
-        self.0.limit(WEBS, event::Web::new)
+        let events = events::<E>();
+        let count = events.len();
+        let work = async {
+            for event in events {
+                while !self.outline.try_collect(&event) {
+                    self.outline.sent().await;
+                }
+            }
+            self.outline.flush().await;
+        };
+        per_second(count, || self.runtime.block_on(work))
     }
 }

@@ -6,12 +6,12 @@ use stride_core::{Gzip, GzipLevel};
 use tokio::runtime::Runtime;
 
 use crate::bare;
-use crate::event::Readme;
+use crate::event::{Event as _, Readme};
 use crate::measure::Pair;
 use crate::row::{async_client, client, per_second, runtime};
 use crate::sink::Sink;
 
-const REQUESTS: usize = 3_000;
+const REQUESTS: usize = 500;
 
 const PATH: &str = "/collect/mystream";
 
