@@ -152,8 +152,12 @@ pub(crate) fn check(verb: Verb, path: &str) -> Result<(), PathError> {
 
 /// Whether `path` has the shape of the row, whatever its name is.
 fn fits(row: &str, path: &str) -> bool {
-    row.split('/').count() == path.split('/').count()
-        && row.split('/').zip(path.split('/')).all(|(part, given)| part == "NAME" || part == given)
+    let is_slash = |byte: &u8| *byte == b'/';
+    let mut given = path.as_bytes().split(is_slash);
+    row.as_bytes()
+        .split(is_slash)
+        .all(|part| given.next().is_some_and(|given| part == b"NAME" || part == given))
+        && given.next().is_none()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_A
 use http::{HeaderValue, Method, Request, Uri};
 use serde::Serialize;
 
-use crate::gzip::{Gzip, GzipLevel};
+use crate::gzip::gzip;
 use crate::path::{self, PathError, Verb};
 use crate::{Endpoint, Error};
 
@@ -65,8 +65,7 @@ impl Endpoint {
         let mut request = self.build(Verb::Post, path)?;
         let body = encode(json)?;
         if path.starts_with("/collect") {
-            let gzipped = Gzip::new(GzipLevel::FASTEST).compress([&body[..]]);
-            set_body(&mut request, gzipped, true);
+            set_body(&mut request, gzip(&body), true);
         } else {
             set_body(&mut request, body.into(), false);
         }
@@ -139,7 +138,7 @@ impl Endpoint {
     fn request(&self, method: Method, given: &str, target: &str) -> Result<Request<Bytes>, Error> {
         // The path was checked, so only its query can be at fault.
         let query = || RequestError::from(PathError::Query { path: given.to_owned() });
-        let uri: Uri = format!("{}{target}", self.base).parse().map_err(|_| query())?;
+        let uri = Uri::try_from([&self.base, target].concat()).map_err(|_| query())?;
         let mut request = Request::new(Bytes::new());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
