@@ -17,6 +17,9 @@ const AUTHORIZATION: &str = "Basic a2V5Og==";
 
 const JSON: &str = "application/json";
 
+/// The same headers as a client of Stride sends, so that the same bytes go over the wire.
+const USER_AGENT: &str = concat!("stride-rust (version: ", env!("CARGO_PKG_VERSION"), ")");
+
 /// ureq with its defaults: no limits on time.
 #[derive(Debug)]
 pub struct Blocking {
@@ -42,6 +45,8 @@ impl Blocking {
             .agent
             .post(format!("{}/mystream", self.base))
             .header("authorization", AUTHORIZATION)
+            .header("accept", JSON)
+            .header("user-agent", USER_AGENT)
             .header("content-type", JSON);
         if gzipped {
             request = request.header("content-encoding", "gzip");
@@ -121,6 +126,8 @@ impl Async {
             .uri(format!("/v1/collect/{path}"))
             .header("host", &self.host)
             .header("authorization", AUTHORIZATION)
+            .header("accept", JSON)
+            .header("user-agent", USER_AGENT)
     }
 }
 

@@ -1,8 +1,7 @@
-//! One small POST after the other on a kept connection. The limit serialises and compresses as well,
-//! the plainest way: the path is one where a client of Stride does.
+//! One small POST after the other on a kept connection. The limit serialises, too, and sends plain
+//! JSON.
 
 use stride_blocking::Stride;
-use stride_core::{Gzip, GzipLevel};
 use tokio::runtime::Runtime;
 
 use crate::bare;
@@ -42,15 +41,14 @@ impl Pair for Blocking {
     fn limit(&mut self) -> f64 {
         per_second(REQUESTS, || {
             for id in 0..REQUESTS as u64 {
-                self.bare.post(&body(id), true).expect("the sink answers");
+                self.bare.post(&body(id), false).expect("the sink answers");
             }
         })
     }
 }
 
-fn body(id: u64) -> bytes::Bytes {
-    let json = serde_json::to_vec(&Readme::new(id)).expect("it is JSON");
-    Gzip::new(GzipLevel::FASTEST).compress([&json[..]])
+fn body(id: u64) -> Vec<u8> {
+    serde_json::to_vec(&Readme::new(id)).expect("it is JSON")
 }
 
 /// Over hyper, on one thread.
@@ -85,7 +83,7 @@ impl Pair for Async {
     fn limit(&mut self) -> f64 {
         let work = async {
             for id in 0..REQUESTS as u64 {
-                self.bare.post(body(id), true).await.expect("the sink answers");
+                self.bare.post(body(id).into(), false).await.expect("the sink answers");
             }
         };
         per_second(REQUESTS, || self.runtime.block_on(work))
