@@ -103,13 +103,13 @@ impl Events {
     fn grow(&mut self, more: usize, hint: usize, limit: usize, budget: &Budget) -> bool {
         let (length, before) = (self.bytes.len(), self.cost());
         let exactly = length + more;
-        if before == 0 && hint > 0 {
-            if let Some(spare) = budget.spare(hint - hint / 16)
-                && budget.try_reserve(spare.capacity() + OVERHEAD)
-            {
-                self.bytes = spare;
-                return self.bytes.capacity() >= exactly || self.grow(more, 0, limit, budget);
-            }
+        if before == 0
+            && hint > 0
+            && let Some(spare) = budget.spare(hint - hint / 16)
+            && budget.try_reserve(spare.capacity() + OVERHEAD)
+        {
+            self.bytes = spare;
+            return self.bytes.capacity() >= exactly || self.grow(more, 0, limit, budget);
         }
         let generously = if before == 0 { hint.max(64) } else { self.bytes.capacity() * 2 };
         for capacity in [generously.min(limit).max(exactly), exactly] {
