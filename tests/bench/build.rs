@@ -1,4 +1,4 @@
-//! Tells the crate which compiler builds it: instruction counts are comparable for one only.
+//! Tells the crate which compiler builds it: instruction counts hold for one only.
 
 use std::env;
 use std::process::Command;

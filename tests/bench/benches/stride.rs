@@ -1,28 +1,29 @@
 //! `cargo bench -p stride-bench`: prints the table.
 
 use std::fs;
+use std::io;
 use std::process::ExitCode;
 
-use stride_bench::measure::{Row, measure};
+use stride_bench::measure::{Figures, Row, measure};
 use stride_bench::row::{PARTS, ROWS};
-use stride_bench::{chart, child, table};
+use stride_bench::{chart, child, readme, table};
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
 fn main() -> ExitCode {
     if let Some(code) = child::play(PARTS) {
         return code;
     }
-    let (mut json, mut svg, mut names) = (None, None, Vec::new());
+    let (mut json, mut is_for_readme, mut names) = (None, false, Vec::new());
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match &*argument {
             // From cargo.
             "--bench" => {}
             "--json" => json = arguments.next(),
-            "--svg" => svg = arguments.next(),
+            "--readme" => is_for_readme = true,
             name if !name.starts_with('-') => names.push(argument),
             other => {
-                eprintln!("{other} is neither --json FILE nor --svg FILE nor the start of a name");
+                eprintln!("{other} is neither --json FILE nor --readme nor the start of a name");
                 return ExitCode::FAILURE;
             }
         }
@@ -43,13 +44,21 @@ fn main() -> ExitCode {
         println!("{}", table::line(&figures));
         all.push(figures);
     }
-    for (path, text) in [(json, format!("{:#}\n", table::json(&all))), (svg, chart::svg(&all))] {
-        if let Some(path) = path
-            && let Err(error) = fs::write(&path, text)
-        {
-            eprintln!("{path}: {error}");
-            return ExitCode::FAILURE;
-        }
+    if let Err(error) = write(&all, json, is_for_readme) {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+fn write(all: &[Figures], json: Option<String>, is_for_readme: bool) -> io::Result<()> {
+    if let Some(path) = json {
+        fs::write(path, format!("{:#}\n", table::json(all)))?;
+    }
+    if is_for_readme {
+        fs::write(readme::path("tests/bench/figures.svg"), chart::svg(all))?;
+        let (table, taken) = (table::markdown(all), readme::taken());
+        readme::write("figures", &format!("{table}\n{taken}\n"))?;
+    }
+    Ok(())
 }

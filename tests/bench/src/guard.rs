@@ -12,8 +12,16 @@ use std::process::{Command, Stdio};
 use crate::event::{Event as _, Readme, Web};
 use crate::row::{Held, compact, pretty, raw, typed};
 
-/// The compiler that built this.
-pub const RUSTC: &str = env!("STRIDE_RUSTC");
+/// What counts depend on beside the code: the compiler that built this, and which instructions the
+/// processor has, by which libraries choose theirs.
+#[must_use]
+pub fn machine() -> String {
+    #[cfg(target_arch = "x86_64")]
+    let features = if is_x86_feature_detected!("avx2") { " with AVX2" } else { "" };
+    #[cfg(not(target_arch = "x86_64"))]
+    let features = "";
+    format!("{} on {}-{}{features}", env!("STRIDE_RUSTC"), env::consts::ARCH, env::consts::OS)
+}
 
 /// How much a count may differ from the one that stands, either way. Better is a change, too: it
 /// should be written down.
@@ -120,8 +128,8 @@ fn collected(said: &str) -> Option<u64> {
 /// The counts that stand, in a file.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Stored {
-    /// The compiler they hold for.
-    pub rustc: String,
+    /// What they hold for; see [`machine`].
+    pub machine: String,
     /// Instructions per event, by case.
     pub counts: BTreeMap<String, f64>,
 }
@@ -133,8 +141,8 @@ impl Stored {
         let mut stored = Self::default();
         for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
             let (name, value) = line.split_once(' ')?;
-            if name == "compiler" {
-                stored.rustc = value.trim().to_owned();
+            if name == "machine" {
+                stored.machine = value.trim().to_owned();
             } else {
                 stored.counts.insert(name.to_owned(), value.trim().parse().ok()?);
             }
@@ -148,7 +156,7 @@ impl Stored {
         let mut text = "# Instructions per event, by callgrind; see src/guard.rs. Written by\n\
                         # cargo run --release -p stride-bench --bin instructions -- --update\n"
             .to_owned();
-        text += &format!("compiler {}\n", self.rustc);
+        text += &format!("machine {}\n", self.machine);
         for (name, count) in &self.counts {
             text += &format!("{name} {count:.1}\n");
         }
@@ -170,14 +178,14 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let counts = [("a/b".to_owned(), 12.5), ("c".to_owned(), 700.0)].into();
-        let stored = Stored { rustc: "rustc 1.95.0 (598 2026)".to_owned(), counts };
+        let stored = Stored { machine: "rustc 1.95.0 (598 2026) on z80-cpm".to_owned(), counts };
         assert_eq!(Stored::parse(&stored.write()), Some(stored));
     }
 
     #[test]
     fn every_case_has_a_count_that_stands() {
         let stored = Stored::parse(include_str!("../instructions.txt")).unwrap();
-        assert!(!stored.rustc.is_empty());
+        assert!(!stored.machine.is_empty());
         let names: Vec<&str> = stored.counts.keys().map(String::as_str).collect();
         let mut cases: Vec<&str> = CASES.iter().map(|(name, _)| *name).collect();
         cases.sort_unstable();

@@ -4,9 +4,10 @@
 //! ```sh
 //! cargo bench -p stride-bench                             # the table
 //! cargo bench -p stride-bench -- collect frames/raw       # the rows whose names begin so
-//! cargo bench -p stride-bench -- --json FILE --svg FILE   # the table, to a file; the chart
+//! cargo bench -p stride-bench -- --json FILE              # the table, to a file, too
+//! cargo bench -p stride-bench -- --readme                 # the table and the chart of the README
 //! cargo run --release -p stride-bench --bin instructions  # the regression guard
-//! cargo run --release -p stride-bench --features peers --bin peers
+//! cargo run --release -p stride-bench --features peers --bin peers -- --readme
 //! ```
 //!
 //! Figures are ratios taken in one run, because machines are noisy. [`measure`] takes them, [`row`]
@@ -24,6 +25,7 @@ pub mod measure;
 pub mod outline;
 #[cfg(feature = "peers")]
 pub mod peer;
+pub mod readme;
 pub mod row;
 pub mod sink;
 pub mod table;

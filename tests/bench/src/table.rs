@@ -20,10 +20,7 @@ pub fn head() -> String {
 pub fn line(figures: &Figures) -> String {
     let Figures { name, ours, limit, unit, mark, spread: (low, high), .. } = figures;
     let (ours, limit) = (number(*ours), number(*limit));
-    let mark = match mark {
-        Mark::AtMost(most) => format!("<= {most}"),
-        Mark::AtLeast(least) => format!(">= {least}"),
-    };
+    let mark = mark_text(*mark);
     let ratio = figures.ratio();
     let mut text = format!(
         "{name:<24} {ours:>11} {limit:>11} {ratio:>6.2}  {unit:<12} {mark:<7} {low:.2}-{high:.2}"
@@ -35,6 +32,31 @@ pub fn line(figures: &Figures) -> String {
         let _ = write!(text, "\n{:<24} {note}", "");
     }
     text
+}
+
+/// All rows, as the README shows them.
+#[must_use]
+pub fn markdown(rows: &[Figures]) -> String {
+    let mut text = "| | ours | the limit | ratio | to reach |\n|---|---|---|---|---|\n".to_owned();
+    for row in rows {
+        let Figures { name, ours, limit, unit, mark, .. } = row;
+        let (ours, limit) = (number(*ours), number(*limit));
+        let missed = if row.is_reached() { "" } else { " (missed)" };
+        let ratio = row.ratio();
+        let _ = writeln!(
+            text,
+            "| `{name}` | {ours} {unit} | {limit} | {ratio:.2}{missed} | {} |",
+            mark_text(*mark),
+        );
+    }
+    text
+}
+
+fn mark_text(mark: Mark) -> String {
+    match mark {
+        Mark::AtMost(most) => format!("<= {most}"),
+        Mark::AtLeast(least) => format!(">= {least}"),
+    }
 }
 
 /// All rows, as an array.
@@ -95,6 +117,16 @@ mod tests {
         assert!(line(&figures).contains("  1.60  ") && line(&figures).ends_with("MISSED"));
         figures.mark = Mark::AtMost(1.6);
         assert!(line(&figures).ends_with("1.40-1.70"));
+    }
+
+    #[test]
+    fn the_readme_shows_what_was_missed() {
+        let text = markdown(&[figures()]);
+        assert!(
+            text.ends_with(
+                "| `collect/readme` | 40 ns per event | 25 | 1.60 (missed) | <= 1.5 |\n"
+            )
+        );
     }
 
     #[test]

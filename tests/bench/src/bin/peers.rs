@@ -1,20 +1,19 @@
-//! Prints what other clients reach next to ours; see `stride_bench::peer`.
+//! Prints what other clients reach next to ours; see `stride_bench::peer`. With `--readme`, the README
+//! gets it, too.
 
 use std::process::ExitCode;
 
 use stride_bench::peer::{PARTS, PEERS, Peer, Run, measure, version};
-use stride_bench::{child, table};
+use stride_bench::{child, readme, table};
 
 /// Rounds, in which the clients take turns.
 const ROUNDS: usize = 3;
 
-#[expect(clippy::print_stdout, reason = "it is a program")]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program")]
 fn main() -> ExitCode {
     if let Some(code) = child::play(PARTS) {
         return code;
     }
-    println!("| | version | (a) events/s | lost | (b) events/s | lost | CPU per (b) | lost: 503 |");
-    println!("|---|---|---|---|---|---|---|---|");
     let mut cells = vec![[const { Vec::new() }; 6]; PEERS.len()];
     for _ in 0..ROUNDS {
         for (peer, cells) in PEERS.iter().zip(&mut cells) {
@@ -23,6 +22,24 @@ fn main() -> ExitCode {
             }
         }
     }
+    let text = text(cells);
+    print!("{text}");
+    let is_for_readme = std::env::args().any(|argument| argument == "--readme");
+    if is_for_readme
+        && let Err(error) = readme::write("peers", &format!("{text}\n{}\n", readme::taken()))
+    {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// The medians, as a table.
+fn text(cells: Vec<[Vec<f64>; 6]>) -> String {
+    let mut text =
+        "| | (a) events/s | lost | (b) events/s | lost | CPU per (b) | lost: 503 every 5th |\n\
+                    |---|---|---|---|---|---|---|\n"
+            .to_owned();
     for (peer, mut cells) in PEERS.iter().zip(cells) {
         let mut middle = |index: usize| {
             let values: &mut Vec<f64> = &mut cells[index];
@@ -31,8 +48,8 @@ fn main() -> ExitCode {
         };
         let share = |value: f64| format!("{:.1} %", value * 100.0);
         let refused = if peer.sends { share(middle(5)) } else { "-".to_owned() };
-        println!(
-            "| {} | {} | {} | {} | {} | {} | {:.1} us | {refused} |",
+        text += &format!(
+            "| {} {} | {} | {} | {} | {} | {:.1} us | {refused} |\n",
             peer.name,
             version(peer.package),
             table::number(middle(0)),
@@ -42,7 +59,7 @@ fn main() -> ExitCode {
             middle(4),
         );
     }
-    ExitCode::SUCCESS
+    text
 }
 
 /// Each run of a client, once.
