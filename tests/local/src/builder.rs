@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use crate::changes::Changes;
 use crate::face::auth::Keys;
-use crate::face::intake::BodyLimits;
+use crate::face::limits::{Limits, Room};
+use crate::face::operations::Counters;
 use crate::face::server;
 use crate::fault::Faults;
 use crate::local::Local;
-use crate::shared::{Counters, Shared};
+use crate::shared::Shared;
 use crate::streams::{Bounds, Streams};
 
 /// How long the last tasks may take to notice that the runtime ends.
@@ -26,7 +27,7 @@ pub struct Builder {
     keys: Keys,
     threads: usize,
     keep_alive: Duration,
-    limits: BodyLimits,
+    limits: Limits,
     bounds: Bounds,
 }
 
@@ -44,11 +45,7 @@ impl Builder {
             keys: Keys { secret: "secret_key".to_owned(), open: None },
             threads: 1,
             keep_alive: Duration::from_secs(5),
-            limits: BodyLimits {
-                sent: 16 * MIB,
-                inflated: 64 * MIB,
-                time: Duration::from_secs(60),
-            },
+            limits: Limits::default(),
             bounds: Bounds {
                 events: 1_000_000,
                 bytes: 256 * MIB,
@@ -91,21 +88,44 @@ impl Builder {
 
     /// How large the body of a request may be as sent, in bytes. By default 16 MiB.
     pub fn max_body(mut self, bytes: usize) -> Self {
-        self.limits.sent = bytes;
+        self.limits.max_body = bytes;
         self
     }
 
     /// How large a body may be once it is inflated, in bytes; the events may take twice this once
     /// they have their `$id` and `$timestamp`. By default 64 MiB.
     pub fn max_inflated(mut self, bytes: usize) -> Self {
-        self.limits.inflated = bytes;
+        self.limits.max_inflated = bytes;
         self.bounds.request = bytes.saturating_mul(2);
         self
     }
 
     /// How long the body of a request may take to arrive. By default 60 seconds.
     pub fn body_time(mut self, limit: Duration) -> Self {
-        self.limits.time = limit;
+        self.limits.body_time = limit;
+        self
+    }
+
+    /// How long a client may take over the head of a request, the silence before it included. A
+    /// head that stops half-way is then answered with 408; a connection without one is closed. By
+    /// default 60 seconds.
+    pub fn head_time(mut self, limit: Duration) -> Self {
+        self.limits.head_time = limit;
+        self
+    }
+
+    /// How long a request may take in all, from its head to the head of its answer. One that takes
+    /// longer is answered with 503; what it was to store may be stored all the same. By default 120
+    /// seconds.
+    pub fn request_time(mut self, limit: Duration) -> Self {
+        self.limits.request_time = limit;
+        self
+    }
+
+    /// How many connections may be open at once. One more is answered with 503 and closed. By
+    /// default 512.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.limits.max_connections = connections;
         self
     }
 
@@ -153,6 +173,7 @@ impl Builder {
         let shared = Arc::new(Shared {
             addr,
             keys: self.keys,
+            room: Room::new(&self.limits),
             limits: self.limits,
             keep_alive: self.keep_alive,
             streams: Streams::new(self.bounds),

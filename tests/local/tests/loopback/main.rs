@@ -1,10 +1,15 @@
 //! What `stride-local` promises, over a socket.
 
+mod audience;
 mod collect;
 mod end;
 mod faults;
+mod hostile;
 mod http;
 mod keys;
+mod kill;
+mod operations;
+mod originals;
 mod program;
 mod refusals;
 mod subscribe;
