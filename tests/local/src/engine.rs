@@ -2,15 +2,23 @@
 //!
 //! [`Engine`] is all that the rest of the server knows of its database. Today SQLite is behind it.
 
+pub(crate) mod sqlite;
+
+mod schema;
+pub(crate) mod storage;
+mod writer;
+
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::streams::batch::{Batch, Lines};
+use crate::streams::batch::Batch;
+use crate::streams::lines::Lines;
 
 /// Why the engine did not do what it was asked to. The message is for the client.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -31,6 +39,27 @@ pub(crate) enum EngineError {
     /// The engine itself failed.
     #[error("{0}")]
     Broken(String),
+}
+
+impl From<rusqlite::Error> for EngineError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        let message = || format!("the storage failed: {error}");
+        match error.sqlite_error_code() {
+            Some(
+                Code::DiskFull
+                | Code::DatabaseBusy
+                | Code::DatabaseLocked
+                | Code::SystemIoFailure
+                | Code::ReadOnly
+                | Code::CannotOpen
+                | Code::PermissionDenied
+                | Code::OutOfMemory
+                | Code::FileLockingProtocolFailed,
+            ) => Self::Unavailable(message()),
+            _ => Self::Broken(message()),
+        }
+    }
 }
 
 /// Becomes known once a transaction is over. It can be awaited, and waited for.
@@ -108,6 +137,17 @@ pub(crate) struct EngineCounters {
     pub(crate) query_micros: u64,
 }
 
+/// What [`EngineCounters`] are read from.
+#[derive(Debug, Default)]
+struct Counted {
+    events: AtomicU64,
+    transactions: AtomicU64,
+    storage_errors: AtomicU64,
+    queries: AtomicU64,
+    failed_queries: AtomicU64,
+    query_micros: AtomicU64,
+}
+
 /// Is told what was committed, in the order of the transactions, by the thread that wrote: it must
 /// not wait for anything.
 pub(crate) trait Listener: Send + Sync + fmt::Debug {
@@ -119,6 +159,8 @@ pub(crate) trait Listener: Send + Sync + fmt::Debug {
     fn changed(&self, process: &str, changes: &Lines);
     /// The process is no more.
     fn process_deleted(&self, process: &str);
+    /// A transaction is over, one way or the other.
+    fn progressed(&self);
 }
 
 /// A database for one server. All methods but `append` may block for as long as a query may take.

@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
 
 use super::subscription::{Cut, Subscription};
+use crate::engine::EngineError;
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -100,6 +101,13 @@ pub(crate) enum Refusal {
     WrongEncoding,
     NotYet(&'static str),
     Broken,
+    Engine(EngineError),
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
 }
 
 impl Refusal {
@@ -115,6 +123,13 @@ impl Refusal {
             Self::WrongType | Self::WrongEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotYet(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Engine(error) => match error {
+                EngineError::NotFound(_) => StatusCode::NOT_FOUND,
+                EngineError::Conflict(_) => StatusCode::CONFLICT,
+                EngineError::Invalid(_) => StatusCode::BAD_REQUEST,
+                EngineError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+                EngineError::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            },
         }
     }
 
@@ -148,6 +163,7 @@ impl fmt::Display for Refusal {
             Self::WrongType => f.write_str("send events with Content-Type: application/json"),
             Self::WrongEncoding => f.write_str("of the content encodings only gzip is known"),
             Self::NotYet(what) => write!(f, "{what} is not built yet"),
+            Self::Engine(error) => error.fmt(f),
             Self::Broken => f.write_str("the server failed at this request; its log says how"),
         }
     }

@@ -18,8 +18,11 @@ use super::connection::Ending;
 use super::intake::{self, Encoding};
 use super::route::{self, NoRoute, Route};
 use super::subscription::Subscription;
+use crate::engine::Commit;
 use crate::fault::{Effects, Outcome};
 use crate::shared::Shared;
+use crate::streams;
+use crate::streams::audience::Source;
 use crate::streams::batch::BatchError;
 
 /// A body no longer than this is decoded and stored right away. For a longer one, which may
@@ -123,12 +126,11 @@ async fn carry_out(
         )),
         NoRoute::WrongMethod { allow } => Refusal::WrongMethod { allow },
     })?;
-    let no_stream = |name| Refusal::Unknown(format!("there is no stream {name:?}"));
 
     match route {
-        Route::Streams => Ok(answer::json(&shared.streams.names())),
+        Route::Streams => Ok(answer::json(&shared.engine.streams()?)),
         Route::Stream(name) => {
-            let summary = shared.streams.summary(name).ok_or_else(|| no_stream(name))?;
+            let summary = shared.engine.stream(name)?;
             Ok(answer::json(&Shown {
                 name,
                 count: summary.count,
@@ -137,17 +139,14 @@ async fn carry_out(
             }))
         }
         Route::DeleteStream(name) => {
-            if shared.streams.delete(name) {
-                Ok(answer::done())
-            } else {
-                Err(no_stream(name))
-            }
+            shared.engine.delete_stream(name)?;
+            Ok(answer::done())
         }
         Route::Collect => collect(shared, request, None).await,
         Route::CollectInto(name) => collect(shared, request, Some(name)).await,
         Route::Subscribe(name) => {
             let sample = sample(request.uri().query())?;
-            let subscriber = shared.streams.subscribe(name, sample);
+            let subscriber = shared.audiences.subscribe(Source::Stream, name, sample);
             Ok(answer::events(Subscription::new(
                 Arc::clone(shared),
                 subscriber,
@@ -201,13 +200,14 @@ async fn collect(
 ) -> Result<Answer, Refusal> {
     let encoding = intake::encoding(request.headers())?;
     let body = intake::read(request.body_mut(), &shared.limits).await?;
-    if body.len() <= SMALL {
-        store(shared, name, body, encoding)?;
+    let commit = if body.len() <= SMALL {
+        store(shared, name, body, encoding)?
     } else {
         let (shared, name) = (Arc::clone(shared), name.map(str::to_owned));
         let store = move || store(&shared, name.as_deref(), body, encoding);
-        tokio::task::spawn_blocking(store).await.map_err(|_| Refusal::Broken)??;
-    }
+        tokio::task::spawn_blocking(store).await.map_err(|_| Refusal::Broken)??
+    };
+    commit.await.map_err(|_| Refusal::Broken)??;
     Ok(answer::done())
 }
 
@@ -216,13 +216,13 @@ fn store(
     name: Option<&str>,
     body: Bytes,
     encoding: Encoding,
-) -> Result<(), Refusal> {
+) -> Result<Commit, Refusal> {
     let body = intake::decode(body, encoding, shared.limits.inflated)?;
     let json = std::str::from_utf8(&body)
         .map_err(|error| Refusal::BadRequest(format!("bad JSON: {error}")))?;
     match name {
-        Some(name) => shared.streams.collect(name, json),
-        None => shared.streams.collect_map(json),
+        Some(name) => streams::collect(&*shared.engine, name, json, shared.limits.stamped),
+        None => streams::collect_map(&*shared.engine, json, shared.limits.stamped),
     }
     .map_err(|error| match error {
         BatchError::Bad(why) => Refusal::BadRequest(why),

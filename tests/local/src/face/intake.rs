@@ -24,6 +24,8 @@ pub(crate) struct BodyLimits {
     pub(crate) sent: usize,
     /// Bytes after gunzip.
     pub(crate) inflated: usize,
+    /// Bytes that the events may take once they are stamped.
+    pub(crate) stamped: usize,
     /// Time for all of it to arrive.
     pub(crate) time: Duration,
 }

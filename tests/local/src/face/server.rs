@@ -135,7 +135,7 @@ pub(crate) async fn run(
 
     drop(door);
     if !grace.is_zero() {
-        shared.streams.close();
+        shared.audiences.close();
         finish.send_replace(true);
         let all = async { while connections.join_next().await.is_some() {} };
         if timeout(grace, all).await.is_err() {

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::shared::Shared;
-use crate::streams::Subscriber;
-use crate::streams::batch::DELIMITER;
+use crate::streams::audience::Subscriber;
+use crate::streams::lines::DELIMITER;
 use crate::streams::mailbox::Next;
 
 /// The subscription breaks off on demand of a test.
@@ -101,7 +101,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.shared.streams.unsubscribe(&self.subscriber);
+        self.shared.audiences.unsubscribe(&self.subscriber);
         self.shared.changes.note();
     }
 }
