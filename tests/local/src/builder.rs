@@ -3,10 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::changes::Changes;
+use crate::engine::sqlite::{Settings, Sqlite};
+use crate::engine::storage::Retention;
 use crate::face::auth::Keys;
 use crate::face::limits::{Limits, Room};
 use crate::face::operations::Counters;
@@ -14,7 +17,8 @@ use crate::face::server;
 use crate::fault::Faults;
 use crate::local::Local;
 use crate::shared::Shared;
-use crate::streams::{Bounds, Streams};
+use crate::streams::Announcer;
+use crate::streams::audience::Audiences;
 
 /// How long the last tasks may take to notice that the runtime ends.
 const LAST_TASKS: Duration = Duration::from_secs(1);
@@ -28,7 +32,8 @@ pub struct Builder {
     threads: usize,
     keep_alive: Duration,
     limits: Limits,
-    bounds: Bounds,
+    subscriber_buffer: usize,
+    storage: Settings,
 }
 
 impl fmt::Debug for Builder {
@@ -46,11 +51,14 @@ impl Builder {
             threads: 1,
             keep_alive: Duration::from_secs(5),
             limits: Limits::default(),
-            bounds: Bounds {
-                events: 1_000_000,
-                bytes: 256 * MIB,
-                mailbox: 32 * MIB,
-                request: 128 * MIB,
+            subscriber_buffer: 32 * MIB,
+            storage: Settings {
+                path: None,
+                retention: Retention {
+                    events: 1_000_000,
+                    bytes: 256 * 1024 * 1024,
+                    age: Duration::from_secs(30 * 24 * 60 * 60),
+                },
             },
         }
     }
@@ -96,7 +104,6 @@ impl Builder {
     /// they have their `$id` and `$timestamp`. By default 64 MiB.
     pub fn max_inflated(mut self, bytes: usize) -> Self {
         self.limits.max_inflated = bytes;
-        self.bounds.request = bytes.saturating_mul(2);
         self
     }
 
@@ -129,23 +136,40 @@ impl Builder {
         self
     }
 
+    /// The file to keep everything in; it is made if it is not there, and two more files lie beside
+    /// it. What was answered with 200 is in it, whatever happens to the server, and on the disk,
+    /// whatever happens to the machine, as far as the disk does what it says.
+    ///
+    /// By default there is no such file: everything is gone with the server. It is then kept in a
+    /// temporary folder, which the system holds in memory as far as there is room.
+    pub fn data(mut self, file: impl Into<PathBuf>) -> Self {
+        self.storage.path = Some(file.into());
+        self
+    }
+
+    /// How long a stream keeps an event after it was stored. By default 30 days.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.storage.retention.age = age;
+        self
+    }
+
     /// How many events a stream keeps. Past it the oldest go, and with them the memory of their
     /// ids. By default 1,000,000.
     pub fn max_events(mut self, events: usize) -> Self {
-        self.bounds.events = events;
+        self.storage.retention.events = events as u64;
         self
     }
 
     /// How many bytes of events a stream keeps. Past it the oldest go. By default 256 MiB.
     pub fn max_event_bytes(mut self, bytes: usize) -> Self {
-        self.bounds.bytes = bytes;
+        self.storage.retention.bytes = bytes as u64;
         self
     }
 
     /// How many bytes of events may wait for one subscriber. What comes past it is lost to that
     /// subscriber, and counted by [`Local::lost`]. By default 32 MiB.
     pub fn subscriber_buffer(mut self, bytes: usize) -> Self {
-        self.bounds.mailbox = bytes;
+        self.subscriber_buffer = bytes;
         self
     }
 
@@ -153,8 +177,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on, a key is empty or holds a `:`, both keys are the same, or the
-    /// system gives no thread.
+    /// The address cannot be listened on, a key is empty or holds a `:`, both keys are the same, the
+    /// file cannot be opened or another server has it open, or the system gives no thread.
     pub fn start(self) -> io::Result<Local> {
         check_keys(&self.keys)?;
         let listener = TcpListener::bind(self.listen)?;
@@ -170,16 +194,22 @@ impl Builder {
         .enable_io()
         .enable_time()
         .build()?;
+        let audiences = Arc::new(Audiences::new(self.subscriber_buffer));
+        let changes = Arc::new(Changes::default());
+        let announcer =
+            Announcer { audiences: Arc::clone(&audiences), changes: Arc::clone(&changes) };
+        let engine = Sqlite::open(&self.storage, Arc::new(announcer))?;
         let shared = Arc::new(Shared {
             addr,
             keys: self.keys,
             room: Room::new(&self.limits),
             limits: self.limits,
             keep_alive: self.keep_alive,
-            streams: Streams::new(self.bounds),
+            engine: Arc::new(engine),
+            audiences,
             faults: Faults::default(),
             counters: Counters::default(),
-            changes: Changes::default(),
+            changes,
         });
         let (commands, received) = tokio::sync::mpsc::unbounded_channel();
         let listener = {

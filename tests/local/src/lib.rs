@@ -177,6 +177,7 @@
 
 mod builder;
 mod changes;
+mod engine;
 mod face;
 mod fault;
 mod local;

@@ -175,7 +175,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     stdout.flush()?;
     drop(stdout);
 
-    tracing::info!(signal = runtime.block_on(signals.next()), "stopping");
+    // Waited for outside of the macro, which does not look at its fields when nobody logs them.
+    let signal = runtime.block_on(signals.next());
+    tracing::info!(signal, "stopping");
     let grace = Duration::from_secs(options.grace);
     runtime.block_on(async {
         let stopping = tokio::task::spawn_blocking(move || local.stop_within(grace));

@@ -114,26 +114,6 @@ fn a_wrong_method_is_405_and_says_which_are_right() {
 }
 
 #[test]
-fn process_and_analyze_are_501_for_now() {
-    let local = Local::start().unwrap();
-    for (method, path) in [
-        ("GET", "/v1/process"),
-        ("POST", "/v1/process/p"),
-        ("PUT", "/v1/process/p"),
-        ("DELETE", "/v1/process/p"),
-        ("GET", "/v1/process/p/stats"),
-        ("GET", "/v1/process/p/subscribe"),
-        ("POST", "/v1/analyze"),
-        ("PUT", "/v1/analyze/a"),
-        ("GET", "/v1/analyze/a/results?start_date=2015-05-05"),
-    ] {
-        let answer = request(&local, method, path).send(&local);
-        assert_eq!(answer.status, 501, "{method} {path}");
-        assert!(answer.message().contains("not built yet"));
-    }
-}
-
-#[test]
 fn another_type_or_encoding_is_415() {
     let local = Local::start().unwrap();
     let post = || request(&local, "POST", "/v1/collect/s").json("{}");

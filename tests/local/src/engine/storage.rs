@@ -1,0 +1,403 @@
+//! What the writing connection does to streams: events in, the oldest out.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::types::{Null, ToSqlOutput, Value};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
+
+use super::EngineError;
+use super::schema::{parts, place};
+use crate::streams::batch::{Batch, GIVEN_ID};
+use crate::streams::keys::{Kinds, MOST};
+use crate::streams::lines::{DELIMITER, Lines};
+use crate::streams::stamp::{EventId, Ids};
+
+/// How many streams there may be: they cost memory even when nobody writes to them.
+const MOST_STREAMS: u64 = 100_000;
+
+/// What a stream keeps. Past any of the three the oldest events go.
+#[derive(Clone, Debug)]
+pub(crate) struct Retention {
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+    pub(crate) age: Duration,
+}
+
+/// The streams as the writing connection knows them.
+#[derive(Debug)]
+pub(super) struct Storage {
+    ids: Ids,
+    retention: Retention,
+    /// As they are in the table. Thrown away when a transaction fails.
+    streams: HashMap<String, Stream>,
+    count: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    number: i64,
+    first: i64,
+    next: i64,
+    bytes: u64,
+    columns: HashMap<Box<str>, (usize, Kinds)>,
+}
+
+/// What became of one batch.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) stream: i64,
+    /// The places of the first new event and of the one to come.
+    pub(super) places: std::ops::Range<i64>,
+    pub(super) lines: Lines,
+}
+
+/// The moment of a transaction.
+#[derive(Clone, Debug)]
+pub(super) struct Now {
+    /// As RFC 3339.
+    pub(super) text: String,
+    /// In microseconds since 1970.
+    pub(super) micros: i64,
+}
+
+impl Storage {
+    pub(super) fn new(ids: Ids, retention: Retention) -> Self {
+        Self { ids, retention, streams: HashMap::new(), count: None }
+    }
+
+    /// Forgets what may not have become true.
+    pub(super) fn rolled_back(&mut self) {
+        self.streams.clear();
+        self.count = None;
+    }
+
+    /// Adds the events that are new to their stream.
+    pub(super) fn add(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        batch: Batch,
+        now: &Now,
+    ) -> Result<Stored, EngineError> {
+        let ids = self.ids;
+        let retention = self.retention.clone();
+        let stream = self.stream(connection, name, now)?;
+        stream.note_columns(connection, &batch)?;
+        let stored = stream.insert(connection, ids, batch, now)?;
+        stream.let_go(connection, &retention)?;
+        stream.save(connection, now)?;
+        Ok(stored)
+    }
+
+    /// The stream of this name, which comes into being if there is none.
+    fn stream(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        now: &Now,
+    ) -> Result<&mut Stream, EngineError> {
+        // Not `entry`: that would copy the name each time.
+        if !self.streams.contains_key(name) {
+            let stream = match Stream::load(connection, name)? {
+                Some(stream) => stream,
+                None => self.create(connection, name, now)?,
+            };
+            self.streams.insert(name.to_owned(), stream);
+        }
+        self.streams.get_mut(name).ok_or_else(|| EngineError::Broken("a stream is gone".into()))
+    }
+
+    fn create(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        now: &Now,
+    ) -> Result<Stream, EngineError> {
+        let taken = "SELECT 1 FROM processes WHERE name = ?";
+        if connection.prepare_cached(taken)?.exists([name])? {
+            return Err(EngineError::Conflict(format!("{name:?} is a process, not a stream")));
+        }
+        let count = match self.count {
+            Some(count) => count,
+            None => connection.query_row("SELECT count(*) FROM streams", [], |row| row.get(0))?,
+        };
+        if count >= MOST_STREAMS {
+            return Err(EngineError::Invalid(format!(
+                "there are {MOST_STREAMS} streams already, which is the most there may be"
+            )));
+        }
+        self.count = Some(count + 1);
+        let insert = "INSERT INTO streams (name, first, next, bytes, first_seen, last_seen)
+            VALUES (?1, 1, 1, 0, ?2, ?2)";
+        let number = connection.prepare_cached(insert)?.insert(params![name, now.text])?;
+        Ok(Stream { number, first: 1, next: 1, bytes: 0, columns: HashMap::new() })
+    }
+
+    /// Deletes a stream and answers with its number, if there is one of that name.
+    pub(super) fn delete(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+    ) -> Result<Option<i64>, EngineError> {
+        let Some(stream) = Stream::load(connection, name)? else { return Ok(None) };
+        let Stream { number, first, next, .. } = stream;
+        connection.execute("DELETE FROM streams WHERE number = ?", [number])?;
+        connection.execute("DELETE FROM columns WHERE stream = ?", [number])?;
+        connection.execute(
+            "DELETE FROM events WHERE place >= ? AND place < ?",
+            [place(number, first), place(number, next)],
+        )?;
+        self.streams.remove(name);
+        self.count = None;
+        Ok(Some(number))
+    }
+
+    /// Lets go of what has become too old, in all streams.
+    pub(super) fn expire(&mut self, connection: &Connection, now: &Now) -> Result<(), EngineError> {
+        let age = i64::try_from(self.retention.age.as_micros()).unwrap_or(i64::MAX);
+        let before = now.micros.saturating_sub(age);
+        let names: Vec<String> = connection
+            .prepare_cached(
+                "SELECT name FROM streams JOIN events ON place = number << 40 | first WHERE at < ?",
+            )?
+            .query_map([before], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for name in names {
+            let stream = self.stream(connection, &name, now)?;
+            let fresh = connection
+                .prepare_cached(
+                    "SELECT place FROM events WHERE place >= ? AND place < ? AND at >= ? LIMIT 1",
+                )?
+                .query_row(
+                    [place(stream.number, stream.first), place(stream.number, stream.next), before],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            let first = fresh.map_or(stream.next, |place| parts(place).1);
+            stream.drop_before(connection, first)?;
+            let update = "UPDATE streams SET first = ?, bytes = ? WHERE number = ?";
+            connection.prepare_cached(update)?.execute(params![
+                stream.first,
+                stream.bytes,
+                stream.number
+            ])?;
+        }
+        Ok(())
+    }
+}
+
+impl Stream {
+    fn load(connection: &Connection, name: &str) -> Result<Option<Self>, EngineError> {
+        let found = connection
+            .prepare_cached("SELECT number, first, next, bytes FROM streams WHERE name = ?")?
+            .query_row([name], |row| {
+                let (number, first) = (row.get(0)?, row.get(1)?);
+                let (next, bytes) = (row.get(2)?, row.get(3)?);
+                Ok(Self { number, first, next, bytes, columns: HashMap::new() })
+            })
+            .optional()?;
+        let Some(mut stream) = found else { return Ok(None) };
+        let mut columns =
+            connection.prepare_cached("SELECT name, place, kinds FROM columns WHERE stream = ?")?;
+        let mut rows = columns.query([stream.number])?;
+        while let Some(row) = rows.next()? {
+            let name: String = row.get(0)?;
+            stream.columns.insert(name.into(), (row.get(1)?, Kinds(row.get(2)?)));
+        }
+        Ok(Some(stream))
+    }
+
+    /// Remembers which keys the events have had.
+    fn note_columns(&mut self, connection: &Connection, batch: &Batch) -> Result<(), EngineError> {
+        for (name, kinds) in batch.keys.iter() {
+            let (place, known) = match self.columns.get(name) {
+                Some((place, known)) => (*place, *known),
+                None if self.columns.len() < MOST => {
+                    let place = self.columns.len();
+                    self.columns.insert(name.into(), (place, Kinds::NULL));
+                    let insert = "INSERT INTO columns VALUES (?, ?, ?, 0)";
+                    connection.prepare_cached(insert)?.execute(params![
+                        self.number,
+                        place,
+                        name
+                    ])?;
+                    (place, Kinds::NULL)
+                }
+                None => continue,
+            };
+            let kinds = known.with(kinds);
+            if kinds != known {
+                self.columns.insert(name.into(), (place, kinds));
+                let update = "UPDATE columns SET kinds = ? WHERE stream = ? AND place = ?";
+                connection.prepare_cached(update)?.execute(params![kinds.0, self.number, place])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        connection: &Connection,
+        ids: Ids,
+        batch: Batch,
+        now: &Now,
+    ) -> Result<Stored, EngineError> {
+        let first = self.next;
+        let Batch { mut text, records, .. } = batch;
+        let mut insert = connection
+            .prepare_cached("INSERT INTO events VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")?;
+        insert.raw_bind_parameter(2, now.micros)?;
+        // Where the events that are known already lie.
+        let mut known = Vec::new();
+        let (mut ends, mut start) = (Vec::with_capacity(records.len()), 0);
+        for record in records {
+            let place = place(self.number, self.next);
+            match &record.id {
+                None => {
+                    let id = record.end - GIVEN_ID.end..record.end - GIVEN_ID.start;
+                    text[id].copy_from_slice(&ids.give(place.cast_unsigned()));
+                    insert.raw_bind_parameter(3, Null)?;
+                }
+                Some(id) => insert.raw_bind_parameter(3, id)?,
+            }
+            insert.raw_bind_parameter(1, place)?;
+            let event = &text[start..record.end - DELIMITER.len()];
+            let event = std::str::from_utf8(event)
+                .map_err(|_| EngineError::Broken("an event is not UTF-8".to_owned()))?;
+            insert.raw_bind_parameter(4, event)?;
+            let is_known = match &record.id {
+                Some(id) => self.has_given(connection, ids, id)? || insert.raw_execute()? == 0,
+                None => {
+                    insert.raw_execute()?;
+                    false
+                }
+            };
+            if is_known {
+                known.push(start..record.end);
+            } else {
+                self.next += 1;
+                self.bytes += event.len() as u64;
+                ends.push(record.end);
+            }
+            start = record.end;
+        }
+        let lines = if known.is_empty() {
+            Lines { text: text.into(), ends }
+        } else {
+            without(&text, &known, &ends)
+        };
+        let places = place(self.number, first)..place(self.number, self.next);
+        Ok(Stored { stream: self.number, places, lines })
+    }
+
+    /// Whether this stream gave `id` to an event that is still here.
+    fn has_given(
+        &self,
+        connection: &Connection,
+        ids: Ids,
+        id: &EventId,
+    ) -> Result<bool, EngineError> {
+        let EventId::Text(id) = id else { return Ok(false) };
+        let Some(place) = ids.place(id) else { return Ok(false) };
+        let place = place.cast_signed();
+        let (stream, sequence) = parts(place);
+        if stream != self.number || !(self.first..self.next).contains(&sequence) {
+            return Ok(false);
+        }
+        let given = "SELECT 1 FROM events WHERE place = ? AND id IS NULL";
+        Ok(connection.prepare_cached(given)?.exists([place])?)
+    }
+
+    /// Lets the oldest events go that are too many or too much.
+    fn let_go(
+        &mut self,
+        connection: &Connection,
+        retention: &Retention,
+    ) -> Result<(), EngineError> {
+        let most = i64::try_from(retention.events).unwrap_or(i64::MAX);
+        let first = self.first.max(self.next.saturating_sub(most));
+        self.drop_before(connection, first)?;
+        if self.bytes > retention.bytes {
+            let mut lengths = connection.prepare_cached(
+                "SELECT place, octet_length(event) FROM events
+                WHERE place >= ? AND place < ? ORDER BY place",
+            )?;
+            let places = [place(self.number, self.first), place(self.number, self.next)];
+            let mut rows = lengths.query(places)?;
+            let (mut first, mut left) = (self.first, self.bytes);
+            while left > retention.bytes
+                && let Some(row) = rows.next()?
+            {
+                first = parts(row.get(0)?).1 + 1;
+                left -= row.get::<_, u64>(1)?;
+            }
+            drop(rows);
+            self.drop_before(connection, first)?;
+        }
+        Ok(())
+    }
+
+    fn drop_before(&mut self, connection: &Connection, first: i64) -> Result<(), EngineError> {
+        if first <= self.first {
+            return Ok(());
+        }
+        let places = [place(self.number, self.first), place(self.number, first)];
+        let bytes: u64 = connection
+            .prepare_cached(
+                "SELECT total(octet_length(event)) FROM events WHERE place >= ? AND place < ?",
+            )?
+            .query_row(places, |row| row.get::<_, f64>(0))? as u64;
+        let delete = "DELETE FROM events WHERE place >= ? AND place < ?";
+        connection.prepare_cached(delete)?.execute(places)?;
+        self.first = first;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        Ok(())
+    }
+
+    fn save(&self, connection: &Connection, now: &Now) -> Result<(), EngineError> {
+        connection
+            .prepare_cached(
+                "UPDATE streams SET first = ?, next = ?, bytes = ?, last_seen = ? WHERE number = ?",
+            )?
+            .execute(params![self.first, self.next, self.bytes, now.text, self.number])?;
+        Ok(())
+    }
+}
+
+/// The text without what is `known`; `ends` are those of what stays.
+fn without(text: &[u8], known: &[std::ops::Range<usize>], ends: &[usize]) -> Lines {
+    let mut kept = Vec::new();
+    let mut from = 0;
+    for range in known {
+        kept.extend_from_slice(&text[from..range.start]);
+        from = range.end;
+    }
+    kept.extend_from_slice(&text[from..]);
+    let (mut gone, mut known) = (0, known.iter().peekable());
+    let ends = ends
+        .iter()
+        .map(|end| {
+            while let Some(range) = known.next_if(|range| range.end <= *end) {
+                gone += range.len();
+            }
+            end - gone
+        })
+        .collect();
+    Lines { text: Bytes::from(kept), ends }
+}
+
+impl ToSql for EventId {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Text(text) => ToSqlOutput::from(&**text),
+            // Past what SQLite's integers hold: as bytes, which equal no integer and no text.
+            Self::Unsigned(number) => ToSqlOutput::Owned(
+                i64::try_from(*number)
+                    .map_or_else(|_| Value::Blob(number.to_be_bytes().into()), Value::Integer),
+            ),
+            Self::Negative(number) => ToSqlOutput::from(*number),
+        })
+    }
+}
