@@ -217,10 +217,12 @@ impl Builder {
             tokio::net::TcpListener::from_std(listener)?
         };
         let server = server::run(listener, Arc::clone(&shared), received);
+        let engine = Arc::clone(&shared.engine);
         let thread =
             std::thread::Builder::new().name("stride-local".to_owned()).spawn(move || {
                 runtime.block_on(server);
                 runtime.shutdown_timeout(LAST_TASKS);
+                engine.close();
             })?;
         tracing::info!(%addr, "listening");
         Ok(Local::new(shared, commands, thread))

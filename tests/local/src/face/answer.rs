@@ -127,7 +127,9 @@ pub(crate) enum Refusal {
     Unauthorized,
     Forbidden,
     Unknown(String),
-    WrongMethod { allow: &'static str },
+    WrongMethod {
+        allow: &'static str,
+    },
     Clash(String),
     SlowBody,
     TooLarge(String),

@@ -258,14 +258,16 @@ async fn collect(
     let encoding = intake::encoding(request.headers())?;
     let body = intake::read(request.body_mut(), &shared.limits, &shared.room).await?;
     let room = shared.room.inflated(body.bytes.len(), encoding).await;
-    let (streams, name) = (Arc::clone(shared), name.map(str::to_owned));
-    let commit = on_a_thread(move || {
+    let (shared, name) = (Arc::clone(shared), name.map(str::to_owned));
+    // A task of its own, which keeps the room until the events are out of memory, though the client
+    // may have hung up.
+    let stored = tokio::spawn(async move {
         let _room = room;
-        append(&streams, name.as_deref(), body, encoding)
-    })
-    .await?;
-    commit.await.map_err(|_| Refusal::Broken)??;
-    Ok(answer::done())
+        let append = move || append(&shared, name.as_deref(), body, encoding);
+        let commit = on_a_thread(append).await?;
+        Ok(commit.await.map_err(|_| Refusal::Broken)??)
+    });
+    stored.await.unwrap_or(Err(Refusal::Broken)).map(|()| answer::done())
 }
 
 /// Asks the engine where the other connections do not wait for its answer.

@@ -190,7 +190,8 @@ async fn sent_parameters(
     if body.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let sent: Option<Map<String, Value>> = serde_json::from_str(&body).map_err(|error| bad(&error))?;
+    let sent: Option<Map<String, Value>> =
+        serde_json::from_str(&body).map_err(|error| bad(&error))?;
     sent.unwrap_or_default()
         .into_iter()
         .map(|(name, value)| match value {
@@ -216,7 +217,11 @@ async fn read<T: DeserializeOwned>(
 }
 
 fn bad(error: &serde_json::Error) -> Refusal {
-    Refusal::BadRequest(if error.is_data() { error.to_string() } else { format!("bad JSON: {error}") })
+    Refusal::BadRequest(if error.is_data() {
+        error.to_string()
+    } else {
+        format!("bad JSON: {error}")
+    })
 }
 
 async fn body(shared: &Arc<Shared>, request: &mut Request<Incoming>) -> Result<String, Refusal> {

@@ -41,11 +41,7 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    pub(crate) fn new(
-        shared: &Arc<Shared>,
-        subscriber: Subscriber,
-        cut: Option<usize>,
-    ) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, subscriber: Subscriber, cut: Option<usize>) -> Self {
         let (shared, keep_alive) = (Arc::clone(shared), shared.keep_alive);
         let quiet_until = Instant::now() + keep_alive;
         let timer = Box::pin(sleep_until(quiet_until));

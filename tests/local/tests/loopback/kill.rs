@@ -36,7 +36,8 @@ fn write(addr: SocketAddr, round: u64, writer: u64, answered: &AtomicU64) -> u64
     loop {
         let events: Vec<Value> =
             (next..next + BATCH).map(|n| json!({"r": round, "w": writer, "n": n})).collect();
-        let request = Request::new("POST", "/v1/collect/s").key(KEY).gzip(json!(events).to_string());
+        let request =
+            Request::new("POST", "/v1/collect/s").key(KEY).gzip(json!(events).to_string());
         match connection.try_exchange(&request.bytes()) {
             Ok(answer) => answer.assert_stored(),
             Err(_) => return next,

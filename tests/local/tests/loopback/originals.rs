@@ -97,7 +97,10 @@ fn pystride_gets_its_answers() {
         r#"{"query": "SELECT count(*) FROM app_events", "action": {"type": "MATERIALIZE"}}"#;
     assert_empty(&pystride.plain("POST /v1/process/myproc", process), 201);
     let mut changes = Original::new(&local, PYSTRIDE).subscribe("/v1/process/myproc/subscribe");
-    assert_empty(&pystride.gzipped("POST /v1/collect/app_events", r#"[{"x": 42}, {"x": 43}]"#), 200);
+    assert_empty(
+        &pystride.gzipped("POST /v1/collect/app_events", r#"[{"x": 42}, {"x": 43}]"#),
+        200,
+    );
     assert_eq!(event(&mut changes)["new"], json!({"count": 2}));
     let analyze = r#"{"query": "SELECT * FROM myproc"}"#;
     assert_empty(&pystride.plain("PUT /v1/analyze/myanalyze", analyze), 200);
@@ -176,7 +179,10 @@ fn stride_js_gets_its_answers() {
         .plain("POST /v1/analyze/since/results", r#"{"start_date": "2015-05-01", "other": 7}"#);
     assert_json(&sent, &json!([{"x": 1}, {"x": 2}]));
     // One that the query does not name changes nothing.
-    assert_empty(&stride_js.plain("PUT /v1/analyze/all", r#"{"query": "SELECT x FROM clicks"}"#), 200);
+    assert_empty(
+        &stride_js.plain("PUT /v1/analyze/all", r#"{"query": "SELECT x FROM clicks"}"#),
+        200,
+    );
     let results = stride_js.send("GET /v1/analyze/all/results?start_date=2016-01-01", "", b"");
     assert_json(&results, &json!([{"x": 1}, {"x": 2}]));
     assert_json(&stride_js.send("GET /v1/analyze", "", b""), &json!(["all", "since"]));

@@ -23,7 +23,8 @@ impl Running {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut endpoint = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
-        let addr = endpoint.trim().strip_prefix("http://").and_then(|rest| rest.strip_suffix("/v1"));
+        let addr =
+            endpoint.trim().strip_prefix("http://").and_then(|rest| rest.strip_suffix("/v1"));
         let addr = addr.unwrap_or_else(|| panic!("it did not start: {endpoint:?}"));
         (Self(child), addr.parse().unwrap())
     }
