@@ -70,6 +70,28 @@
 //! | a subscription's head | 90 s | |
 //! | silence on a subscription | 90 s | [`Subscribe::idle_timeout`] |
 //!
+//! # Testing
+//!
+//! With its feature `mock`, `stride-core` plays the server, without a network:
+//!
+//! ```
+//! use serde_json::json;
+//! use stride_blocking::{Error, Stride};
+//! use stride_core::mock::Mock;
+//!
+//! fn signed_up(stride: &Stride, user: &str) -> Result<(), Error> {
+//!     stride.post("/collect/sign_ups", &json!({"user": user}))?.error_for_status()?;
+//!     Ok(())
+//! }
+//!
+//! let mock = Mock::new();
+//! mock.post("/collect/sign_ups").answer(200);
+//! let stride = Stride::builder("key").transport(mock.transport()).build()?;
+//! signed_up(&stride, "bojack")?;
+//! assert_eq!(mock.requests()[0].json(), Some(&json!({"user": "bojack"})));
+//! # Ok::<(), Error>(())
+//! ```
+//!
 //! # Features
 //!
 //! * `tls` (default): `https`, by rustls with the web's certificate authorities. Without it a

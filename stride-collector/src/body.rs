@@ -70,6 +70,15 @@ impl Body {
         }
     }
 
+    /// How long the text is that is still to be compressed.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn text_len(&self) -> usize {
+        match &self.form {
+            Form::Plain(events) => events.iter().map(|events| events.bytes.len()).sum(),
+            Form::Gzipped(_) => 0,
+        }
+    }
+
     /// The bytes to send; already there when it was tried before.
     pub(crate) fn gzip(&self, gzip: &mut Gzip) -> Bytes {
         match &self.form {

@@ -2,16 +2,22 @@
 
 use std::fmt;
 use std::io;
+use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+#[cfg(feature = "tokio")]
+use stride_core::AsyncConnection;
 use stride_core::{Connection, GzipLevel};
 
 use crate::Collector;
 use crate::report::Lost;
+use crate::request;
 use crate::shared::{OnLost, Shared};
 use crate::stream::OVERHEAD;
-use crate::thread::{self, Sender};
+#[cfg(feature = "tokio")]
+use crate::task::{self, Senders};
+use crate::thread;
 
 /// What a collector goes by.
 #[derive(Debug, Clone, Copy)]
@@ -89,9 +95,13 @@ pub enum StartError {
     /// The operating system gave no thread.
     #[error("a sender thread cannot be started")]
     Thread(#[source] io::Error),
+    /// An `AsyncCollector` is started in a tokio runtime, as whose tasks it runs.
+    #[error("there is no tokio runtime here to run in")]
+    NoRuntime,
 }
 
-/// The settings of a collector that is about to be started; see [`Collector::builder`].
+/// The settings of a collector that is about to be started, a [`Collector`] or an `AsyncCollector`;
+/// see [`Collector::builder`].
 ///
 /// The defaults are those of the original Python client, pystride, where it had the setting.
 ///
@@ -109,19 +119,25 @@ pub enum StartError {
 /// # }
 /// ```
 #[must_use = "a builder does nothing until it is started"]
-#[derive(Default)]
-pub struct Builder {
+pub struct Builder<C = Collector> {
     settings: Settings,
     on_lost: Option<OnLost>,
+    starts: PhantomData<fn() -> C>,
 }
 
-impl fmt::Debug for Builder {
+impl<C> Default for Builder<C> {
+    fn default() -> Self {
+        Self { settings: Settings::default(), on_lost: None, starts: PhantomData }
+    }
+}
+
+impl<C> fmt::Debug for Builder<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
-impl Builder {
+impl<C> Builder<C> {
     /// How long an event waits for others at most before its batch is sent, counted from the
     /// batch's first event: 250 ms, as pystride; at most an hour.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
@@ -143,7 +159,7 @@ impl Builder {
         self
     }
 
-    /// How many requests are in flight at most, and how many threads send them: 2, as pystride; at
+    /// How many requests are in flight at most, and how many threads or tasks send them: 2, as pystride; at
     /// most 256. The second more than doubles what one reaches; more pay only on slow networks.
     pub fn concurrency(mut self, senders: usize) -> Self {
         self.settings.concurrency = senders;
@@ -189,33 +205,35 @@ impl Builder {
     /// What to do with events that are lost: called once for each stream and batch, with the events
     /// as they were or would have been sent. Without it, losses are counted and logged.
     ///
-    /// It runs on a sender's thread (at the deadline of a `stop`, on the thread that stops), under
-    /// no lock, so it may take its time and call `collect`; a sender that runs it sends nothing
-    /// meanwhile. A panic in it harms nothing. `flush` and `stop` wait for it, within their
+    /// It runs on a sender's thread (at the deadline of a `stop`, on the thread that stops; for an
+    /// `AsyncCollector`, on a thread that its runtime has for blocking work), under no lock, so it may
+    /// take its time and call `collect`; a sender that waits for it sends nothing meanwhile. A panic in it harms nothing. `flush` and `stop` wait for it, within their
     /// deadlines; called from inside of it, they would wait for themselves until then. A collector
     /// that it owns is never dropped.
     pub fn on_lost(mut self, on_lost: impl Fn(&Lost) + Send + Sync + 'static) -> Self {
         self.on_lost = Some(Box::new(on_lost));
         self
     }
+}
 
+impl Builder<Collector> {
     /// Starts the collector with threads of its own.
     ///
     /// # Errors
     ///
     /// A setting that cannot be used, or the operating system gave no thread.
     pub fn start(self, connection: impl Into<Connection>) -> Result<Collector, StartError> {
-        let Self { settings, on_lost } = self;
+        let Self { settings, on_lost, .. } = self;
         settings.check()?;
         let connection = connection.into();
-        let shared = Arc::new(Shared::new(settings, on_lost));
+        let shared = Arc::new(Shared::new(settings, on_lost, Instant::now));
         for number in 0..settings.concurrency {
-            let sender = Sender {
+            let sender = thread::Sender {
                 number,
                 shared: Arc::clone(&shared),
                 connection: connection.clone(),
                 gzip_level: settings.gzip_level,
-                limits: thread::limits(settings.request_timeout),
+                limits: request::limits(settings.request_timeout),
             };
             if let Err(error) = sender.spawn() {
                 // Ends those that run already.
@@ -224,5 +242,42 @@ impl Builder {
             }
         }
         Ok(Collector::new(shared))
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Builder<crate::AsyncCollector> {
+    /// Starts the collector as tasks of the current runtime.
+    ///
+    /// # Errors
+    ///
+    /// A setting that cannot be used, or there is no tokio runtime here.
+    ///
+    /// # Panics
+    ///
+    /// As tokio does, if the runtime's time is not enabled.
+    pub fn start(
+        self,
+        connection: impl Into<AsyncConnection>,
+    ) -> Result<crate::AsyncCollector, StartError> {
+        let Self { settings, on_lost, .. } = self;
+        settings.check()?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+        // Panics here, at the call that can be mended, rather than in a task.
+        drop(tokio::time::sleep(Duration::ZERO));
+        let connection = connection.into();
+        let shared = Arc::new(Shared::new(settings, on_lost, task::now));
+        let senders = Arc::new(Senders(Arc::clone(&shared)));
+        for number in 0..settings.concurrency {
+            let sender = task::Sender {
+                number,
+                senders: Arc::clone(&senders),
+                connection: connection.clone(),
+                gzip_level: settings.gzip_level,
+                limits: request::limits(settings.request_timeout),
+            };
+            sender.spawn(&runtime);
+        }
+        Ok(crate::AsyncCollector::new(shared))
     }
 }

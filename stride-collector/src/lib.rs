@@ -42,19 +42,41 @@
 //!   the server does.
 //! * The order of events is kept within a batch, not between batches.
 //! * A collector that has nothing to do does nothing: no thread of it wakes up.
+//!
+//! # Threads or tasks
+//!
+//! A [`Collector`] runs on threads of its own, over a blocking transport; its progress depends on
+//! nobody's runtime, and asynchronous programs may use it, too. An `AsyncCollector` (feature `tokio`)
+//! runs as tasks of a tokio runtime, over an asynchronous transport: the same names, with
+//! `flush` and `stop` awaited. Both hold the same promises, by the same code.
+//!
+//! # Features
+//!
+//! * `tokio`: adds `AsyncCollector`.
 
+#[cfg(feature = "tokio")]
+mod async_collector;
 mod batch;
 mod body;
 mod builder;
 mod collector;
+mod handle;
 mod report;
+mod request;
 mod scratch;
 mod shared;
 mod stamp;
 mod stream;
+#[cfg(feature = "tokio")]
+mod task;
 mod thread;
 
+#[cfg(feature = "tokio")]
+pub use async_collector::AsyncCollector;
 pub use builder::{Builder, StartError};
-pub use collector::{CollectAllError, CollectError, Collector, StreamHandle};
+pub use collector::Collector;
+pub use handle::{CollectAllError, CollectError, StreamHandle};
 pub use report::{LossReason, Lost, Report};
+#[cfg(feature = "tokio")]
+pub use stride_core::AsyncConnection;
 pub use stride_core::{Bytes, Connection, Delivery, GzipLevel};

@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     streams: RwLock<HashMap<Arc<str>, Arc<Stream>>>,
     state: Mutex<State>,
     on_lost: Option<OnLost>,
+    /// The time as the driver has it.
+    now: fn() -> Instant,
 }
 
 struct State {
@@ -78,14 +80,14 @@ pub(crate) enum Target<'a> {
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings, on_lost: Option<OnLost>) -> Self {
+    pub(crate) fn new(settings: Settings, on_lost: Option<OnLost>, now: fn() -> Instant) -> Self {
         static COLLECTORS: AtomicU64 = AtomicU64::new(0);
         let limits = BatchLimits { events: settings.batch_size, bytes: settings.batch_bytes };
         let budget = Arc::new(Budget::new(settings.memory_budget));
         let seed = stamp::random();
         let policy = Policy { flush_interval: settings.flush_interval, limits, seed };
         let state = State {
-            batcher: Batcher::new(policy, Arc::clone(&budget), Instant::now()),
+            batcher: Batcher::new(policy, Arc::clone(&budget), now()),
             sleepers: (0..settings.concurrency).map(|_| None).collect(),
             waiters: BTreeMap::new(),
             next_waiter: 0,
@@ -99,6 +101,7 @@ impl Shared {
             streams: RwLock::default(),
             state: Mutex::new(state),
             on_lost,
+            now,
         }
     }
 
@@ -175,7 +178,7 @@ impl Shared {
     #[cold]
     fn tell(&self, stream: &Arc<Stream>) {
         let mut state = self.state();
-        state.batcher.look_at(stream, Instant::now());
+        state.batcher.look_at(stream, (self.now)());
         let sleeper = state.rouse();
         drop(state);
         if let Some(sleeper) = sleeper {
@@ -209,7 +212,7 @@ impl Shared {
     pub(crate) fn poll(&self, sender: usize, waker: &Waker) -> Step {
         let mut state = self.state();
         state.sleepers[sender] = None;
-        let mut step = state.batcher.poll(Instant::now());
+        let mut step = state.batcher.poll((self.now)());
         if let Step::Wait(due) = step {
             let watches = |other: &Sleeper| other.until.is_some_and(|until| until <= due);
             if state.sleepers.iter().flatten().any(watches) {
@@ -284,7 +287,7 @@ impl Shared {
     /// Changes the batcher, and wakes everybody whom that may concern.
     fn update<R>(&self, change: impl FnOnce(&mut Batcher, Instant) -> R) -> R {
         let mut state = self.state();
-        let result = change(&mut state.batcher, Instant::now());
+        let result = change(&mut state.batcher, (self.now)());
         let sleeper = state.rouse();
         let waiters = std::mem::take(&mut state.waiters);
         drop(state);

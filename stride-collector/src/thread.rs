@@ -9,15 +9,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::response::Parts;
-use stride_core::{
-    Call, Cancel, Connection, Delivery, Gzip, GzipLevel, Limits, TransportError, TransportErrorKind,
-};
+use stride_core::{Cancel, Connection, Gzip, GzipLevel, Limits, TransportError};
 
 use crate::batch::Step;
+use crate::report::Report;
+use crate::request::{self, Unused};
 use crate::shared::Shared;
-
-/// The longest answer that is read to its end, to keep its connection. Nothing in it is used.
-const MAX_ANSWER: usize = 64 << 10;
 
 /// A thread that sends.
 pub(crate) struct Sender {
@@ -56,35 +53,30 @@ impl Sender {
 
     fn send(&self, path: &str, bytes: Bytes) -> Result<Parts, TransportError> {
         let Connection { endpoint, transport } = &self.connection;
-        let request = endpoint.collect(path, bytes).map_err(|error| {
-            TransportError::new(TransportErrorKind::Unsupported, Delivery::NotSent)
-                .with_source(error)
-        })?;
-        let call = Call::new(request, self.limits);
+        let call = request::call(endpoint, path, bytes, self.limits)?;
         let sent = AssertUnwindSafe(|| {
             let (head, body) = transport.send(call, Cancel::never())?.into_parts();
-            let mut room = MAX_ANSWER;
+            let mut unused = Unused::default();
             for chunk in body {
-                match chunk.ok().and_then(|chunk| room.checked_sub(chunk.len())) {
-                    Some(left) => room = left,
-                    None => break,
+                if !unused.goes_on(chunk) {
+                    break;
                 }
             }
             Ok(head)
         });
-        catch_unwind(sent).unwrap_or_else(|_| {
-            Err(TransportError::new(TransportErrorKind::Io, Delivery::MaybeSent)
-                .with_source("the transport panicked"))
-        })
+        catch_unwind(sent).unwrap_or_else(|_| Err(request::panicked()))
     }
 }
 
-/// The limits of a request that may take this long as a whole.
-pub(crate) fn limits(request_timeout: Duration) -> Limits {
-    let mut limits = Limits::for_request().with_total(request_timeout);
-    limits.connect = limits.connect.min(request_timeout);
-    limits.max_body = MAX_ANSWER;
-    limits
+/// Stops the collector, and gives it so long to deliver what it holds.
+pub(crate) fn stop(shared: &Shared, limit: Duration) -> Report {
+    let until = Instant::now().checked_add(limit);
+    shared.stop();
+    let finished = || shared.is_finished().then_some(());
+    if wait(shared, until, finished).is_none() {
+        shared.give_up();
+    }
+    shared.report()
 }
 
 /// Waits on this thread until `check` gives something, or until then (for ever without a time).

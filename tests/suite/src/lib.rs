@@ -36,8 +36,8 @@ pub fn watchdog(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Instantiates scenarios for transports: a test's name carries its transport, as in
-/// `ureq::an_empty_body_is_none`. A further transport takes one line.
+/// Instantiates scenarios for transports, or whatever else they run over: a test's name carries its
+/// transport, as in `ureq::an_empty_body_is_none`. A further transport takes one line.
 #[macro_export]
 macro_rules! suite {
     ({ $($transport:ident: $over:expr,)+ } $scenarios:tt) => {
@@ -45,7 +45,7 @@ macro_rules! suite {
     };
     (@ $transport:ident, $over:expr, [ $($scenario:ident,)+ ]) => {
         mod $transport {
-            use $crate::Over;
+            use super::*;
 
             $(
                 #[test]

@@ -1,0 +1,195 @@
+//! A collector that runs as tokio tasks.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use stride_core::AsyncConnection;
+
+use crate::builder::{Builder, StartError};
+use crate::collector::PATIENCE;
+use crate::handle::{CollectAllError, CollectError, Owner, StreamHandle};
+use crate::report::Report;
+use crate::shared::{Shared, Target};
+use crate::task;
+
+/// Collects events and sends them in the background, in batches, as tasks of a tokio runtime.
+///
+/// The same as a [`Collector`](crate::Collector), with the same promises, for programs that are
+/// asynchronous already: it starts from an asynchronous client, [`flush`](Self::flush) and
+/// [`stop`](Self::stop) are awaited, and [`collect_wait`](Self::collect_wait) awaits room.
+///
+/// ```no_run
+/// use serde_json::json;
+/// use stride_collector::AsyncCollector;
+///
+/// # async fn example(stride: stride_core::AsyncConnection) -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = AsyncCollector::start(stride)?;
+/// collector.collect("mystream", &json!({"bojack": "horseman"}))?; // never waits
+/// let report = collector.stop().await;
+/// assert_eq!(report.accepted, report.delivered + report.lost());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # The end
+///
+/// Dropping the last handle only signals: the tasks go on until all is delivered or lost, at most for
+/// the 120 s after which a batch expires, if their runtime lives that long. At the end of a program
+/// it does not, so [`stop`](Self::stop) first.
+///
+/// # Runtimes
+///
+/// It runs on the runtime in which it was started, current-thread or multi-thread, whose time has to
+/// be enabled. Its handles can be used anywhere: in other runtimes and on threads of none. When its
+/// runtime is shut down, what is pending is lost ([`Stopped`](crate::LossReason::Stopped)), handed to
+/// `on_lost` on the thread that shuts down, and nothing more is accepted. While its runtime stands
+/// still, nothing is sent; `flush` and `stop` keep their limits all the same.
+///
+/// What would keep the runtime's threads for long is done on those it has for blocking work:
+/// compressing more than 64 KiB of events, and `on_lost`.
+#[derive(Clone)]
+pub struct AsyncCollector {
+    owner: Arc<Owner>,
+}
+
+impl fmt::Debug for AsyncCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncCollector").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl AsyncCollector {
+    /// Starts a collector with the default settings on the current runtime: a client, such as
+    /// `&stride`, or an [`AsyncConnection`] says where to.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::NoRuntime`] outside of a tokio runtime.
+    ///
+    /// # Panics
+    ///
+    /// As tokio does, if the runtime's time is not enabled.
+    pub fn start(connection: impl Into<AsyncConnection>) -> Result<Self, StartError> {
+        Self::builder().start(connection)
+    }
+
+    /// The settings of a collector that is about to be started.
+    pub fn builder() -> Builder<Self> {
+        Builder::default()
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { owner: Arc::new(Owner { shared, at_end: Shared::stop }) }
+    }
+
+    /// As [`Collector::collect`](crate::Collector::collect).
+    ///
+    /// # Errors
+    ///
+    /// Any [`CollectError`]; [`Full`](CollectError::Full) may pass with time.
+    #[inline]
+    pub fn collect<T: Serialize + ?Sized>(
+        &self,
+        stream: &str,
+        event: &T,
+    ) -> Result<(), CollectError> {
+        self.owner.collect(Target::Name(stream), event)
+    }
+
+    /// As [`Collector::collect_all`](crate::Collector::collect_all).
+    ///
+    /// # Errors
+    ///
+    /// The first event that is not accepted; those before it were.
+    pub fn collect_all<T: Serialize>(
+        &self,
+        stream: &str,
+        events: impl IntoIterator<Item = T>,
+    ) -> Result<(), CollectAllError> {
+        self.owner.collect_all(Target::Name(stream), events)
+    }
+
+    /// As [`Collector::collect_json`](crate::Collector::collect_json).
+    ///
+    /// # Errors
+    ///
+    /// As [`collect`](Self::collect).
+    pub fn collect_json(&self, stream: &str, event: &RawValue) -> Result<(), CollectError> {
+        self.owner.collect_json(Target::Name(stream), event)
+    }
+
+    /// As [`Collector::collect_wait`](crate::Collector::collect_wait).
+    ///
+    /// # Errors
+    ///
+    /// As [`collect`](Self::collect), but never [`Full`](CollectError::Full).
+    pub async fn collect_wait<T: Serialize + ?Sized>(
+        &self,
+        stream: &str,
+        event: &T,
+    ) -> Result<(), CollectError> {
+        self.owner.collect_wait(Target::Name(stream), event).await
+    }
+
+    /// As [`Collector::stream`](crate::Collector::stream).
+    ///
+    /// # Errors
+    ///
+    /// The name is no good.
+    pub fn stream(&self, name: &str) -> Result<StreamHandle, CollectError> {
+        StreamHandle::new(&self.owner, name)
+    }
+
+    /// Sends what was accepted before this call, without waiting for batches to fill, and waits up to
+    /// 30 s until it is delivered or lost.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, as do the methods below; it may be another than the collector's.
+    pub async fn flush(&self) -> Report {
+        self.flush_within(PATIENCE).await
+    }
+
+    /// Like [`flush`](Self::flush), and returns within `limit` whatever the server does. What is
+    /// pending then stays so, and is still sent. A server that is down is not asked more often
+    /// because of it.
+    ///
+    /// Cancel safe: when the future is dropped, the events are sent all the same.
+    pub async fn flush_within(&self, limit: Duration) -> Report {
+        let until = task::now().checked_add(limit);
+        let shared = &*self.owner.shared;
+        let barrier = shared.flush();
+        task::wait(shared, until, || shared.is_settled(barrier).then_some(())).await;
+        shared.report()
+    }
+
+    /// Accepts no event any more, from any handle, and waits up to 30 s until those that were
+    /// accepted are delivered or lost. What is pending then is lost.
+    pub async fn stop(&self) -> Report {
+        self.stop_within(PATIENCE).await
+    }
+
+    /// Like [`stop`](Self::stop), and returns within `limit` whatever the server does. Afterwards
+    /// nothing is pending: a request that is still under way then ends by itself, and counts as lost
+    /// ([`MaybeSent`](stride_core::Delivery::MaybeSent)).
+    ///
+    /// Of several calls at a time, the one whose limit is reached first gives up for all. When the
+    /// future is dropped, the collector is stopped all the same, but nobody gives up.
+    pub async fn stop_within(&self, limit: Duration) -> Report {
+        task::stop(&self.owner.shared, limit).await
+    }
+
+    /// What became of the events so far.
+    pub fn stats(&self) -> Report {
+        self.owner.shared.report()
+    }
+
+    /// How much of the memory budget is used now, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.owner.shared.memory()
+    }
+}

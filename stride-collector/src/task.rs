@@ -1,0 +1,187 @@
+//! Drives the batcher with tokio tasks. It decides nothing: it asks, does, and tells.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::response::Parts;
+use stride_core::{AsyncConnection, Gzip, GzipLevel, Limits, TransportError};
+use tokio::runtime::Handle;
+use tokio::task::{coop, spawn_blocking};
+use tokio::time::sleep_until;
+
+use crate::batch::{Job, Loss, Step};
+use crate::report::Report;
+use crate::request::{self, Unused};
+use crate::shared::Shared;
+
+/// Longer text is compressed on a thread of its own: this much takes about 60 us, and the other
+/// tasks of the runtime should not wait for longer.
+const LONG: usize = 64 << 10;
+
+/// The time as tokio has it, which tests may stop.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// A task that sends.
+pub(crate) struct Sender {
+    pub(crate) number: usize,
+    pub(crate) senders: Arc<Senders>,
+    pub(crate) connection: AsyncConnection,
+    pub(crate) gzip_level: GzipLevel,
+    pub(crate) limits: Limits,
+}
+
+impl Sender {
+    /// Starts it. It ends by itself when the batcher has finished.
+    pub(crate) fn spawn(self, runtime: &Handle) {
+        drop(runtime.spawn(self.run()));
+    }
+
+    async fn run(self) {
+        let shared = &self.senders.0;
+        let mut gzip = Gzip::new(self.gzip_level);
+        loop {
+            // A transport that never waits must not keep the thread to itself.
+            coop::consume_budget().await;
+            let step = poll_fn(|context| Poll::Ready(shared.poll(self.number, context.waker())));
+            match step.await {
+                Step::Send(job) => {
+                    let id = job.id;
+                    let Some((path, bytes, used)) = compress(shared, job, gzip).await else {
+                        return;
+                    };
+                    gzip = used;
+                    shared.handle_result(id, self.send(&path, bytes).await);
+                }
+                Step::Lost(loss) => {
+                    let handing = HandOver { shared: Arc::clone(shared), loss };
+                    // It is handed over when it is dropped, also if the runtime ends before.
+                    let _ = spawn_blocking(move || drop(handing)).await;
+                }
+                Step::Wait(until) => woken(Some(until)).await,
+                Step::Idle => woken(None).await,
+                Step::Finished => return,
+            }
+        }
+    }
+
+    async fn send(&self, path: &str, bytes: Bytes) -> Result<Parts, TransportError> {
+        let AsyncConnection { endpoint, transport } = &self.connection;
+        let call = request::call(endpoint, path, bytes, self.limits)?;
+        let sent = async {
+            let (head, mut body) = transport.send(call).await?.into_parts();
+            let mut unused = Unused::default();
+            while let Some(chunk) = body.next().await {
+                if !unused.goes_on(chunk) {
+                    break;
+                }
+            }
+            Ok(head)
+        };
+        guarded(sent).await.unwrap_or_else(|| Err(request::panicked()))
+    }
+}
+
+/// Compresses what an attempt sends; `None` when the runtime has ended.
+async fn compress(shared: &Arc<Shared>, job: Job, mut gzip: Gzip) -> Option<(String, Bytes, Gzip)> {
+    let long = job.body.text_len() > LONG;
+    let shared = Arc::clone(shared);
+    let compress = move || {
+        let (path, bytes) = shared.compress(job, &mut gzip);
+        (path, bytes, gzip)
+    };
+    if long { spawn_blocking(compress).await.ok() } else { Some(compress()) }
+}
+
+/// A loss that is given to the user when it is dropped, and so in any case.
+struct HandOver {
+    shared: Arc<Shared>,
+    loss: Loss,
+}
+
+impl Drop for HandOver {
+    fn drop(&mut self) {
+        self.shared.hand_over(&self.loss);
+    }
+}
+
+/// What the senders of one collector share. When the last of them ends, and so when their runtime
+/// does, nobody is left to send anything: what is pending then is lost, and nothing more accepted.
+pub(crate) struct Senders(pub(crate) Arc<Shared>);
+
+impl Drop for Senders {
+    fn drop(&mut self) {
+        self.0.stop();
+        self.0.give_up();
+    }
+}
+
+/// Waits until the task is woken, by whatever, or until then.
+async fn woken(until: Option<Instant>) {
+    let mut sleep = pin!(until.map(|until| sleep_until(until.into())));
+    let mut asleep = false;
+    poll_fn(|context| {
+        let over = match sleep.as_mut().as_pin_mut() {
+            Some(sleep) => sleep.poll(context).is_ready(),
+            None => false,
+        };
+        if over || std::mem::replace(&mut asleep, true) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// What a future comes to; `None` if it panics.
+async fn guarded<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        let poll = AssertUnwindSafe(|| future.as_mut().poll(context));
+        // The panic itself was reported by the panic hook.
+        catch_unwind(poll).map_or(Poll::Ready(None), |poll| poll.map(Some))
+    })
+    .await
+}
+
+/// Waits until `check` gives something, or until then (for ever without a time).
+pub(crate) async fn wait<R>(
+    shared: &Shared,
+    until: Option<Instant>,
+    mut check: impl FnMut() -> Option<R>,
+) -> Option<R> {
+    let waiter = shared.waiter();
+    let mut sleep = pin!(until.map(|until| sleep_until(until.into())));
+    poll_fn(|context| {
+        waiter.register(context.waker());
+        if let Some(found) = check() {
+            return Poll::Ready(Some(found));
+        }
+        match sleep.as_mut().as_pin_mut() {
+            Some(sleep) => sleep.poll(context).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Stops the collector, and gives it so long to deliver what it holds.
+pub(crate) async fn stop(shared: &Arc<Shared>, limit: Duration) -> Report {
+    let until = now().checked_add(limit);
+    shared.stop();
+    let finished = || shared.is_finished().then_some(());
+    if wait(shared, until, finished).await.is_none() {
+        let giving_up = Arc::clone(shared);
+        // The user is told of losses, and may take their time.
+        if spawn_blocking(move || giving_up.give_up()).await.is_err() {
+            shared.give_up();
+        }
+    }
+    shared.report()
+}
