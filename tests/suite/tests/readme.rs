@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stride_blocking::Stride;
-use stride_collector::Collector;
+use stride_collector::{AsyncCollector, Collector, Report};
 use stride_core::{Reconnect, Response, SubscriptionEvent};
 use stride_local::Local;
 use stride_tests::{Client, Events, Over, suite};
@@ -106,21 +105,36 @@ fn the_readme_runs_in_its_order(over: Over) {
 
     // c = Collector('apikey', flush_interval=0.25, batch_size=1000)
     let count = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
-    let stride = Stride::builder("helloworld").endpoint(&local.endpoint()).build().unwrap();
-    let collector = Collector::builder()
-        .flush_interval(Duration::from_millis(250))
-        .batch_size(1000)
-        .start(&stride)
-        .unwrap();
-    for id in 0..count {
-        collector.collect("mystream", &json!({"id": id, "bojack": "horseman"})).unwrap();
-    }
-    let report = collector.stop();
+    let report = collect(&client, count);
     assert_eq!((report.delivered, report.lost()), (count, 0), "{report}");
     assert_eq!(local.count("mystream"), 1 + count);
     let sum = json!({"query": "SELECT count(DISTINCT id) AS ids FROM mystream"});
     let answer = client.post("/analyze", &sum).unwrap();
     assert_eq!(shown(&answer), (200, Some(json!([{ "ids": count }]))));
+}
+
+/// Collects this many events in the background, with the client's own kind of collector.
+fn collect(client: &Client, count: u64) -> Report {
+    let event = |id: u64| json!({"id": id, "bojack": "horseman"});
+    let (interval, batch) = (Duration::from_millis(250), 1000);
+    match client {
+        Client::Blocking(stride) => {
+            let collector = Collector::builder().flush_interval(interval).batch_size(batch);
+            let collector = collector.start(stride).unwrap();
+            for id in 0..count {
+                collector.collect("mystream", &event(id)).unwrap();
+            }
+            collector.stop()
+        }
+        Client::Async(stride, runtime) => runtime.block_on(async {
+            let collector = AsyncCollector::builder().flush_interval(interval).batch_size(batch);
+            let collector = collector.start(stride).unwrap();
+            for id in 0..count {
+                collector.collect("mystream", &event(id)).unwrap();
+            }
+            collector.stop().await
+        }),
+    }
 }
 
 fn what_is_refused_says_why(over: Over) {

@@ -8,7 +8,7 @@ use crate::http::WATCHDOG;
 
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stride-local"));
-    for name in ["LISTEN", "SECRET_KEY", "OPEN_KEY", "LOG", "LOG_FORMAT"] {
+    for name in ["LISTEN", "SECRET_KEY", "OPEN_KEY", "DATA", "LOG", "LOG_FORMAT"] {
         command.env_remove(format!("STRIDE_LOCAL_{name}"));
     }
     command
@@ -41,7 +41,16 @@ impl Drop for Running {
 fn help_says_what_a_stranger_needs() {
     let output = program().arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    for needed in ["--listen", "--secret-key", "--open-key", "curl", "Ctrl-C", "127.0.0.1:8080"] {
+    for needed in [
+        "--listen",
+        "--secret-key",
+        "--open-key",
+        "--data",
+        "/healthz",
+        "curl",
+        "Ctrl-C",
+        "127.0.0.1:8080",
+    ] {
         assert!(help.contains(needed), "{needed} is missing in:\n{help}");
     }
 }
@@ -57,9 +66,11 @@ fn without_a_key_it_says_so() {
 #[test]
 fn it_serves_and_ends_cleanly_on_sigterm_and_never_logs_a_key() {
     for signal in ["-TERM", "-INT"] {
+        let folder = tempfile::tempdir().unwrap();
         let mut command = program();
         command
-            .args(["--listen", "127.0.0.1:0", "--log", "trace"])
+            .args(["--listen", "127.0.0.1:0", "--log", "trace", "--data"])
+            .arg(folder.path().join("stride.db"))
             .env("STRIDE_LOCAL_SECRET_KEY", "helloworld")
             .stderr(Stdio::piped());
         let (mut running, addr) = Running::start(&mut command);
@@ -98,6 +109,9 @@ fn it_serves_and_ends_cleanly_on_sigterm_and_never_logs_a_key() {
         subscription.read_to_string(&mut body).unwrap();
         assert!(body.contains("\"payload\": 507") && body.ends_with("\r\n0\r\n\r\n"), "{body}");
         assert!(running.0.wait().unwrap().success());
+        // The database was closed in order: its log is folded into it.
+        assert!(folder.path().join("stride.db").exists());
+        assert!(!folder.path().join("stride.db-wal").exists());
         let log = log.join().unwrap().unwrap();
         assert!(log.contains("listening") && log.contains("stopped"), "{log}");
         for secret in ["helloworld", "aGVsbG93b3JsZDo", "payload"] {
