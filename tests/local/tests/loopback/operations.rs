@@ -73,6 +73,27 @@ fn metrics_count_what_happens() {
 }
 
 #[test]
+fn a_locked_file_is_503_and_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stride.db");
+    let local = Local::builder().data(&file).start().unwrap();
+    post(&local, "/v1/collect/s", "{}").assert_stored();
+    let other = rusqlite::Connection::open(&file).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let answer = post(&local, "/v1/collect/s", "{}");
+    assert_eq!(answer.status, 503);
+    assert!(answer.message().contains("locked"), "{}", answer.message());
+    let health = get(&local, "/healthz");
+    assert_eq!(health.status, 503);
+    assert!(health.message().contains("locked"), "{}", health.message());
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(get(&local, "/healthz").status, 200);
+    post(&local, "/v1/collect/s", "{}").assert_stored();
+    assert_eq!(local.count("s"), 2, "what was answered with 503 is not stored");
+    assert!(metrics(&local)["storage_errors_total"] >= 1.0);
+}
+
+#[test]
 fn one_connection_too_many_is_told_so() {
     let local = Local::builder().max_connections(2).start().unwrap();
     let mut first = Connection::open(&local);
