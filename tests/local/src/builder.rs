@@ -129,6 +129,13 @@ impl Builder {
         self
     }
 
+    /// How long a client may take nothing of what it is sent, an answer or a subscription, before its
+    /// connection is closed. By default 5 minutes.
+    pub fn write_time(mut self, limit: Duration) -> Self {
+        self.limits.write_time = limit;
+        self
+    }
+
     /// How many connections may be open at once. One more is answered with 503 and closed. By
     /// default 512.
     pub fn max_connections(mut self, connections: usize) -> Self {

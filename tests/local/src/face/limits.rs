@@ -19,6 +19,8 @@ pub(crate) struct Limits {
     pub(crate) body_time: Duration,
     /// Time from the head of a request to that of its answer.
     pub(crate) request_time: Duration,
+    /// Time in which a client takes nothing of what it is sent.
+    pub(crate) write_time: Duration,
     /// Bytes of a body as sent.
     pub(crate) max_body: usize,
     /// Bytes of a body after gunzip.
@@ -33,6 +35,7 @@ impl Default for Limits {
             head_time: Duration::from_secs(60),
             body_time: Duration::from_secs(60),
             request_time: Duration::from_secs(120),
+            write_time: Duration::from_secs(300),
             max_body: 16 * MIB,
             max_inflated: 64 * MIB,
         }

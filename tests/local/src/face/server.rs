@@ -170,7 +170,7 @@ async fn serve(tcp: TcpStream, open: Open, mut finish: watch::Receiver<bool>) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let ending = Arc::new(Ending::default());
-    let socket = TokioIo::new(Socket::new(tcp, Arc::clone(&ending)));
+    let socket = TokioIo::new(Socket::new(tcp, Arc::clone(&ending), shared.limits.write_time));
     let service =
         service_fn(|request| handler::serve(Arc::clone(shared), Arc::clone(&ending), request));
     let mut connection = http1::Builder::new()
@@ -210,7 +210,7 @@ async fn serve(tcp: TcpStream, open: Open, mut finish: watch::Receiver<bool>) {
 /// Answers a connection that is one too many.
 async fn turn_away(tcp: TcpStream) {
     let ending = Arc::new(Ending::default());
-    let socket = Socket::new(tcp, Arc::clone(&ending));
+    let socket = Socket::new(tcp, Arc::clone(&ending), LAST_WORDS);
     let why = "too many connections are open";
     end_with(socket, &ending, StatusCode::SERVICE_UNAVAILABLE, why).await;
 }

@@ -151,6 +151,22 @@ fn a_request_that_takes_too_long_in_all_is_503() {
 }
 
 #[test]
+fn a_client_that_takes_nothing_is_let_go() {
+    let local = Local::builder().write_time(SOON).start().unwrap();
+    let subscription = subscribe(&local, "s");
+    let event = format!("{{\"text\": \"{}\"}}", "x".repeat(1 << 20));
+    // Until the sockets' own buffers are full, whatever their size.
+    for _ in 0..200 {
+        post(&local, "/v1/collect/s", &event).assert_stored();
+        if local.subscribers("s") == 0 {
+            break;
+        }
+    }
+    assert!(local.wait_until(WATCHDOG, |local| local.subscribers("s") == 0));
+    drop(subscription);
+}
+
+#[test]
 fn many_large_bodies_at_once_are_all_taken_in_turn() {
     let local = Local::builder().threads(2).max_body(1 << 20).start().unwrap();
     let body = format!("[{{\"text\": \"{}\"}}]", "x".repeat((1 << 20) - 20));
