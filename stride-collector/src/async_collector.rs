@@ -36,20 +36,21 @@ use crate::task;
 ///
 /// # The end
 ///
-/// Dropping the last handle only signals: the tasks go on until all is delivered or lost, at most for
-/// the 120 s after which a batch expires, if their runtime lives that long. At the end of a program
-/// it does not, so [`stop`](Self::stop) first.
+/// Dropping the last handle only signals: the tasks go on until all is delivered or lost, which takes
+/// at most the 120 s after which a batch expires, and a last request; if their runtime lives that
+/// long. At the end of a program it does not, so [`stop`](Self::stop) first.
 ///
 /// # Runtimes
 ///
 /// It runs on the runtime in which it was started, current-thread or multi-thread, whose time has to
 /// be enabled. Its handles can be used anywhere: in other runtimes and on threads of none. When its
-/// runtime is shut down, what is pending is lost ([`Stopped`](crate::LossReason::Stopped)), handed to
-/// `on_lost` on the thread that shuts down, and nothing more is accepted. While its runtime stands
-/// still, nothing is sent; `flush` and `stop` keep their limits all the same.
+/// runtime is shut down, what is pending is lost ([`Stopped`](crate::LossReason::Stopped)) and handed
+/// to `on_lost` by the threads that shut it down, and nothing more is accepted; after a
+/// `shutdown_background` that may take a moment. While its runtime stands still, nothing is sent;
+/// `flush` and `stop` keep their limits all the same.
 ///
-/// What would keep the runtime's threads for long is done on those it has for blocking work:
-/// compressing more than 64 KiB of events, and `on_lost`.
+/// Long batches are compressed in slices of 32 KiB, between which other tasks have their turn; that
+/// is some 30 us each at the default level, and six times that at level 6.
 #[derive(Clone)]
 pub struct AsyncCollector {
     owner: Arc<Owner>,
@@ -78,7 +79,7 @@ impl AsyncCollector {
 
     /// The settings of a collector that is about to be started.
     pub fn builder() -> Builder<Self> {
-        Builder::default()
+        Builder::new()
     }
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
@@ -143,12 +144,13 @@ impl AsyncCollector {
         StreamHandle::new(&self.owner, name)
     }
 
-    /// Sends what was accepted before this call, without waiting for batches to fill, and waits up to
-    /// 30 s until it is delivered or lost.
+    /// Sends what was accepted before this was first polled, without waiting for batches to fill, and
+    /// waits up to 30 s until it is delivered or lost.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, as do the methods below; it may be another than the collector's.
+    /// Outside of a tokio runtime with time, as do the other methods that wait for a limit. It may be
+    /// another runtime than the collector's.
     pub async fn flush(&self) -> Report {
         self.flush_within(PATIENCE).await
     }
@@ -176,8 +178,11 @@ impl AsyncCollector {
     /// nothing is pending: a request that is still under way then ends by itself, and counts as lost
     /// ([`MaybeSent`](stride_core::Delivery::MaybeSent)).
     ///
-    /// Of several calls at a time, the one whose limit is reached first gives up for all. When the
-    /// future is dropped, the collector is stopped all the same, but nobody gives up.
+    /// Of several calls at a time, the one whose limit is reached first gives up for all. With an
+    /// `on_lost`, it returns when that was given what is lost by it.
+    ///
+    /// Once it was polled, the collector is stopped, though the future is dropped; what is pending
+    /// then is still sent.
     pub async fn stop_within(&self, limit: Duration) -> Report {
         task::stop(&self.owner.shared, limit).await
     }

@@ -132,6 +132,8 @@ pub(crate) struct Batcher {
     not_before: Instant,
     /// What the server asked for; unlike the backoff it holds even after a success.
     retry_after: Instant,
+    /// Whether closing batches has freed memory since [`made_room`](Self::made_room) was asked.
+    made_room: bool,
     now: Instant,
 }
 
@@ -155,6 +157,7 @@ impl Batcher {
             outage: 0,
             not_before: now,
             retry_after: now,
+            made_room: false,
             now,
         }
     }
@@ -306,8 +309,9 @@ impl Batcher {
         }
     }
 
-    /// Gives up what is still pending after [`stop`](Self::stop).
-    pub(crate) fn give_up(&mut self) {
+    /// Gives up what is still pending after [`stop`](Self::stop). Whoever does is to hand over all
+    /// that is lost by it, and what nobody has taken yet: no sender may be left that would.
+    pub(crate) fn give_up(&mut self) -> Vec<Loss> {
         for mut batch in std::mem::take(&mut self.in_flight) {
             batch.delivery = Delivery::MaybeSent;
             self.lose(batch, LossReason::Stopped);
@@ -315,6 +319,15 @@ impl Batcher {
         for batch in std::mem::take(&mut self.queue) {
             self.lose(batch, LossReason::Stopped);
         }
+        let losses = Vec::from(std::mem::take(&mut self.losses));
+        self.handing_over.extend(losses.iter().map(|loss| loss.sequence));
+        losses
+    }
+
+    /// Whether memory was freed by closing batches, which somebody may wait for, since this was asked
+    /// the last time.
+    pub(crate) fn made_room(&mut self) -> bool {
+        std::mem::take(&mut self.made_room)
     }
 
     /// Whether the batcher was stopped and has nothing left to do.
@@ -396,15 +409,18 @@ impl Batcher {
 
     /// Makes a batch of these and puts it into the queue.
     fn close(&mut self, parts: impl IntoIterator<Item = (Arc<Stream>, Events)>) {
+        let mut made_room = false;
         let parts = parts.into_iter().map(|(stream, mut events)| {
             if events.bytes.capacity() > events.bytes.len() / 4 * 5 {
                 let before = events.cost();
                 events.bytes.shrink_to_fit();
                 self.budget.exchange(before, events.cost());
+                made_room = true;
             }
             (Arc::clone(&stream.name), events)
         });
         let body = Body::new(parts);
+        self.made_room |= made_room;
         self.books.accepted += body.count();
         self.books.pending += body.count();
         let id = self.new_id();

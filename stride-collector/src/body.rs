@@ -70,21 +70,18 @@ impl Body {
         }
     }
 
-    /// How long the text is that is still to be compressed.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn text_len(&self) -> usize {
+    /// The bytes to send if they are there already, because it was tried before; else the text to
+    /// compress, in pieces.
+    pub(crate) fn gzipped(&self) -> Result<Bytes, Vec<&[u8]>> {
         match &self.form {
-            Form::Plain(events) => events.iter().map(|events| events.bytes.len()).sum(),
-            Form::Gzipped(_) => 0,
+            Form::Plain(events) => Err(pieces(&self.labels, events)),
+            Form::Gzipped(bytes) => Ok(bytes.clone()),
         }
     }
 
-    /// The bytes to send; already there when it was tried before.
+    /// The bytes to send.
     pub(crate) fn gzip(&self, gzip: &mut Gzip) -> Bytes {
-        match &self.form {
-            Form::Plain(events) => gzip.compress(pieces(&self.labels, events)),
-            Form::Gzipped(bytes) => bytes.clone(),
-        }
+        self.gzipped().unwrap_or_else(|pieces| gzip.compress(pieces))
     }
 
     /// Keeps the compressed bytes instead of the text, whose buffer is used again.

@@ -14,6 +14,7 @@ use crate::Collector;
 use crate::report::Lost;
 use crate::request;
 use crate::shared::{OnLost, Shared};
+use crate::stamp;
 use crate::stream::OVERHEAD;
 #[cfg(feature = "tokio")]
 use crate::task::{self, Senders};
@@ -72,8 +73,9 @@ impl Settings {
         if self.max_event < 2 || self.max_event > gigabyte {
             return wrong("max_event", "is not between 2 bytes and 1 GiB");
         }
+        let stamp = if self.stamp { stamp::LONGEST } else { 0 };
         // With the comma before it.
-        if self.memory_budget < self.max_event + 1 + OVERHEAD {
+        if self.memory_budget < self.max_event + stamp + 1 + OVERHEAD {
             return wrong("memory_budget", "has no room for one event of max_event bytes");
         }
         Ok(())
@@ -125,12 +127,6 @@ pub struct Builder<C = Collector> {
     starts: PhantomData<fn() -> C>,
 }
 
-impl<C> Default for Builder<C> {
-    fn default() -> Self {
-        Self { settings: Settings::default(), on_lost: None, starts: PhantomData }
-    }
-}
-
 impl<C> fmt::Debug for Builder<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder").field("settings", &self.settings).finish_non_exhaustive()
@@ -138,6 +134,10 @@ impl<C> fmt::Debug for Builder<C> {
 }
 
 impl<C> Builder<C> {
+    pub(crate) fn new() -> Self {
+        Self { settings: Settings::default(), on_lost: None, starts: PhantomData }
+    }
+
     /// How long an event waits for others at most before its batch is sent, counted from the
     /// batch's first event: 250 ms, as pystride; at most an hour.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
@@ -159,8 +159,9 @@ impl<C> Builder<C> {
         self
     }
 
-    /// How many requests are in flight at most, and how many threads or tasks send them: 2, as pystride; at
-    /// most 256. The second more than doubles what one reaches; more pay only on slow networks.
+    /// How many requests are in flight at most, and how many threads or tasks send them: 2, as
+    /// pystride; at most 256. The second more than doubles what one reaches; more pay only on slow
+    /// networks.
     pub fn concurrency(mut self, senders: usize) -> Self {
         self.settings.concurrency = senders;
         self
@@ -205,11 +206,15 @@ impl<C> Builder<C> {
     /// What to do with events that are lost: called once for each stream and batch, with the events
     /// as they were or would have been sent. Without it, losses are counted and logged.
     ///
-    /// It runs on a sender's thread (at the deadline of a `stop`, on the thread that stops; for an
-    /// `AsyncCollector`, on a thread that its runtime has for blocking work), under no lock, so it may
-    /// take its time and call `collect`; a sender that waits for it sends nothing meanwhile. A panic in it harms nothing. `flush` and `stop` wait for it, within their
-    /// deadlines; called from inside of it, they would wait for themselves until then. A collector
-    /// that it owns is never dropped.
+    /// It runs on a sender's thread (at the deadline of a `stop`, on the thread that stops), under no
+    /// lock, so it may take its time and call `collect`; a sender that runs it sends nothing
+    /// meanwhile. An `AsyncCollector` runs it on a thread that its runtime has for blocking work; but
+    /// when the runtime is shut down, on one of those that do that, where it must not wait for the
+    /// runtime.
+    ///
+    /// A panic in it harms nothing. `flush` waits for it, within its deadline; `stop` does, too, but
+    /// what is lost at its deadline is handed over before it returns, however long that takes. Called
+    /// from inside of it, they would wait for themselves. A collector that it owns is never dropped.
     pub fn on_lost(mut self, on_lost: impl Fn(&Lost) + Send + Sync + 'static) -> Self {
         self.on_lost = Some(Box::new(on_lost));
         self

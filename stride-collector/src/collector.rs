@@ -71,7 +71,7 @@ impl Collector {
 
     /// The settings of a collector that is about to be started.
     pub fn builder() -> Builder {
-        Builder::default()
+        Builder::new()
     }
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {

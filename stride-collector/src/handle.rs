@@ -114,7 +114,9 @@ impl StreamHandle {
         self.owner.collect_json(Target::Stream(&self.stream), event)
     }
 
-    /// As [`Collector::collect_timeout`](crate::Collector::collect_timeout).
+    /// As [`Collector::collect_timeout`](crate::Collector::collect_timeout). It blocks the thread: in
+    /// a task, [`collect_wait`](Self::collect_wait) is meant, all the more where the same thread would
+    /// have to make room.
     ///
     /// # Errors
     ///

@@ -63,6 +63,13 @@ impl Local {
         }
     }
 
+    /// Goes on with the longest ids there can be.
+    #[cfg(test)]
+    pub(crate) fn use_up_ids(&self) {
+        self.thread.set(u64::MAX);
+        self.ids.set(u64::MAX - 1);
+    }
+
     /// A number of the calling thread and one of its own, which no other call was given.
     pub(crate) fn unique(&self) -> (u64, u64) {
         static THREADS: AtomicU64 = AtomicU64::new(1);

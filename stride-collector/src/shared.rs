@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::response::Parts;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use stride_core::{Gzip, TransportError, is_name};
+use stride_core::{TransportError, is_name};
 
 use crate::CollectError;
 use crate::batch::{Barrier, Batcher, Change, Job, Loss, Policy, Step};
@@ -57,9 +57,19 @@ struct Sleeper {
 }
 
 impl State {
+    /// Takes out those who must wake now that the batcher has changed.
+    fn rouse(&mut self) -> Wakers {
+        Wakers { sleeper: self.rouse_sleeper(), waiters: self.waiters_for_room() }
+    }
+
+    /// Takes out those who wait, if there may be room for them.
+    fn waiters_for_room(&mut self) -> BTreeMap<u64, Waker> {
+        if self.batcher.made_room() { std::mem::take(&mut self.waiters) } else { BTreeMap::new() }
+    }
+
     /// Takes out a sleeper that must wake, because there is something to do before one does so by
     /// itself. One is enough: it comes back here, and so wakes the next.
-    fn rouse(&mut self) -> Option<Waker> {
+    fn rouse_sleeper(&mut self) -> Option<Waker> {
         let due = self.batcher.due()?;
         let sleepers = || self.sleepers.iter().flatten();
         if sleepers().any(|sleeper| sleeper.until.is_some_and(|until| until <= due)) {
@@ -69,6 +79,19 @@ impl State {
             |sleeper: &mut Option<Sleeper>| sleeper.take_if(|sleeper| sleeper.until.is_some());
         let first = self.sleepers.iter_mut().find_map(watching);
         first.or_else(|| self.sleepers.iter_mut().find_map(Option::take)).map(|it| it.waker)
+    }
+}
+
+/// Those who must wake, once the lock is given back: a waker may be anybody's.
+#[must_use]
+struct Wakers {
+    sleeper: Option<Waker>,
+    waiters: BTreeMap<u64, Waker>,
+}
+
+impl Wakers {
+    fn wake(self) {
+        self.sleeper.into_iter().chain(self.waiters.into_values()).for_each(Waker::wake);
     }
 }
 
@@ -179,11 +202,9 @@ impl Shared {
     fn tell(&self, stream: &Arc<Stream>) {
         let mut state = self.state();
         state.batcher.look_at(stream, (self.now)());
-        let sleeper = state.rouse();
+        let wakers = state.rouse();
         drop(state);
-        if let Some(sleeper) = sleeper {
-            sleeper.wake();
-        }
+        wakers.wake();
     }
 
     /// The stream of that name.
@@ -224,26 +245,25 @@ impl Shared {
             Step::Wait(until) => Some(until),
             Step::Idle => None,
             Step::Send(_) | Step::Lost(_) | Step::Finished => {
-                let sleeper = state.rouse();
+                let wakers = state.rouse();
                 drop(state);
-                if let Some(sleeper) = sleeper {
-                    sleeper.wake();
-                }
+                wakers.wake();
                 return step;
             }
         };
+        let waiters = state.waiters_for_room();
         state.sleepers[sender] = Some(Sleeper { waker: waker.clone(), until });
+        drop(state);
+        waiters.into_values().for_each(Waker::wake);
         step
     }
 
-    /// Compresses what an attempt sends: gives where it goes to, and its bytes.
-    pub(crate) fn compress(&self, job: Job, gzip: &mut Gzip) -> (String, Bytes) {
-        let (path, bytes) = (job.body.path(), job.body.gzip(gzip));
+    /// Tells the batcher what an attempt sends, compressed.
+    pub(crate) fn compressed(&self, job: Job, bytes: &Bytes) {
         let id = job.id;
         // Of the text, this was the last but one.
         drop(job);
-        self.update(|batcher, _| batcher.compressed(id, &bytes));
-        (path, bytes)
+        self.update(|batcher, _| batcher.compressed(id, bytes));
     }
 
     /// Tells the batcher what came of an attempt.
@@ -263,6 +283,12 @@ impl Shared {
             Some(Change::Up) => tracing::info!("events are delivered again"),
             None => tracing::trace!(answer = seen, "a batch was sent"),
         });
+    }
+
+    /// Whether handing over a loss takes the user's time.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn has_on_lost(&self) -> bool {
+        self.on_lost.is_some()
     }
 
     /// Hands a loss to the user, outside of every lock.
@@ -288,10 +314,10 @@ impl Shared {
     fn update<R>(&self, change: impl FnOnce(&mut Batcher, Instant) -> R) -> R {
         let mut state = self.state();
         let result = change(&mut state.batcher, (self.now)());
-        let sleeper = state.rouse();
+        let sleeper = state.rouse_sleeper();
         let waiters = std::mem::take(&mut state.waiters);
         drop(state);
-        sleeper.into_iter().chain(waiters.into_values()).for_each(Waker::wake);
+        Wakers { sleeper, waiters }.wake();
         result
     }
 
@@ -311,12 +337,10 @@ impl Shared {
         self.state().batcher.is_finished()
     }
 
-    /// Gives up what is still pending after a stop.
-    pub(crate) fn give_up(&self) {
-        self.update(|batcher, _| batcher.give_up());
-        while let Step::Lost(loss) = self.update(Batcher::poll) {
-            self.hand_over(&loss);
-        }
+    /// Gives up what is still pending after a stop. What is lost by it is to be handed over.
+    #[must_use]
+    pub(crate) fn give_up(&self) -> Vec<Loss> {
+        self.update(|batcher, _| batcher.give_up())
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -345,14 +369,16 @@ pub(crate) struct Waiter<'a> {
 
 impl Waiter<'_> {
     pub(crate) fn register(&self, waker: &Waker) {
-        self.shared.state().waiters.insert(self.number, waker.clone());
+        let waker = waker.clone();
+        let before = self.shared.state().waiters.insert(self.number, waker);
+        // Outside of the lock: a waker may be anybody's.
+        drop(before);
     }
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let waker = self.shared.state().waiters.remove(&self.number);
-        // Outside of the lock: a waker may be anybody's.
         drop(waker);
     }
 }

@@ -11,6 +11,9 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::scratch::Local;
 
+/// How much longer a stamp makes an event at most, in bytes: some 75 for the id and 50 for the time.
+pub(crate) const LONGEST: usize = 128;
+
 /// What ids of one collector begin with.
 pub(crate) struct Stamp {
     prefix: [u64; 2],
@@ -138,6 +141,17 @@ mod tests {
         assert!(stamped(r#"{"$id":7}"#)["$timestamp"].is_string());
         let both = r#"{"\u0024id":7,"$timestamp":null}"#;
         assert_eq!(stamped(both), serde_json::from_str::<Value>(both).unwrap());
+    }
+
+    #[test]
+    fn a_stamp_is_no_longer_than_the_longest() {
+        let stamp = Stamp { prefix: [u64::MAX; 2] };
+        Local::with(|local| {
+            local.use_up_ids();
+            let mut bytes = b",{}".to_vec();
+            stamp.apply(&mut bytes, 1, local);
+            assert!(bytes.len() <= ",{}".len() + LONGEST, "{}", bytes.len());
+        });
     }
 
     #[test]

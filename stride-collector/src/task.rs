@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::response::Parts;
 use stride_core::{AsyncConnection, Gzip, GzipLevel, Limits, TransportError};
 use tokio::runtime::Handle;
-use tokio::task::{coop, spawn_blocking};
+use tokio::task::{coop, spawn_blocking, yield_now};
 use tokio::time::sleep_until;
 
 use crate::batch::{Job, Loss, Step};
@@ -19,9 +19,9 @@ use crate::report::Report;
 use crate::request::{self, Unused};
 use crate::shared::Shared;
 
-/// Longer text is compressed on a thread of its own: this much takes about 60 us, and the other
-/// tasks of the runtime should not wait for longer.
-const LONG: usize = 64 << 10;
+/// How much text is compressed before the runtime's other tasks have their turn: some 30 us of work
+/// at level 1.
+const SLICE: usize = 32 << 10;
 
 /// The time as tokio has it, which tests may stop.
 pub(crate) fn now() -> Instant {
@@ -52,18 +52,12 @@ impl Sender {
             let step = poll_fn(|context| Poll::Ready(shared.poll(self.number, context.waker())));
             match step.await {
                 Step::Send(job) => {
-                    let id = job.id;
-                    let Some((path, bytes, used)) = compress(shared, job, gzip).await else {
-                        return;
-                    };
-                    gzip = used;
+                    let (id, path) = (job.id, job.body.path());
+                    let bytes = compress(&job, &mut gzip).await;
+                    shared.compressed(job, &bytes);
                     shared.handle_result(id, self.send(&path, bytes).await);
                 }
-                Step::Lost(loss) => {
-                    let handing = HandOver { shared: Arc::clone(shared), loss };
-                    // It is handed over when it is dropped, also if the runtime ends before.
-                    let _ = spawn_blocking(move || drop(handing)).await;
-                }
+                Step::Lost(loss) => hand_over(shared, vec![loss]).await,
                 Step::Wait(until) => woken(Some(until)).await,
                 Step::Idle => woken(None).await,
                 Step::Finished => return,
@@ -88,26 +82,45 @@ impl Sender {
     }
 }
 
-/// Compresses what an attempt sends; `None` when the runtime has ended.
-async fn compress(shared: &Arc<Shared>, job: Job, mut gzip: Gzip) -> Option<(String, Bytes, Gzip)> {
-    let long = job.body.text_len() > LONG;
-    let shared = Arc::clone(shared);
-    let compress = move || {
-        let (path, bytes) = shared.compress(job, &mut gzip);
-        (path, bytes, gzip)
+/// The bytes to send.
+async fn compress(job: &Job, gzip: &mut Gzip) -> Bytes {
+    let pieces = match job.body.gzipped() {
+        Ok(bytes) => return bytes,
+        Err(pieces) => pieces,
     };
-    if long { spawn_blocking(compress).await.ok() } else { Some(compress()) }
+    let mut member = gzip.member();
+    let mut room = SLICE;
+    for mut piece in pieces {
+        while piece.len() >= room {
+            let (slice, rest) = piece.split_at(room);
+            member.write(slice);
+            (piece, room) = (rest, SLICE);
+            yield_now().await;
+        }
+        member.write(piece);
+        room -= piece.len();
+    }
+    member.finish()
 }
 
-/// A loss that is given to the user when it is dropped, and so in any case.
+/// Gives losses to the user, who may take their time.
+async fn hand_over(shared: &Arc<Shared>, losses: Vec<Loss>) {
+    let losses = HandOver { shared: Arc::clone(shared), losses };
+    if shared.has_on_lost() && !losses.losses.is_empty() {
+        // They are handed over when they are dropped, also if the runtime ends before.
+        let _ = spawn_blocking(move || drop(losses)).await;
+    }
+}
+
+/// Losses that are given to the user when they are dropped, and so in any case.
 struct HandOver {
     shared: Arc<Shared>,
-    loss: Loss,
+    losses: Vec<Loss>,
 }
 
 impl Drop for HandOver {
     fn drop(&mut self) {
-        self.shared.hand_over(&self.loss);
+        self.losses.iter().for_each(|loss| self.shared.hand_over(loss));
     }
 }
 
@@ -118,7 +131,8 @@ pub(crate) struct Senders(pub(crate) Arc<Shared>);
 impl Drop for Senders {
     fn drop(&mut self) {
         self.0.stop();
-        self.0.give_up();
+        let losses = self.0.give_up();
+        drop(HandOver { shared: Arc::clone(&self.0), losses });
     }
 }
 
@@ -177,11 +191,7 @@ pub(crate) async fn stop(shared: &Arc<Shared>, limit: Duration) -> Report {
     shared.stop();
     let finished = || shared.is_finished().then_some(());
     if wait(shared, until, finished).await.is_none() {
-        let giving_up = Arc::clone(shared);
-        // The user is told of losses, and may take their time.
-        if spawn_blocking(move || giving_up.give_up()).await.is_err() {
-            shared.give_up();
-        }
+        hand_over(shared, shared.give_up()).await;
     }
     shared.report()
 }

@@ -39,8 +39,9 @@ impl Sender {
         loop {
             match self.shared.poll(self.number, &waker) {
                 Step::Send(job) => {
-                    let id = job.id;
-                    let (path, bytes) = self.shared.compress(job, &mut gzip);
+                    let (id, path) = (job.id, job.body.path());
+                    let bytes = job.body.gzip(&mut gzip);
+                    self.shared.compressed(job, &bytes);
                     self.shared.handle_result(id, self.send(&path, bytes));
                 }
                 Step::Lost(loss) => self.shared.hand_over(&loss),
@@ -74,7 +75,7 @@ pub(crate) fn stop(shared: &Shared, limit: Duration) -> Report {
     shared.stop();
     let finished = || shared.is_finished().then_some(());
     if wait(shared, until, finished).is_none() {
-        shared.give_up();
+        shared.give_up().iter().for_each(|loss| shared.hand_over(loss));
     }
     shared.report()
 }

@@ -741,7 +741,7 @@ fn collecting_works_while_its_thread_ends() {
 #[test]
 fn settings_that_cannot_be_used_are_named() {
     let hour = Duration::from_secs(3600);
-    let builders: [(&str, Builder); 14] = [
+    let builders: [(&str, Builder); 15] = [
         ("flush_interval", Collector::builder().flush_interval(Duration::ZERO)),
         ("flush_interval", Collector::builder().flush_interval(hour * 2)),
         ("batch_size", Collector::builder().batch_size(0)),
@@ -756,6 +756,8 @@ fn settings_that_cannot_be_used_are_named() {
         ("max_event", Collector::builder().max_event(usize::MAX)),
         ("memory_budget", Collector::builder().memory_budget(0)),
         ("memory_budget", Collector::builder().memory_budget(1 << 20)),
+        // There has to be room for the stamp of the longest event, too.
+        ("memory_budget", Collector::builder().memory_budget((1 << 20) + 150).stamp(true)),
     ];
     for (name, builder) in builders {
         match builder.start(Server::working().1) {

@@ -174,6 +174,79 @@ async fn waiting_for_room_ends_when_there_is_some_and_accepts_nothing_when_it_is
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_room_is_told_when_closing_a_batch_makes_some() {
+    let connection = server(|before, _| async move {
+        let mut answer = status(if before == 0 { 429 } else { 200 })?;
+        answer.headers_mut().insert("retry-after", "100".parse().unwrap());
+        Ok(answer)
+    });
+    let collector = AsyncCollector::builder()
+        .flush_interval(Duration::from_secs(2))
+        .memory_budget(64 << 10)
+        .max_event(20 << 10)
+        .start(connection)
+        .unwrap();
+    collector.collect("first", &json!({})).unwrap();
+    let _ = collector.flush_within(Duration::from_secs(1)).await;
+    // Nothing is sent for the next 100 s. A buffer grows by doubling: half of this one is air.
+    for _ in 0..33 {
+        collector.collect("a", &json!({"text": "x".repeat(1000)})).unwrap();
+    }
+    let large = json!({"text": "x".repeat(19 << 10)});
+    assert!(matches!(collector.collect("b", &large), Err(CollectError::Full)));
+    timeout(Duration::from_secs(3), collector.collect_wait("b", &large)).await.unwrap().unwrap();
+}
+
+/// Unparks its thread: no runtime is behind it.
+struct Unpark(std::thread::Thread);
+
+impl std::task::Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[tokio::test]
+async fn waiting_for_room_needs_no_runtime() {
+    let (release, released) = oneshot::channel::<()>();
+    let released = Arc::new(tokio::sync::Mutex::new(Some(released)));
+    let connection = server(move |_, _| {
+        let released = Arc::clone(&released);
+        async move {
+            if let Some(released) = released.lock().await.take() {
+                let _ = released.await;
+            }
+            status(200)
+        }
+    });
+    let collector = AsyncCollector::builder()
+        .memory_budget(8 << 10)
+        .max_event(1 << 10)
+        .concurrency(1)
+        .start(connection)
+        .unwrap();
+    let event = json!({"text": "x".repeat(500)});
+    while collector.collect("a", &event).is_ok() {}
+    let accepted = collector.stats().accepted;
+    let waiter = collector.clone();
+    let thread = std::thread::spawn(move || {
+        let waker = Arc::new(Unpark(std::thread::current())).into();
+        let mut context = std::task::Context::from_waker(&waker);
+        let mut waiting = std::pin::pin!(waiter.collect_wait("a", &event));
+        loop {
+            if let std::task::Poll::Ready(result) = waiting.as_mut().poll(&mut context) {
+                return result.unwrap();
+            }
+            std::thread::park();
+        }
+    });
+    drop(release);
+    let joined = tokio::task::spawn_blocking(move || thread.join().unwrap());
+    joined.await.unwrap();
+    assert_eq!(collector.stop().await.delivered, accepted + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waits_for_room_is_told_of_a_stop() {
     let collector =
         AsyncCollector::builder().memory_budget(8 << 10).max_event(1 << 10).start(stalled());
@@ -207,6 +280,122 @@ async fn dropping_the_last_handle_is_a_signal_and_the_tasks_end_after_what_was_a
     assert_eq!(is_done.recv().await, Some(2));
     // The transport, and with it the channel, goes when the last task does.
     assert_eq!(is_done.recv().await, None);
+}
+
+#[tokio::test]
+async fn a_stop_returns_when_what_is_lost_by_it_was_handed_over() {
+    let (first, is_first) = std::sync::mpsc::channel();
+    let (told, count) = (Arc::new(AtomicU64::new(0)), AtomicU64::new(0));
+    let tell = Arc::clone(&told);
+    let builder = AsyncCollector::builder().batch_size(1).on_lost(move |lost| {
+        if count.fetch_add(1, Ordering::SeqCst) == 0 {
+            first.send(()).unwrap();
+        } else {
+            // Slower than whoever hands over another one at the same time.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        tell.fetch_add(lost.count as u64, Ordering::SeqCst);
+    });
+    // The senders are not stuck in a request but waiting to send again.
+    let collector = builder.start(server(|_, _| async { status(429) })).unwrap();
+    for n in 0..5 {
+        collector.collect("a", &json!({"n": n})).unwrap();
+    }
+    while collector.flush_within(Duration::ZERO).await.accepted < 5 {}
+    let report = collector.stop_within(Duration::from_millis(20)).await;
+    assert_eq!((report.lost(), told.load(Ordering::SeqCst)), (5, 5));
+    is_first.try_recv().unwrap();
+}
+
+#[test]
+fn a_stop_keeps_its_limit_though_all_threads_for_blocking_work_are_taken() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().max_blocking_threads(1).build().unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    runtime.block_on(async {
+        drop(tokio::task::spawn_blocking(move || released.recv()));
+        let collector = AsyncCollector::start(stalled()).unwrap();
+        // Long enough to be compressed in slices, which needs no such thread either.
+        let event = json!({"text": "x".repeat(300)});
+        for _ in 0..2000 {
+            collector.collect("a", &event).unwrap();
+        }
+        let report = collector.stop_within(Duration::from_millis(100)).await;
+        assert_eq!((report.lost(), report.pending), (2000, 0));
+    });
+    drop(release);
+}
+
+#[test]
+fn a_loss_that_waits_to_be_handed_over_when_the_runtime_ends_is_handed_over() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().max_blocking_threads(1).build().unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (builder, lost) = losses(AsyncCollector::builder().batch_size(1));
+    let collector = runtime.block_on(async {
+        drop(tokio::task::spawn_blocking(move || released.recv()));
+        let collector = builder.start(server(|_, _| async { status(400) })).unwrap();
+        for _ in 0..10 {
+            collector.collect("a", &json!({})).unwrap();
+        }
+        while collector.stats().lost() == 0 {
+            tokio::task::yield_now().await;
+        }
+        collector
+    });
+    assert_eq!(lost.load(Ordering::SeqCst), 0, "no thread was free for it");
+    drop(release);
+    drop(runtime);
+    let report = collector.stats();
+    assert_eq!((report.lost(), report.pending, lost.load(Ordering::SeqCst)), (10, 0, 10));
+}
+
+#[test]
+fn a_runtime_that_stands_still_holds_up_no_stop_that_is_awaited_in_another() {
+    let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let collector = own.block_on(async { AsyncCollector::start(working()) }).unwrap();
+    collector.collect("a", &json!({})).unwrap();
+    let another = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let report = another.block_on(async {
+        let limit = Duration::from_millis(50);
+        let (first, second) = tokio::join!(collector.stop_within(limit), collector.stop());
+        assert_eq!(first, second, "the one whose limit is reached first gives up for all");
+        first
+    });
+    assert_eq!(report.lost_by(LossReason::Stopped, Delivery::NotSent), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_is_given_up_still_stops_and_sends() {
+    let connection = server(|_, _| async {
+        sleep(Duration::from_secs(1)).await;
+        status(200)
+    });
+    let collector = AsyncCollector::start(connection).unwrap();
+    collector.collect("a", &json!({})).unwrap();
+    assert!(timeout(Duration::from_millis(10), collector.stop()).await.is_err());
+    assert!(matches!(collector.collect("a", &json!({})), Err(CollectError::Stopped)));
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(collector.stats().delivered, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_lost_may_collect() {
+    let own: Arc<std::sync::OnceLock<stride_collector::StreamHandle>> = Arc::default();
+    let told = Arc::clone(&own);
+    let refused = |_: usize, call: Call| async move {
+        status(if call.request.uri().path().ends_with("/dead") { 400 } else { 200 })
+    };
+    let builder = AsyncCollector::builder().on_lost(move |lost| {
+        let event = json!({"lost": lost.count});
+        told.get().unwrap().collect(&event).unwrap();
+    });
+    let collector = builder.start(server(refused)).unwrap();
+    let _ = own.set(collector.stream("losses").unwrap());
+    collector.collect("dead", &json!({})).unwrap();
+    let _ = collector.flush().await;
+    let report = collector.stop().await;
+    assert_eq!((report.accepted, report.lost(), report.delivered), (2, 1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,28 +69,75 @@ impl Gzip {
 
     /// Compresses the parts, as if they were one text, into one gzip member.
     pub fn compress<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
-        // Magic, deflate, no flags, no time, "fastest", unknown system.
-        let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 0xff];
-        let mut checksum = crc32fast::Hasher::new();
-        let mut length = 0_u32;
-        self.deflate.reset();
+        let mut member = self.member();
         for part in parts {
-            checksum.update(part);
-            // The format keeps the length modulo 2^32.
-            #[expect(clippy::cast_possible_truncation, reason = "the format keeps it modulo 2^32")]
-            let part_length = part.len() as u32;
-            length = length.wrapping_add(part_length);
-            self.write(part, &mut out, FlushCompress::None);
+            member.write(part);
         }
-        self.write(&[], &mut out, FlushCompress::Finish);
-        out.extend_from_slice(&checksum.finalize().to_le_bytes());
-        out.extend_from_slice(&length.to_le_bytes());
+        member.finish()
+    }
+
+    /// Begins a gzip member whose text comes bit by bit, for those who have other things to do in
+    /// between. One that is not finished is forgotten.
+    pub fn member(&mut self) -> GzipMember<'_> {
+        self.deflate.reset();
+        // Magic, deflate, no flags, no time, "fastest", unknown system.
+        let out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 0xff];
+        let checksum = crc32fast::Hasher::new();
+        GzipMember { deflate: &mut self.deflate, out, checksum, length: 0 }
+    }
+}
+
+/// One gzip member in the making; begun by [`Gzip::member`].
+///
+/// ```
+/// use stride_core::{Gzip, GzipLevel, gunzip};
+///
+/// let mut gzip = Gzip::new(GzipLevel::FASTEST);
+/// let mut member = gzip.member();
+/// member.write(b"[1,");
+/// member.write(b"2]");
+/// assert_eq!(gunzip(&member.finish())?, b"[1,2]");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[must_use = "a member that is not finished is forgotten"]
+pub struct GzipMember<'a> {
+    deflate: &'a mut Compress,
+    out: Vec<u8>,
+    checksum: crc32fast::Hasher,
+    length: u32,
+}
+
+impl fmt::Debug for GzipMember<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GzipMember").finish_non_exhaustive()
+    }
+}
+
+impl GzipMember<'_> {
+    /// Compresses more of the text.
+    pub fn write(&mut self, part: &[u8]) {
+        self.checksum.update(part);
+        // The format keeps the length modulo 2^32.
+        #[expect(clippy::cast_possible_truncation, reason = "the format keeps it modulo 2^32")]
+        let part_length = part.len() as u32;
+        self.length = self.length.wrapping_add(part_length);
+        self.deflate(part, FlushCompress::None);
+    }
+
+    /// The whole member.
+    #[must_use]
+    pub fn finish(mut self) -> Bytes {
+        self.deflate(&[], FlushCompress::Finish);
+        let mut out = self.out;
+        out.extend_from_slice(&self.checksum.finalize().to_le_bytes());
+        out.extend_from_slice(&self.length.to_le_bytes());
         // Batches wait like this while a server is down: they are counted by their length.
         out.shrink_to_fit();
         out.into()
     }
 
-    fn write(&mut self, mut part: &[u8], out: &mut Vec<u8>, flush: FlushCompress) {
+    fn deflate(&mut self, mut part: &[u8], flush: FlushCompress) {
+        let out = &mut self.out;
         loop {
             if out.capacity() - out.len() < 64 {
                 // Events shrink five to ten times: mostly one growth is enough.

@@ -70,7 +70,7 @@ pub use endpoint::{ApiKey, Endpoint, EndpointError, is_loopback};
 pub use error::{DataError, Error};
 pub use event::Event;
 pub use frame::{Frame, FrameDecoder, FrameError};
-pub use gzip::{Gzip, GzipLevel, gunzip};
+pub use gzip::{Gzip, GzipLevel, GzipMember, gunzip};
 pub use path::{PathError, is_name};
 pub use proxy::Proxy;
 pub use request::RequestError;

@@ -160,6 +160,19 @@ fn linger_counts_from_the_first_event_however_many_follow() {
 }
 
 #[test]
+fn closing_a_batch_whose_buffer_is_too_large_makes_room_and_says_so() {
+    let mut world = World::new();
+    world.push("a", 3);
+    let used = world.budget.used();
+    assert!(!world.batcher.made_room());
+    world.pass(250);
+    let _ = world.sends();
+    assert!(world.budget.used() < used);
+    assert!(world.batcher.made_room());
+    assert!(!world.batcher.made_room(), "it is said once");
+}
+
+#[test]
 fn a_full_batch_is_sent_at_once() {
     let mut world = World::new();
     world.push("a", 11);
@@ -391,8 +404,7 @@ fn an_attempt_that_may_have_arrived_is_never_forgotten() {
         world.pass(10_000);
     }
     world.batcher.stop(world.now);
-    world.batcher.give_up();
-    assert_eq!(world.loses().delivery, Delivery::MaybeSent);
+    assert_eq!(world.batcher.give_up()[0].delivery, Delivery::MaybeSent);
 }
 
 #[test]
@@ -456,15 +468,19 @@ fn giving_up_loses_what_is_pending_and_late_answers_change_nothing() {
     world.batcher.stop(world.now);
     assert_eq!(world.push_to("a", 0), None);
     assert_eq!(world.push_to("new", 0), None);
-    world.batcher.give_up();
+    let losses = world.batcher.give_up();
     let mut lost = [0, 0];
-    for _ in 0..3 {
-        let loss = world.loses();
+    for loss in &losses {
         assert_eq!(loss.reason, LossReason::Stopped);
         lost[loss.delivery as usize] += loss.body.count();
     }
-    assert_eq!(lost, [15, 10]);
+    assert_eq!((losses.len(), lost), (3, [15, 10]));
+    assert!(world.is_idle(), "no sender gets what whoever gave up is to hand over");
     assert_eq!(world.answer(&job, 200), None);
+    for loss in losses {
+        assert!(!world.batcher.is_finished());
+        world.batcher.handed_over(&loss);
+    }
     assert!(matches!(world.poll(), Step::Finished));
     let report = world.batcher.report();
     assert_eq!((report.accepted, report.delivered, report.pending), (25, 0, 0));
@@ -570,6 +586,15 @@ impl Model {
         }
     }
 
+    fn lose(&mut self, loss: &Loss, now: Instant) {
+        let expired = loss.reason == LossReason::Expired;
+        self.each(&loss.body, |event| {
+            assert_eq!(event.delivery, loss.delivery);
+            assert!(!expired || now >= event.accepted + MAX_AGE);
+            event.fate = Fate::Lost;
+        });
+    }
+
     /// Lets the senders do what there is to do, and checks each step.
     fn drive(&mut self, world: &mut World) {
         let now = world.now;
@@ -606,12 +631,7 @@ impl Model {
                     self.in_flight.push(job);
                 }
                 Step::Lost(loss) => {
-                    let expired = loss.reason == LossReason::Expired;
-                    self.each(&loss.body, |event| {
-                        assert_eq!(event.delivery, loss.delivery);
-                        assert!(!expired || now >= event.accepted + MAX_AGE);
-                        event.fate = Fate::Lost;
-                    });
+                    self.lose(&loss, now);
                     world.batcher.handed_over(&loss);
                 }
                 Step::Finished => {
@@ -736,10 +756,13 @@ proptest! {
                 }
                 Operation::GiveUp => {
                     world.batcher.stop(world.now);
-                    world.batcher.give_up();
                     model.stopped = true;
                     for job in std::mem::take(&mut model.in_flight) {
                         model.each(&job.body, |event| event.delivery = Delivery::MaybeSent);
+                    }
+                    for loss in world.batcher.give_up() {
+                        model.lose(&loss, world.now);
+                        world.batcher.handed_over(&loss);
                     }
                 }
             }

@@ -126,9 +126,13 @@ struct Rig {
 
 impl Rig {
     fn start(host: Host, request_timeout: Duration) -> Self {
-        fn settings<C>(request_timeout: Duration, lost: &Arc<AtomicU64>) -> Builder<C> {
+        fn settings<C>(
+            builder: Builder<C>,
+            request_timeout: Duration,
+            lost: &Arc<AtomicU64>,
+        ) -> Builder<C> {
             let lost = Arc::clone(lost);
-            Builder::default().request_timeout(request_timeout).on_lost(move |loss| {
+            builder.request_timeout(request_timeout).on_lost(move |loss| {
                 lost.fetch_add(loss.count as u64, Ordering::SeqCst);
             })
         }
@@ -145,13 +149,13 @@ impl Rig {
                 Host::Threads => {
                     let builder = stride_blocking::Stride::builder(key).endpoint(&endpoint);
                     let stride = builder.build().unwrap();
-                    let builder: Builder = settings(request_timeout, &lost);
+                    let builder = settings(Collector::builder(), request_timeout, &lost);
                     Either::Threads(builder.start(&stride).unwrap())
                 }
                 Host::Tasks { .. } => {
                     let builder = stride_async::Stride::builder(key).endpoint(&endpoint);
                     let stride = builder.build().unwrap();
-                    let builder: Builder<AsyncCollector> = settings(request_timeout, &lost);
+                    let builder = settings(AsyncCollector::builder(), request_timeout, &lost);
                     Either::Tasks(builder.start(&stride).unwrap())
                 }
             }
