@@ -100,8 +100,8 @@
 //! namespace.
 //!
 //! A saved query may name parameters, such as `:start_date`. They come from the query string,
-//! `/analyze/NAME/results?start_date=2015-05-05`, or as an object in the body of a `POST`, and are texts:
-//! a number is `CAST(:least AS INTEGER)`.
+//! `/analyze/NAME/results?start_date=2015-05-05`, or as an object in the body of a `POST`. What looks like
+//! a number is one.
 //!
 //! A process whose query is one stream with `count`, `sum`, `min`, `max` and `avg`, `WHERE` and `GROUP
 //! BY`, is kept incrementally: what an event costs does not grow with the events before it, and the
