@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::changes::Changes;
+use crate::engine::read::QueryLimits;
 use crate::engine::sqlite::{Settings, Sqlite};
 use crate::engine::storage::Retention;
 use crate::face::auth::Keys;
@@ -58,6 +59,11 @@ impl Builder {
                     events: 1_000_000,
                     bytes: 256 * 1024 * 1024,
                     age: Duration::from_secs(30 * 24 * 60 * 60),
+                },
+                limits: QueryLimits {
+                    time: Duration::from_secs(10),
+                    rows: 100_000,
+                    bytes: 64 * MIB,
                 },
             },
         }
@@ -157,6 +163,18 @@ impl Builder {
     /// How long a stream keeps an event after it was stored. By default 30 days.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.storage.retention.age = age;
+        self
+    }
+
+    /// How long a query may take. By default 10 seconds.
+    pub fn query_time(mut self, limit: Duration) -> Self {
+        self.storage.limits.time = limit;
+        self
+    }
+
+    /// How many rows the result of a query may have. By default 100,000.
+    pub fn query_rows(mut self, rows: usize) -> Self {
+        self.storage.limits.rows = rows;
         self
     }
 

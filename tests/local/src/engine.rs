@@ -4,7 +4,19 @@
 
 pub(crate) mod sqlite;
 
+mod answer;
+mod catalogue;
+mod columns;
+mod difference;
+mod incremental;
+mod moment;
+mod process;
+mod processes;
+pub(crate) mod read;
+mod recompute;
+mod rewrite;
 mod schema;
+mod sql;
 pub(crate) mod storage;
 mod writer;
 
@@ -123,6 +135,13 @@ pub(crate) struct ProcessStats {
     pub(crate) last_run_ms: u64,
     /// What last went wrong.
     pub(crate) last_error: Option<String>,
+}
+
+impl ProcessStats {
+    fn new(mode: Mode) -> Self {
+        let (rows, events, skipped, steps, runs, last_run_ms) = (0, 0, 0, 0, 0, 0);
+        Self { mode, rows, events, skipped, steps, runs, last_run_ms, last_error: None }
+    }
 }
 
 /// Figures for operators, counted since the start.

@@ -6,20 +6,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Sender, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::schema;
+use super::processes::{Draft, Processes, Stats, no_process};
+use super::read::{QueryLimits, Readers};
+use super::recompute::{self, Schedule};
 use super::storage::{Retention, Storage};
 use super::writer::{Job, Task, Writer};
 use super::{
-    Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener,
-    ProcessStats, Summary,
+    Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener, Mode,
+    ProcessStats, Summary, Ttl, process, schema, sql,
 };
 use crate::streams::batch::Batch;
 
@@ -29,23 +32,32 @@ pub(crate) struct Settings {
     /// The database; `None` is one that ends with the server.
     pub(crate) path: Option<PathBuf>,
     pub(crate) retention: Retention,
+    pub(crate) limits: QueryLimits,
 }
 
 /// Events, processes and saved queries in an SQLite database.
 pub(crate) struct Sqlite {
-    jobs: Sender<Job>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    /// Reads what the engine itself wants to know.
-    catalogue: Mutex<Connection>,
-    counted: Arc<Counted>,
+    core: Arc<Core>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     /// Kept until the connections are closed: the lock on the file, or the folder that is to go.
-    _home: Home,
+    home: Home,
 }
 
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sqlite").field("home", &self._home).finish_non_exhaustive()
+        f.debug_struct("Sqlite").field("home", &self.home).finish_non_exhaustive()
     }
+}
+
+/// What the threads of the engine share.
+struct Core {
+    jobs: Sender<Job>,
+    readers: Readers,
+    /// Reads what the engine itself wants to know.
+    catalogue: Mutex<Connection>,
+    stats: Stats,
+    schedule: Arc<Schedule>,
+    counted: Arc<Counted>,
 }
 
 /// What has to last as long as the database.
@@ -70,21 +82,52 @@ impl Sqlite {
         let (connection, ids) = schema::open_writer(&path, durable).map_err(io::Error::other)?;
         let catalogue = schema::open_reader(&path).map_err(io::Error::other)?;
         let counted = Arc::new(Counted::default());
+        let (stats, schedule) = (Stats::default(), Arc::new(Schedule::default()));
         let storage = Storage::new(ids, settings.retention.clone());
-        let writer = Writer::new(connection, storage, listener, Arc::clone(&counted));
+        let mut processes =
+            Processes::new(stats.clone(), Arc::clone(&schedule), Arc::clone(&listener));
+        processes.all(&connection).map_err(io::Error::other)?;
+        let writer = Writer::new(connection, storage, processes, listener, Arc::clone(&counted));
         let (jobs, received) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("stride-local-writer".to_owned())
-            .spawn(move || writer.work(&received))?;
-        Ok(Self {
-            jobs,
-            thread: Mutex::new(Some(thread)),
-            catalogue: Mutex::new(catalogue),
-            counted,
-            _home: home,
+        let readers = Readers::new(path, settings.limits);
+        let catalogue = Mutex::new(catalogue);
+        let core = Arc::new(Core { jobs, readers, catalogue, stats, schedule, counted });
+        let thread = |name: &str| std::thread::Builder::new().name(format!("stride-local-{name}"));
+        let engine = Self { core: Arc::clone(&core), threads: Mutex::default(), home };
+        let writing = thread("writer").spawn(move || writer.work(&received))?;
+        engine.threads().push(writing);
+        engine.threads().push(thread("process").spawn(move || core.recompute())?);
+        Ok(engine)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn names(&self, sql: &str) -> Result<Vec<String>, EngineError> {
+        self.core.look_up(|catalogue| {
+            catalogue.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
         })
     }
 
+    /// Checks what a process is to be, and runs it once if that is how it is kept.
+    fn draft(&self, name: &str, definition: &Definition) -> Result<Draft, EngineError> {
+        let mut loan = self.core.readers.lend()?;
+        let reader = loan.reader()?;
+        let compiled = reader.compile(&definition.query)?;
+        if compiled.reads.contains(name) {
+            return Err(EngineError::Invalid(format!("{name:?} would read itself")));
+        }
+        reader.check(&compiled.parsed, false)?;
+        let run = match compiled.mode() {
+            Mode::Incremental => None,
+            Mode::Recomputed => Some(recompute::run(reader, &compiled.parsed)?),
+        };
+        Ok(Draft { name: name.to_owned(), definition: definition.clone(), run })
+    }
+}
+
+impl Core {
     /// Does something in a transaction of the writer's, and waits for it.
     fn write<T: Send + 'static>(
         &self,
@@ -105,10 +148,41 @@ impl Sqlite {
         Ok(look(&catalogue)?)
     }
 
-    fn names(&self, sql: &str) -> Result<Vec<String>, EngineError> {
-        self.look_up(|catalogue| {
-            catalogue.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
+    /// Runs the queries of processes that have to be computed anew, until the end.
+    fn recompute(&self) {
+        while let Some(name) = self.schedule.next() {
+            let start = Instant::now();
+            match self.recompute_one(&name) {
+                Ok(()) => {}
+                Err(EngineError::NotFound(_)) => self.schedule.remove(&name),
+                Err(error) => {
+                    tracing::warn!(process = name, %error, "a process could not be computed");
+                    self.stats.note(&name, |stats| stats.last_error = Some(error.to_string()));
+                }
+            }
+            self.schedule.done(&name, start.elapsed());
+        }
+    }
+
+    fn recompute_one(&self, name: &str) -> Result<(), EngineError> {
+        let (number, query) = self.process(name)?;
+        let parsed = sql::parse(&query)?;
+        let run = recompute::run(self.readers.lend()?.reader()?, &parsed)?;
+        let name = name.to_owned();
+        self.write(move |writer| {
+            let Writer { connection, processes, notices, now, .. } = writer;
+            processes.ran(connection, &name, number, run, now.micros, notices)
         })
+    }
+
+    /// The number of a process, and its query.
+    fn process(&self, name: &str) -> Result<(i64, String), EngineError> {
+        let select = "SELECT number, query FROM processes WHERE name = ?";
+        let process = self.look_up(|catalogue| {
+            let mut select = catalogue.prepare_cached(select)?;
+            select.query_row([name], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })?;
+        process.ok_or_else(|| no_process(name))
     }
 }
 
@@ -134,6 +208,10 @@ fn lock(path: &Path) -> io::Result<File> {
 
 fn ended() -> EngineError {
     EngineError::Unavailable("the server is ending".to_owned())
+}
+
+fn no_query(name: &str) -> EngineError {
+    EngineError::NotFound(format!("there is no saved query {name:?}"))
 }
 
 fn no_stream(name: &str) -> EngineError {
@@ -164,7 +242,7 @@ impl Engine for Sqlite {
     fn append(&self, batches: Vec<(String, Batch)>) -> Commit {
         let (done, commit) = oneshot::channel();
         if let Err(mpsc::SendError(Job::Append { done, .. })) =
-            self.jobs.send(Job::Append { batches, done })
+            self.core.jobs.send(Job::Append { batches, done })
         {
             // Nobody can have hung up yet.
             drop(done.send(Err(ended())));
@@ -178,7 +256,7 @@ impl Engine for Sqlite {
 
     fn stream(&self, name: &str) -> Result<Summary, EngineError> {
         let select = "SELECT next - 1, first_seen, last_seen FROM streams WHERE name = ?";
-        let summary = self.look_up(|catalogue| {
+        let summary = self.core.look_up(|catalogue| {
             catalogue
                 .prepare_cached(select)?
                 .query_row([name], |row| {
@@ -192,7 +270,7 @@ impl Engine for Sqlite {
 
     fn delete_stream(&self, name: &str) -> Result<(), EngineError> {
         let name = name.to_owned();
-        self.write(move |writer| {
+        self.core.write(move |writer| {
             let deleted = writer.storage.delete(&writer.connection, &name)?;
             deleted.map(|_| ()).ok_or_else(|| no_stream(&name))
         })
@@ -202,63 +280,132 @@ impl Engine for Sqlite {
         let select = "SELECT event FROM streams JOIN events
             ON place >= number << 40 | first AND place < number << 40 | next
             WHERE name = ? ORDER BY place";
-        self.look_up(|catalogue| {
+        self.core.look_up(|catalogue| {
             catalogue.prepare_cached(select)?.query_map([name], |row| row.get(0))?.collect()
         })
     }
 
-    fn create_process(&self, _: &str, _: &Definition) -> Result<(), EngineError> {
-        Err(not_yet())
+    fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError> {
+        // Said first, and again in the transaction: a query may take its time.
+        if self.core.process(name).is_ok() {
+            return Err(EngineError::Conflict(format!("there is a process {name:?} already")));
+        }
+        let draft = self.draft(name, definition)?;
+        self.core.write(move |writer| {
+            let Writer { connection, processes, now, .. } = writer;
+            processes.create(connection, draft, now.micros)
+        })
     }
 
     fn processes(&self) -> Result<Vec<String>, EngineError> {
         self.names("SELECT name FROM processes ORDER BY name")
     }
 
-    fn process(&self, _: &str) -> Result<Definition, EngineError> {
-        Err(not_yet())
+    fn process(&self, name: &str) -> Result<Definition, EngineError> {
+        let select = "SELECT query, ttl_duration, ttl_column FROM processes WHERE name = ?";
+        let process = self.core.look_up(|catalogue| {
+            let mut select = catalogue.prepare_cached(select)?;
+            let definition = select.query_row([name], |row| {
+                let ttl = match (row.get(1)?, row.get(2)?) {
+                    (Some(duration), Some(column)) => Some(Ttl { duration, column }),
+                    _ => None,
+                };
+                Ok(Definition { query: row.get(0)?, ttl })
+            });
+            definition.optional()
+        })?;
+        process.ok_or_else(|| no_process(name))
     }
 
-    fn process_stats(&self, _: &str) -> Result<ProcessStats, EngineError> {
-        Err(not_yet())
+    fn process_stats(&self, name: &str) -> Result<ProcessStats, EngineError> {
+        let (number, _) = self.core.process(name)?;
+        let mut stats = self.core.stats.of(name).ok_or_else(|| no_process(name))?;
+        let count = format!("SELECT count(*) FROM {}", process::table(number));
+        stats.rows =
+            self.core.look_up(|catalogue| catalogue.query_row(&count, [], |row| row.get(0)))?;
+        Ok(stats)
     }
 
-    fn change_process(&self, _: &str, _: &Change) -> Result<(), EngineError> {
-        Err(not_yet())
+    fn change_process(&self, name: &str, change: &Change) -> Result<(), EngineError> {
+        let Change { query, ttl } = change.clone();
+        let definition = self.process(name)?;
+        let draft = query
+            .map(|query| {
+                let ttl = ttl.clone().or(definition.ttl);
+                self.draft(name, &Definition { query, ttl })
+            })
+            .transpose()?;
+        let name = name.to_owned();
+        self.core.write(move |writer| {
+            let Writer { connection, processes, now, .. } = writer;
+            processes.change(connection, &name, ttl.as_ref(), draft, now.micros)
+        })
     }
 
-    fn delete_process(&self, _: &str) -> Result<(), EngineError> {
-        Err(not_yet())
+    fn delete_process(&self, name: &str) -> Result<(), EngineError> {
+        let name = name.to_owned();
+        self.core.write(move |writer| {
+            let Writer { connection, processes, notices, .. } = writer;
+            processes.delete(connection, &name, notices)
+        })
     }
 
-    fn save_query(&self, _: &str, _: &str) -> Result<(), EngineError> {
-        Err(not_yet())
+    fn save_query(&self, name: &str, query: &str) -> Result<(), EngineError> {
+        let parsed = sql::parse(query)?;
+        self.core.readers.lend()?.reader()?.check(&parsed, true)?;
+        let (name, query) = (name.to_owned(), query.to_owned());
+        self.core.write(move |writer| {
+            let insert = "INSERT OR REPLACE INTO queries VALUES (?, ?)";
+            writer.connection.prepare_cached(insert)?.execute([name, query])?;
+            Ok(())
+        })
     }
 
     fn saved_queries(&self) -> Result<Vec<String>, EngineError> {
         self.names("SELECT name FROM queries ORDER BY name")
     }
 
-    fn saved_query(&self, _: &str) -> Result<String, EngineError> {
-        Err(not_yet())
+    fn saved_query(&self, name: &str) -> Result<String, EngineError> {
+        let select = "SELECT query FROM queries WHERE name = ?";
+        let query = self.core.look_up(|catalogue| {
+            catalogue.prepare_cached(select)?.query_row([name], |row| row.get(0)).optional()
+        })?;
+        query.ok_or_else(|| no_query(name))
     }
 
-    fn delete_query(&self, _: &str) -> Result<(), EngineError> {
-        Err(not_yet())
+    fn delete_query(&self, name: &str) -> Result<(), EngineError> {
+        let name = name.to_owned();
+        self.core.write(move |writer| {
+            let delete = "DELETE FROM queries WHERE name = ?";
+            match writer.connection.prepare_cached(delete)?.execute([&name])? {
+                0 => Err(no_query(&name)),
+                _ => Ok(()),
+            }
+        })
     }
 
-    fn query(&self, _: &str, _: &[(String, String)]) -> Result<Bytes, EngineError> {
-        Err(not_yet())
+    fn query(&self, sql: &str, parameters: &[(String, String)]) -> Result<Bytes, EngineError> {
+        let start = Instant::now();
+        let answer = sql::parse(sql)
+            .and_then(|parsed| self.core.readers.lend()?.reader()?.json(&parsed, parameters));
+        let counted = &self.core.counted;
+        let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        counted.queries.fetch_add(1, Ordering::Relaxed);
+        counted.query_micros.fetch_add(micros, Ordering::Relaxed);
+        if answer.is_err() {
+            counted.failed_queries.fetch_add(1, Ordering::Relaxed);
+        }
+        answer.map(Bytes::from)
     }
 
     fn health(&self) -> Result<(), EngineError> {
-        self.look_up(|catalogue| catalogue.query_row("SELECT 1 FROM meta", [], |_| Ok(())))?;
-        self.write(|_| Ok(()))
+        self.core.look_up(|catalogue| catalogue.query_row("SELECT 1 FROM meta", [], |_| Ok(())))?;
+        self.core.write(|_| Ok(()))
     }
 
     fn counters(&self) -> EngineCounters {
         let Counted { events, transactions, storage_errors, queries, failed_queries, query_micros } =
-            &*self.counted;
+            &*self.core.counted;
         EngineCounters {
             events: events.load(Ordering::Relaxed),
             transactions: transactions.load(Ordering::Relaxed),
@@ -270,17 +417,13 @@ impl Engine for Sqlite {
     }
 
     fn close(&self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            // It fails only if the thread has ended already.
-            drop(self.jobs.send(Job::Stop));
+        self.core.schedule.close();
+        // Those fail only if the thread has ended already.
+        drop(self.core.jobs.send(Job::Stop));
+        for thread in self.threads().drain(..) {
             if thread.join().is_err() {
-                tracing::error!("the writer's thread panicked");
+                tracing::error!("a thread of the engine panicked");
             }
         }
     }
-}
-
-fn not_yet() -> EngineError {
-    EngineError::Broken("not built yet".to_owned())
 }

@@ -47,10 +47,11 @@ struct Stream {
 /// What became of one batch.
 #[derive(Debug)]
 pub(super) struct Stored {
-    pub(super) stream: i64,
-    /// The places of the first new event and of the one to come.
+    /// From the place of the first new event to that of the one to come.
     pub(super) places: std::ops::Range<i64>,
     pub(super) lines: Lines,
+    /// How many keys the stream has had.
+    pub(super) keys: usize,
 }
 
 /// The moment of a transaction.
@@ -82,13 +83,22 @@ impl Storage {
         now: &Now,
     ) -> Result<Stored, EngineError> {
         let ids = self.ids;
-        let retention = self.retention.clone();
         let stream = self.stream(connection, name, now)?;
         stream.note_columns(connection, &batch)?;
-        let stored = stream.insert(connection, ids, batch, now)?;
+        stream.insert(connection, ids, batch, now)
+    }
+
+    /// Lets the oldest events of a stream go that are too many or too much, and saves how it stands.
+    pub(super) fn settle(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        now: &Now,
+    ) -> Result<(), EngineError> {
+        let retention = self.retention.clone();
+        let stream = self.stream(connection, name, now)?;
         stream.let_go(connection, &retention)?;
-        stream.save(connection, now)?;
-        Ok(stored)
+        stream.save(connection, now)
     }
 
     /// The stream of this name, which comes into being if there is none.
@@ -289,7 +299,7 @@ impl Stream {
             without(&text, &known, &ends)
         };
         let places = place(self.number, first)..place(self.number, self.next);
-        Ok(Stored { stream: self.number, places, lines })
+        Ok(Stored { places, lines, keys: self.columns.len() })
     }
 
     /// Whether this stream gave `id` to an event that is still here.

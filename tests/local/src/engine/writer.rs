@@ -9,7 +9,9 @@ use rusqlite::Connection;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
-use super::storage::{Now, Storage};
+use super::answer::ChangeLines;
+use super::processes::Processes;
+use super::storage::{Now, Storage, Stored};
 use super::{Counted, EngineError, Listener};
 use crate::streams::batch::Batch;
 use crate::streams::lines::Lines;
@@ -21,6 +23,9 @@ const GROUP: usize = 16 * 1024 * 1024;
 
 /// How often to look for what has become too old.
 const SWEEP: Duration = Duration::from_secs(10);
+
+/// How often, when there are rows that last only for a time.
+const SWEEP_ROWS: Duration = Duration::from_secs(1);
 
 /// What the writer can be asked to do.
 pub(super) enum Job {
@@ -43,14 +48,26 @@ pub(super) trait Task: Send {
 /// What to tell the listener once the transaction is committed.
 #[derive(Debug)]
 pub(super) enum Notice {
+    /// Events of a stream.
     Stored(String, Lines),
-    Changed(String, Lines),
+    /// Rows of a process: which ones, if somebody wanted to know.
+    Changed(String, Option<Lines>),
+    /// What a process reads has changed.
+    Outdated(String),
+    /// There is no such process any more.
     Deleted(String),
+}
+
+impl Notice {
+    pub(super) fn changed(process: &str, changes: Option<ChangeLines>) -> Self {
+        Self::Changed(process.to_owned(), changes.map(ChangeLines::into_lines))
+    }
 }
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) storage: Storage,
+    pub(super) processes: Processes,
     pub(super) notices: Vec<Notice>,
     pub(super) now: Now,
     listener: Arc<dyn Listener>,
@@ -61,27 +78,31 @@ impl Writer {
     pub(super) fn new(
         connection: Connection,
         storage: Storage,
+        processes: Processes,
         listener: Arc<dyn Listener>,
         counted: Arc<Counted>,
     ) -> Self {
         let (notices, now) = (Vec::new(), now());
-        Self { connection, storage, notices, now, listener, counted }
+        Self { connection, storage, processes, notices, now, listener, counted }
     }
 
     /// Works until it is told to stop, or until nobody can tell it to any more.
     pub(super) fn work(mut self, jobs: &Receiver<Job>) {
-        let mut sweep = Instant::now() + SWEEP;
+        let mut swept = Instant::now();
         let mut next = None;
         loop {
+            let pause = if self.processes.have_ttl() { SWEEP_ROWS } else { SWEEP };
+            let left = pause.saturating_sub(swept.elapsed());
+            if left.is_zero() {
+                self.sweep();
+                swept = Instant::now();
+                continue;
+            }
             let job = match next.take() {
                 Some(job) => job,
-                None => match jobs.recv_timeout(sweep.saturating_duration_since(Instant::now())) {
+                None => match jobs.recv_timeout(left) {
                     Ok(job) => job,
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.sweep();
-                        sweep = Instant::now() + SWEEP;
-                        continue;
-                    }
+                    Err(RecvTimeoutError::Timeout) => continue,
                     Err(RecvTimeoutError::Disconnected) => return,
                 },
             };
@@ -150,13 +171,19 @@ impl Writer {
             if batch.records.is_empty() {
                 return Ok(());
             }
-            let stored = self.storage.add(&self.connection, &name, batch, &self.now)?;
-            self.notices.push(Notice::Stored(name, stored.lines));
+            let Self { connection, storage, processes, notices, now, .. } = self;
+            let Stored { places, lines, keys } = storage.add(connection, &name, batch, now)?;
+            if !places.is_empty() {
+                processes.stored(connection, &name, &places, keys, notices)?;
+            }
+            storage.settle(connection, &name, now)?;
+            notices.push(Notice::Stored(name, lines));
             Ok(())
         });
         if stored.is_err() {
             self.notices.truncate(notices);
             self.storage.rolled_back();
+            self.processes.rolled_back();
             self.connection.prepare_cached("ROLLBACK TO request")?.execute([])?;
         }
         self.connection.prepare_cached("RELEASE request")?.execute([])?;
@@ -164,8 +191,11 @@ impl Writer {
     }
 
     fn sweep(&mut self) {
-        let expired =
-            self.transaction(|writer| writer.storage.expire(&writer.connection, &writer.now));
+        let expired = self.transaction(|writer| {
+            let Self { connection, storage, processes, notices, now, .. } = writer;
+            storage.expire(connection, now)?;
+            processes.expire(connection, now.micros, notices)
+        });
         if let Err(error) = expired {
             tracing::warn!(%error, "old events could not be let go");
         }
@@ -188,7 +218,13 @@ impl Writer {
                             self.counted.events.fetch_add(events, Ordering::Relaxed);
                             self.listener.stored(&stream, &lines);
                         }
-                        Notice::Changed(process, lines) => self.listener.changed(&process, &lines),
+                        Notice::Changed(process, lines) => {
+                            self.processes.outdate_readers_of(&process);
+                            if let Some(lines) = lines {
+                                self.listener.changed(&process, &lines);
+                            }
+                        }
+                        Notice::Outdated(process) => self.processes.outdated(&process),
                         Notice::Deleted(process) => self.listener.process_deleted(&process),
                     }
                 }
@@ -196,6 +232,7 @@ impl Writer {
             Err(error) => {
                 self.notices.clear();
                 self.storage.rolled_back();
+                self.processes.rolled_back();
                 if matches!(error, EngineError::Unavailable(_) | EngineError::Broken(_)) {
                     self.counted.storage_errors.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(%error, "a transaction failed");
