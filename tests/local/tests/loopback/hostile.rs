@@ -313,6 +313,7 @@ fn nothing_changes(requests: u64) {
         .max_body(1 << 20)
         .max_inflated(4 << 20)
         .head_time(Duration::from_secs(3))
+        .query_time(Duration::from_millis(100))
         .start()
         .unwrap();
     let events: Vec<Value> = (0..50).map(|x| json!({"x": x, "text": "x".repeat(1000)})).collect();
