@@ -98,12 +98,22 @@ pub(crate) async fn discard(body: &mut Incoming) -> bool {
     if body.is_end_stream() {
         return true;
     }
-    if body.size_hint().upper().is_none_or(|size| size > WORTH_READING) {
+    if body.size_hint().lower() > WORTH_READING {
         return false;
     }
-    let all = async { while let Ok(Some(_)) = next_chunk(body).await {} };
-    let arrived = timeout(Duration::from_secs(1), all).await.is_ok();
-    arrived && body.is_end_stream()
+    let all = async {
+        let mut read = 0;
+        // A body in chunks does not say that it was read to its end until it is asked once more.
+        while let Ok(chunk) = next_chunk(body).await {
+            let Some(chunk) = chunk else { return true };
+            read += chunk.len() as u64;
+            if read > WORTH_READING {
+                break;
+            }
+        }
+        false
+    };
+    timeout(Duration::from_secs(1), all).await.unwrap_or(false)
 }
 
 async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
