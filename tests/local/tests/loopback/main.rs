@@ -11,5 +11,6 @@ mod kill;
 mod operations;
 mod originals;
 mod program;
+mod queries;
 mod refusals;
 mod subscribe;
