@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::changes::Changes;
 use crate::engine::read::QueryLimits;
+use crate::engine::sql::STACK;
 use crate::engine::sqlite::{Settings, Sqlite};
 use crate::engine::storage::Retention;
 use crate::face::auth::Keys;
@@ -218,6 +219,7 @@ impl Builder {
         }
         .enable_io()
         .enable_time()
+        .thread_stack_size(STACK)
         .build()?;
         let audiences = Arc::new(Audiences::new(self.subscriber_buffer));
         let changes = Arc::new(Changes::default());

@@ -16,7 +16,7 @@ pub(crate) mod read;
 mod recompute;
 mod rewrite;
 mod schema;
-mod sql;
+pub(crate) mod sql;
 pub(crate) mod storage;
 mod writer;
 

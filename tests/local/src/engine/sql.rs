@@ -20,6 +20,10 @@ const LONGEST: usize = 100_000;
 /// How many tokens a query may have. A chain of operators is as deep a tree as it is long.
 const MOST_TOKENS: usize = 10_000;
 
+/// The stack, in bytes, of a thread that handles queries: what is done with a tree descends into it, and
+/// without optimisation a level takes up to 20 KB. Only what is used takes memory.
+pub(crate) const STACK: usize = 128 * 1024 * 1024;
+
 /// A query that was parsed, with what SQLite does not know put in its words.
 #[derive(Clone, Debug)]
 pub(super) struct Parsed {

@@ -92,7 +92,10 @@ impl Sqlite {
         let readers = Readers::new(path, settings.limits);
         let catalogue = Mutex::new(catalogue);
         let core = Arc::new(Core { jobs, readers, catalogue, stats, schedule, counted });
-        let thread = |name: &str| std::thread::Builder::new().name(format!("stride-local-{name}"));
+        let thread = |name: &str| {
+            let thread = std::thread::Builder::new().name(format!("stride-local-{name}"));
+            thread.stack_size(sql::STACK)
+        };
         let engine = Self { core: Arc::clone(&core), threads: Mutex::default(), home };
         let writing = thread("writer").spawn(move || writer.work(&received))?;
         engine.threads().push(writing);

@@ -87,13 +87,19 @@ const GREEDY: &[&str] = &[
 
 /// What the parser and the database would have to descend into.
 fn deep(random: &mut Rng) -> String {
-    let depth = random.usize(2_000..40_000);
-    match random.usize(0..6) {
+    // Deeper than the database goes, and as often within what is parsed as beyond.
+    let depth =
+        if random.bool() { random.usize(1_100..5_000) } else { random.usize(5_000..40_000) };
+    match random.usize(0..10) {
         0 => format!("SELECT {}1{}", "(".repeat(depth), ")".repeat(depth)),
         1 => format!("SELECT {}1", "NOT ".repeat(depth)),
         2 => format!("SELECT 1{}", " + 1".repeat(depth)),
         3 => format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(depth)),
-        4 => format!("SELECT 1 FROM {}s{}", "(SELECT 1 FROM ".repeat(depth), ")".repeat(depth)),
+        4 => format!("SELECT 1{}", " AND 1".repeat(depth)),
+        5 => format!("SELECT 1{}", " BETWEEN 1 AND 2".repeat(depth)),
+        6 => format!("SELECT x{} FROM s", " -> 'a'".repeat(depth)),
+        7 => format!("SELECT {}1{}", "abs(".repeat(depth), ")".repeat(depth)),
+        8 => format!("SELECT 1 FROM {}s{}", "(SELECT 1 FROM ".repeat(depth), ")".repeat(depth)),
         _ => format!("SELECT {}1{}", "CASE WHEN ".repeat(depth), " THEN 1 END".repeat(depth)),
     }
 }

@@ -163,8 +163,7 @@ fn what_nobody_has_written_is_empty_and_what_no_event_has_is_null() {
 #[test]
 fn a_slow_query_holds_up_nobody_and_is_told_to_be_quicker() {
     let local = Local::builder().query_time(Duration::from_secs(3)).start().unwrap();
-    let endless =
-        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) AS most FROM c";
+    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) AS most FROM c";
     let endless = json!({ "query": endless }).to_string();
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| post(&local, "/v1/analyze", &endless));
