@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::changes::Changes;
 use crate::engine::read::QueryLimits;
+use crate::engine::retention::Retention;
 use crate::engine::sqlite::{Settings, Sqlite};
-use crate::engine::storage::Retention;
 use crate::face::auth::Keys;
 use crate::face::intake::BodyLimits;
 use crate::face::server;
