@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::changes::Changes;
 use crate::engine::read::QueryLimits;
+use crate::engine::retention::Retention;
 use crate::engine::sql::STACK;
 use crate::engine::sqlite::{Settings, Sqlite};
-use crate::engine::storage::Retention;
 use crate::face::auth::Keys;
 use crate::face::limits::{Limits, Room};
 use crate::face::operations::Counters;

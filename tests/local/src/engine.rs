@@ -14,10 +14,13 @@ mod process;
 mod processes;
 pub(crate) mod read;
 mod recompute;
+pub(crate) mod retention;
 mod rewrite;
 mod schema;
 pub(crate) mod sql;
-pub(crate) mod storage;
+mod storage;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fmt;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Params, StatementStatus};
+use rusqlite::{Connection, Params, StatementStatus, params};
 
 use super::answer::{ChangeLines, Objects};
 use super::catalogue::Tables;
@@ -79,8 +79,8 @@ pub(super) struct Process {
     pub(super) compiled: Compiled,
     pub(super) expiry: Option<Expiry>,
     objects: Objects,
-    /// How to read events, and how many keys their stream had when that was found out.
-    fill: Option<(usize, String)>,
+    /// How to read events, once that has been found out.
+    fill: Option<String>,
 }
 
 /// What adding some events came to.
@@ -128,6 +128,26 @@ impl Process {
         format!("SELECT {} FROM {}", columns.collect::<Vec<_>>().join(", "), self.table())
     }
 
+    /// Writes down how others read its rows.
+    pub(super) fn save(&self, connection: &Connection) -> Result<(), EngineError> {
+        let columns = serde_json::json!(self.compiled.columns).to_string();
+        let update = "UPDATE processes SET rows = ?, columns = ? WHERE number = ?";
+        connection.execute(update, params![self.select(), columns, self.number])?;
+        Ok(())
+    }
+
+    /// Looks again at what is true or false: the keys of the stream have had new kinds of values.
+    pub(super) fn learn_columns(&mut self, connection: &Connection) -> Result<(), EngineError> {
+        let runnable = rewrite::rewrite(&self.compiled.parsed, &Tables { connection })?;
+        if let Some(columns) = runnable.columns
+            && columns != self.compiled.columns
+        {
+            *self = self.with_columns(columns);
+            self.save(connection)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn create_table(&self, connection: &Connection) -> Result<(), EngineError> {
         let create = match &self.compiled.plan {
             Some(plan) => plan.create(&self.table(), false),
@@ -155,14 +175,12 @@ impl Process {
         Ok(connection.execute_batch(&drop)?)
     }
 
-    /// Adds the events at `places` to the result; the stream has had so many `keys`. Events that the query
-    /// fails at are left out: they can only be found by trying. `changes` are noted if somebody wants
-    /// to know them.
+    /// Adds the events at `places` to the result. Events that the query fails at are left out: they
+    /// can only be found by trying. `changes` are noted if somebody wants to know them.
     pub(super) fn add(
         &mut self,
         connection: &Connection,
         places: Range<i64>,
-        keys: usize,
         mut changes: Option<&mut ChangeLines>,
     ) -> Result<Added, EngineError> {
         let mut added = Added::default();
@@ -170,7 +188,7 @@ impl Process {
         while let Some(places) = left.pop() {
             connection.prepare_cached("SAVEPOINT part")?.execute([])?;
             let noted = changes.as_ref().map_or(0, |changes| changes.len());
-            match self.add_part(connection, &places, keys, changes.as_deref_mut()) {
+            match self.add_part(connection, &places, changes.as_deref_mut()) {
                 Ok(steps) => added.steps += steps,
                 Err(EngineError::Invalid(why)) => {
                     connection.prepare_cached("ROLLBACK TO part")?.execute([])?;
@@ -196,17 +214,15 @@ impl Process {
         &mut self,
         connection: &Connection,
         places: &Range<i64>,
-        keys: usize,
         changes: Option<&mut ChangeLines>,
     ) -> Result<u64, EngineError> {
         let (table, delta) = (self.table(), self.delta());
         let Some(plan) = &self.compiled.plan else { return Ok(0) };
-        // Which key a name means can change when the stream gets a new one.
         let fill = match self.fill.take() {
-            Some((known, fill)) if known == keys => fill,
-            _ => plan.fill(&delta, &Tables { connection })?,
+            Some(fill) => fill,
+            None => plan.fill(&delta, &Tables { connection })?,
         };
-        let fill = &self.fill.insert((keys, fill)).1;
+        let fill = self.fill.insert(fill);
         let mut steps = 0;
         let mut run = |sql: &str, places: &[i64]| {
             steps += execute(connection, sql, rusqlite::params_from_iter(places))?;

@@ -1,7 +1,6 @@
 //! All processes, as the writing connection keeps them: up to date in the transaction that stores.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, params};
@@ -11,6 +10,7 @@ use super::catalogue::Tables;
 use super::process::{Compiled, Expiry, Process};
 use super::recompute::{Run, Schedule, same_row_by};
 use super::schema::place;
+use super::storage::Stored;
 use super::writer::Notice;
 use super::{Definition, EngineError, Listener, Mode, ProcessStats, Ttl};
 
@@ -77,33 +77,28 @@ impl Processes {
     }
 
     fn load(&self, connection: &Connection) -> Result<BTreeMap<String, Process>, EngineError> {
-        let mut select = connection.prepare_cached(
-            "SELECT name, number, query, ttl_duration, ttl_column FROM processes",
-        )?;
-        let mut rows = select.query([])?;
+        let select = "SELECT name, number, query, ttl_duration, ttl_column FROM processes";
+        let rows: Vec<(String, i64, String, Option<String>, Option<String>)> = connection
+            .prepare_cached(select)?
+            .query_map([], |row| row.try_into())?
+            .collect::<Result<_, _>>()?;
         let mut all = BTreeMap::new();
-        while let Some(row) = rows.next()? {
-            let (name, number): (String, i64) = (row.get(0)?, row.get(1)?);
-            let query: String = row.get(2)?;
-            let ttl = match (row.get(3)?, row.get(4)?) {
-                (Some(duration), Some(column)) => Some(Ttl { duration, column }),
-                _ => None,
-            };
+        for (name, number, query, duration, column) in rows {
+            let ttl = duration.zip(column).map(|(duration, column)| Ttl { duration, column });
             let process = make(connection, number, &query, ttl.as_ref())?;
             let mode = process.compiled.mode();
             if self.stats.of(&name).is_none_or(|stats| stats.mode != mode) {
-                self.start(&name, &process);
+                self.stats.all().insert(name.clone(), ProcessStats::new(mode));
+                self.schedule(&name, &process);
             }
             all.insert(name, process);
         }
         Ok(all)
     }
 
-    /// From here on a process is known to those who do not write.
-    fn start(&self, name: &str, process: &Process) {
-        let mode = process.compiled.mode();
-        self.stats.all().insert(name.to_owned(), ProcessStats::new(mode));
-        match mode {
+    /// Has a process computed from here on, if it is one of that kind.
+    fn schedule(&self, name: &str, process: &Process) {
+        match process.compiled.mode() {
             Mode::Incremental => self.schedule.remove(name),
             Mode::Recomputed => {
                 self.schedule.put(name, process.compiled.parsed.changes_with_time);
@@ -121,10 +116,10 @@ impl Processes {
         &mut self,
         connection: &Connection,
         stream: &str,
-        places: &Range<i64>,
-        keys: usize,
+        stored: &Stored,
         notices: &mut Vec<Notice>,
     ) -> Result<(), EngineError> {
+        let places = &stored.places;
         let (stats, listener) = (self.stats.clone(), Arc::clone(&self.listener));
         let events = places.end.abs_diff(places.start);
         for (name, process) in self.all(connection)? {
@@ -132,8 +127,11 @@ impl Processes {
                 continue;
             }
             if process.compiled.plan.is_some() {
+                if stored.new_kinds {
+                    process.learn_columns(connection)?;
+                }
                 let mut changes = listener.wants_changes(name).then(ChangeLines::default);
-                let added = process.add(connection, places.clone(), keys, changes.as_mut())?;
+                let added = process.add(connection, places.clone(), changes.as_mut())?;
                 stats.note(name, |stats| {
                     stats.events += events;
                     stats.steps += added.steps;
@@ -176,6 +174,7 @@ impl Processes {
         connection: &Connection,
         draft: Draft,
         now: i64,
+        notices: &mut Vec<Notice>,
     ) -> Result<(), EngineError> {
         let name = draft.name.clone();
         let all = self.all(connection)?;
@@ -196,7 +195,7 @@ impl Processes {
                 "the process {reader:?} reads {name:?} as a stream"
             )));
         }
-        self.insert(connection, draft, now)
+        self.insert(connection, draft, now, notices)
     }
 
     fn insert(
@@ -204,6 +203,7 @@ impl Processes {
         connection: &Connection,
         draft: Draft,
         now: i64,
+        notices: &mut Vec<Notice>,
     ) -> Result<(), EngineError> {
         let Draft { name, definition, run } = draft;
         let Definition { query, ttl } = &definition;
@@ -220,19 +220,15 @@ impl Processes {
             return Err(EngineError::Invalid("a process cannot read itself".to_owned()));
         }
         process.create_table(connection)?;
-        save(connection, &process)?;
+        process.save(connection)?;
         let mut stats = ProcessStats::new(process.compiled.mode());
         match (&process.compiled.plan, run) {
             (Some(plan), None) => {
-                let stream = plan.stream().to_owned();
-                let tables = Tables { connection };
-                let (places, keys) = match tables.stream(&stream)? {
-                    Some(stream) => {
-                        (place(stream, 0)..place(stream + 1, 0), tables.keys(stream)?.len())
-                    }
-                    None => (0..0, 0),
+                let places = match (Tables { connection }).stream(plan.stream())? {
+                    Some(stream) => place(stream, 0)..place(stream + 1, 0),
+                    None => 0..0,
                 };
-                let added = process.add(connection, places, keys, None)?;
+                let added = process.add(connection, places, None)?;
                 (stats.steps, stats.skipped, stats.last_error) =
                     (added.steps, added.skipped, added.error);
             }
@@ -246,8 +242,8 @@ impl Processes {
                 ));
             }
         }
-        self.start(&name, &process);
-        self.stats.note(&name, |noted| *noted = stats);
+        self.stats.all().insert(name.clone(), stats);
+        notices.push(Notice::Created(name.clone()));
         self.all(connection)?.insert(name, process);
         Ok(())
     }
@@ -292,13 +288,14 @@ impl Processes {
         ttl: Option<&Ttl>,
         draft: Option<Draft>,
         now: i64,
+        notices: &mut Vec<Notice>,
     ) -> Result<(), EngineError> {
         let process = self.all(connection)?.get_mut(name).ok_or_else(|| no_process(name))?;
         if let Some(draft) = draft {
             process.drop_tables(connection)?;
             connection.execute("DELETE FROM processes WHERE name = ?", [name])?;
             self.all(connection)?.remove(name);
-            self.insert(connection, draft, now)?;
+            self.insert(connection, draft, now, notices)?;
             return self.check_no_circle(connection, name);
         }
         if let Some(ttl) = ttl {
@@ -364,6 +361,13 @@ impl Processes {
         }
     }
 
+    /// A new process is committed.
+    pub(super) fn created(&self, name: &str) {
+        if let Some(process) = self.loaded.as_ref().and_then(|all| all.get(name)) {
+            self.schedule(name, process);
+        }
+    }
+
     pub(super) fn outdated(&self, name: &str) {
         self.schedule.outdated(name);
     }
@@ -386,14 +390,6 @@ fn make(
     Ok(process)
 }
 
-/// Writes down how others read the rows of a process.
-fn save(connection: &Connection, process: &Process) -> Result<(), EngineError> {
-    let columns = serde_json::json!(process.compiled.columns).to_string();
-    let update = "UPDATE processes SET rows = ?, columns = ? WHERE number = ?";
-    connection.execute(update, params![process.select(), columns, process.number])?;
-    Ok(())
-}
-
 /// Gives a process the rows of a run, and another table if `*` has come to mean other columns.
 fn update(
     connection: &Connection,
@@ -410,7 +406,7 @@ fn update(
             process.drop_tables(connection)?;
             other.create_table(connection)?;
         }
-        save(connection, &other)?;
+        other.save(connection)?;
         *process = other;
     }
     let mut rows = run.rows;

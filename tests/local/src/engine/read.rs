@@ -109,7 +109,7 @@ impl Drop for Loan<'_> {
 #[derive(Debug)]
 pub(super) struct Reader {
     connection: Connection,
-    limits: QueryLimits,
+    pub(super) limits: QueryLimits,
     clock: Clock,
     deadline: Arc<Mutex<Option<Instant>>>,
     /// What is run is the engine's own, and may look at all tables.
@@ -172,12 +172,7 @@ impl Reader {
             let values: Vec<_> =
                 (0..columns.len()).map(|place| row.get_ref(place)).collect::<Result<_, _>>()?;
             objects.write(connection, values, &mut out)?;
-            if out.len() > most {
-                return Err(EngineError::Invalid(format!(
-                    "the answer is larger than {most} bytes: ask for less, or use LIMIT"
-                )));
-            }
-            Ok(())
+            if out.len() > most { Err(too_large(most)) } else { Ok(()) }
         })?;
         out.push(b']');
         Ok(out)
@@ -258,12 +253,20 @@ impl Reader {
     }
 }
 
+pub(super) fn too_large(most: usize) -> EngineError {
+    EngineError::Invalid(format!(
+        "the result is larger than {most} bytes: ask for less, or use LIMIT"
+    ))
+}
+
 /// What a query may do. Names have been replaced by then: this is what holds if that went wrong.
 fn authorize(action: AuthAction<'_>) -> Authorization {
     let allowed = match action {
         AuthAction::Select | AuthAction::Recursive => true,
-        AuthAction::Read { table_name, .. } => {
-            matches!(table_name, "events" | "json_each" | "json_tree" | "")
+        // Without a column, it is the name of a part of the query.
+        AuthAction::Read { table_name, column_name } => {
+            column_name.is_empty()
+                || matches!(table_name, "events" | "json_each" | "json_tree" | "")
                 || table_name.starts_with("process_")
         }
         AuthAction::Function { function_name } => {
@@ -301,7 +304,7 @@ fn bind(statement: &mut Statement<'_>, given: &[(String, String)]) -> Result<(),
             })?;
         let bound = if let Ok(number) = value.parse::<i64>() {
             statement.raw_bind_parameter(place, number)
-        } else if let Ok(number) = value.parse::<f64>() {
+        } else if let Some(number) = value.parse::<f64>().ok().filter(|_| is_digits(value)) {
             statement.raw_bind_parameter(place, number)
         } else {
             statement.raw_bind_parameter(place, value)
@@ -309,6 +312,11 @@ fn bind(statement: &mut Statement<'_>, given: &[(String, String)]) -> Result<(),
         bound?;
     }
     Ok(())
+}
+
+/// Rust takes `inf` and `nan` for numbers, too.
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte))
 }
 
 /// An error of SQLite at somebody's query: theirs, unless the storage failed.

@@ -11,7 +11,7 @@ use sqlparser::ast::{Expr, GroupByExpr, SelectItem, SetExpr};
 use super::EngineError;
 use super::columns::{Column, name_results};
 use super::incremental;
-use super::read::Reader;
+use super::read::{Reader, too_large};
 use super::sql::Parsed;
 
 /// A query is not run again sooner than this after its last run ended, and not sooner than that run took:
@@ -29,14 +29,26 @@ pub(super) struct Run {
 
 pub(super) fn run(reader: &mut Reader, parsed: &Parsed) -> Result<Run, EngineError> {
     let start = Instant::now();
-    let mut rows = Vec::new();
+    let most = reader.limits.bytes;
+    let (mut rows, mut bytes) = (Vec::new(), 0);
     let effort = reader.run(parsed, &[], |_, columns, row| {
-        let values = (0..columns.len()).map(|place| row.get(place));
-        rows.push(values.collect::<Result<_, _>>()?);
-        Ok(())
+        let values: Vec<Value> =
+            (0..columns.len()).map(|place| row.get(place)).collect::<Result<_, _>>()?;
+        bytes += values.iter().map(size).sum::<usize>();
+        rows.push(values);
+        if bytes > most { Err(too_large(most)) } else { Ok(()) }
     })?;
     let (columns, steps) = (effort.columns, effort.steps);
     Ok(Run { columns, rows, steps, took: start.elapsed() })
+}
+
+fn size(value: &Value) -> usize {
+    let more = match value {
+        Value::Text(text) => text.len(),
+        Value::Blob(blob) => blob.len(),
+        _ => 0,
+    };
+    size_of::<Value>() + more
 }
 
 /// The columns by which a row of a result is the same row after a change: those that are grouped by. An

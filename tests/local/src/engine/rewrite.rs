@@ -82,13 +82,10 @@ impl Source {
     /// A column of this relation is mentioned. In SQL `a` and `A` are one name, but they are two keys,
     /// so the second is given a name that nobody can have meant.
     fn mention(&mut self, column: &mut Ident) {
-        let Relation::Stream { keys, .. } = &self.relation else { return };
-        let mentioned = &column.value;
-        let key = keys
-            .iter()
-            .find(|(key, _)| key == mentioned)
-            .or_else(|| keys.iter().find(|(key, _)| key.eq_ignore_ascii_case(mentioned)))
-            .map_or(mentioned, |(key, _)| key);
+        if matches!(self.relation, Relation::Process { .. }) {
+            return;
+        }
+        let key = &column.value;
         let name = match self.columns.iter().find(|(_, known)| known == key) {
             Some((name, _)) => name.clone(),
             None => {
@@ -100,16 +97,14 @@ impl Source {
                 name
             }
         };
-        if name != *mentioned {
+        if name != *key {
             *column = Ident::with_quote('"', name);
         }
     }
 
     fn has(&self, name: &str) -> bool {
         match &self.relation {
-            Relation::Stream { keys, .. } => {
-                keys.iter().any(|(key, _)| key.eq_ignore_ascii_case(name))
-            }
+            Relation::Stream { keys, .. } => keys.iter().any(|(key, _)| key == name),
             Relation::Process { columns, .. } => {
                 columns.iter().any(|column| column.name.eq_ignore_ascii_case(name))
             }
@@ -427,7 +422,7 @@ impl Names<'_> {
             if scope.aliases.contains(&name) && !scope.projected.contains(&name) {
                 return;
             }
-            let is_unknown = |meaning: &Meaning| match meaning {
+            let is_other = |meaning: &Meaning| match meaning {
                 Meaning::Part(names) => names.iter().any(|it| it.eq_ignore_ascii_case(&name)),
                 Meaning::Source(source) => {
                     matches!(self.sources[*source].relation, Relation::Process { .. })
@@ -435,14 +430,16 @@ impl Names<'_> {
                 }
                 Meaning::Unknown => false,
             };
-            if scope.relations.iter().any(|(_, meaning)| is_unknown(meaning)) {
+            if scope.relations.iter().any(|(_, meaning)| is_other(meaning)) {
                 return;
             }
             let streams: Vec<usize> = scope
                 .relations
                 .iter()
                 .filter_map(|(_, meaning)| match meaning {
-                    Meaning::Source(source) if self.sources[*source].has(&name) => Some(*source),
+                    Meaning::Source(source) if self.sources[*source].has(&column.value) => {
+                        Some(*source)
+                    }
                     _ => None,
                 })
                 .collect();

@@ -45,6 +45,8 @@ CREATE TABLE events (
     event TEXT NOT NULL
 );
 CREATE UNIQUE INDEX event_ids ON events (place >> 40, id) WHERE id IS NOT NULL;
+-- Places of events whose stream is gone.
+CREATE TABLE garbage (first INTEGER PRIMARY KEY, next INTEGER NOT NULL);
 CREATE TABLE processes (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,

@@ -18,7 +18,8 @@ use tokio::sync::oneshot;
 use super::processes::{Draft, Processes, Stats, no_process};
 use super::read::{QueryLimits, Readers};
 use super::recompute::{self, Schedule};
-use super::storage::{Retention, Storage};
+use super::retention::Retention;
+use super::storage::Storage;
 use super::writer::{Job, Task, Writer};
 use super::{
     Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener, Mode,
@@ -110,6 +111,16 @@ impl Sqlite {
     fn names(&self, sql: &str) -> Result<Vec<String>, EngineError> {
         self.core.look_up(|catalogue| {
             catalogue.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+
+    /// Lets the database grow no larger than it is, or than so many pages.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: Option<u32>) -> Result<(), EngineError> {
+        self.core.write(move |writer| {
+            let pages = pages.unwrap_or(u32::MAX - 1);
+            let limit = format!("PRAGMA max_page_count = {pages}");
+            Ok(writer.connection.query_row(&limit, [], |_| Ok(()))?)
         })
     }
 
@@ -275,7 +286,7 @@ impl Engine for Sqlite {
         let name = name.to_owned();
         self.core.write(move |writer| {
             let deleted = writer.storage.delete(&writer.connection, &name)?;
-            deleted.map(|_| ()).ok_or_else(|| no_stream(&name))
+            if deleted { Ok(()) } else { Err(no_stream(&name)) }
         })
     }
 
@@ -295,8 +306,8 @@ impl Engine for Sqlite {
         }
         let draft = self.draft(name, definition)?;
         self.core.write(move |writer| {
-            let Writer { connection, processes, now, .. } = writer;
-            processes.create(connection, draft, now.micros)
+            let Writer { connection, processes, now, notices, .. } = writer;
+            processes.create(connection, draft, now.micros, notices)
         })
     }
 
@@ -340,8 +351,8 @@ impl Engine for Sqlite {
             .transpose()?;
         let name = name.to_owned();
         self.core.write(move |writer| {
-            let Writer { connection, processes, now, .. } = writer;
-            processes.change(connection, &name, ttl.as_ref(), draft, now.micros)
+            let Writer { connection, processes, now, notices, .. } = writer;
+            processes.change(connection, &name, ttl.as_ref(), draft, now.micros, notices)
         })
     }
 

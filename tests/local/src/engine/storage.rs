@@ -1,13 +1,14 @@
-//! What the writing connection does to streams: events in, the oldest out.
+//! What the writing connection does with new events.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::ops::Range;
 
 use bytes::Bytes;
 use rusqlite::types::{Null, ToSqlOutput, Value};
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
 use super::EngineError;
+use super::retention::Retention;
 use super::schema::{parts, place};
 use crate::streams::batch::{Batch, GIVEN_ID};
 use crate::streams::keys::{Kinds, MOST};
@@ -17,30 +18,23 @@ use crate::streams::stamp::{EventId, Ids};
 /// How many streams there may be: they cost memory even when nobody writes to them.
 const MOST_STREAMS: u64 = 100_000;
 
-/// What a stream keeps. Past any of the three the oldest events go.
-#[derive(Clone, Debug)]
-pub(crate) struct Retention {
-    pub(crate) events: u64,
-    pub(crate) bytes: u64,
-    pub(crate) age: Duration,
-}
-
 /// The streams as the writing connection knows them.
 #[derive(Debug)]
 pub(super) struct Storage {
     ids: Ids,
-    retention: Retention,
+    pub(super) retention: Retention,
     /// As they are in the table. Thrown away when a transaction fails.
-    streams: HashMap<String, Stream>,
-    count: Option<u64>,
+    pub(super) streams: HashMap<String, Stream>,
+    pub(super) count: Option<u64>,
 }
 
 #[derive(Debug)]
-struct Stream {
-    number: i64,
-    first: i64,
-    next: i64,
-    bytes: u64,
+pub(super) struct Stream {
+    pub(super) number: i64,
+    /// The oldest event that is still here, the one to come, and the bytes of those between.
+    pub(super) first: i64,
+    pub(super) next: i64,
+    pub(super) bytes: u64,
     columns: HashMap<Box<str>, (usize, Kinds)>,
 }
 
@@ -48,10 +42,10 @@ struct Stream {
 #[derive(Debug)]
 pub(super) struct Stored {
     /// From the place of the first new event to that of the one to come.
-    pub(super) places: std::ops::Range<i64>,
+    pub(super) places: Range<i64>,
     pub(super) lines: Lines,
-    /// How many keys the stream has had.
-    pub(super) keys: usize,
+    /// A key was new, or had a kind of value that it never had before.
+    pub(super) new_kinds: bool,
 }
 
 /// The moment of a transaction.
@@ -84,8 +78,9 @@ impl Storage {
     ) -> Result<Stored, EngineError> {
         let ids = self.ids;
         let stream = self.stream(connection, name, now)?;
-        stream.note_columns(connection, &batch)?;
-        stream.insert(connection, ids, batch, now)
+        let new_kinds = stream.note_columns(connection, &batch)?;
+        let (places, lines) = stream.insert(connection, ids, batch, now)?;
+        Ok(Stored { places, lines, new_kinds })
     }
 
     /// Lets the oldest events of a stream go that are too many or too much, and saves how it stands.
@@ -102,7 +97,7 @@ impl Storage {
     }
 
     /// The stream of this name, which comes into being if there is none.
-    fn stream(
+    pub(super) fn stream(
         &mut self,
         connection: &Connection,
         name: &str,
@@ -144,62 +139,10 @@ impl Storage {
         let number = connection.prepare_cached(insert)?.insert(params![name, now.text])?;
         Ok(Stream { number, first: 1, next: 1, bytes: 0, columns: HashMap::new() })
     }
-
-    /// Deletes a stream and answers with its number, if there is one of that name.
-    pub(super) fn delete(
-        &mut self,
-        connection: &Connection,
-        name: &str,
-    ) -> Result<Option<i64>, EngineError> {
-        let Some(stream) = Stream::load(connection, name)? else { return Ok(None) };
-        let Stream { number, first, next, .. } = stream;
-        connection.execute("DELETE FROM streams WHERE number = ?", [number])?;
-        connection.execute("DELETE FROM columns WHERE stream = ?", [number])?;
-        connection.execute(
-            "DELETE FROM events WHERE place >= ? AND place < ?",
-            [place(number, first), place(number, next)],
-        )?;
-        self.streams.remove(name);
-        self.count = None;
-        Ok(Some(number))
-    }
-
-    /// Lets go of what has become too old, in all streams.
-    pub(super) fn expire(&mut self, connection: &Connection, now: &Now) -> Result<(), EngineError> {
-        let age = i64::try_from(self.retention.age.as_micros()).unwrap_or(i64::MAX);
-        let before = now.micros.saturating_sub(age);
-        let names: Vec<String> = connection
-            .prepare_cached(
-                "SELECT name FROM streams JOIN events ON place = number << 40 | first WHERE at < ?",
-            )?
-            .query_map([before], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        for name in names {
-            let stream = self.stream(connection, &name, now)?;
-            let fresh = connection
-                .prepare_cached(
-                    "SELECT place FROM events WHERE place >= ? AND place < ? AND at >= ? LIMIT 1",
-                )?
-                .query_row(
-                    [place(stream.number, stream.first), place(stream.number, stream.next), before],
-                    |row| row.get(0),
-                )
-                .optional()?;
-            let first = fresh.map_or(stream.next, |place| parts(place).1);
-            stream.drop_before(connection, first)?;
-            let update = "UPDATE streams SET first = ?, bytes = ? WHERE number = ?";
-            connection.prepare_cached(update)?.execute(params![
-                stream.first,
-                stream.bytes,
-                stream.number
-            ])?;
-        }
-        Ok(())
-    }
 }
 
 impl Stream {
-    fn load(connection: &Connection, name: &str) -> Result<Option<Self>, EngineError> {
+    pub(super) fn load(connection: &Connection, name: &str) -> Result<Option<Self>, EngineError> {
         let found = connection
             .prepare_cached("SELECT number, first, next, bytes FROM streams WHERE name = ?")?
             .query_row([name], |row| {
@@ -219,8 +162,13 @@ impl Stream {
         Ok(Some(stream))
     }
 
-    /// Remembers which keys the events have had.
-    fn note_columns(&mut self, connection: &Connection, batch: &Batch) -> Result<(), EngineError> {
+    /// Remembers which keys the events have had, and answers whether that is news.
+    fn note_columns(
+        &mut self,
+        connection: &Connection,
+        batch: &Batch,
+    ) -> Result<bool, EngineError> {
+        let mut news = false;
         for (name, kinds) in batch.keys.iter() {
             let (place, known) = match self.columns.get(name) {
                 Some((place, known)) => (*place, *known),
@@ -239,12 +187,13 @@ impl Stream {
             };
             let kinds = known.with(kinds);
             if kinds != known {
+                news = true;
                 self.columns.insert(name.into(), (place, kinds));
                 let update = "UPDATE columns SET kinds = ? WHERE stream = ? AND place = ?";
                 connection.prepare_cached(update)?.execute(params![kinds.0, self.number, place])?;
             }
         }
-        Ok(())
+        Ok(news)
     }
 
     fn insert(
@@ -253,7 +202,7 @@ impl Stream {
         ids: Ids,
         batch: Batch,
         now: &Now,
-    ) -> Result<Stored, EngineError> {
+    ) -> Result<(Range<i64>, Lines), EngineError> {
         let first = self.next;
         let Batch { mut text, records, .. } = batch;
         let mut insert = connection
@@ -299,7 +248,7 @@ impl Stream {
             without(&text, &known, &ends)
         };
         let places = place(self.number, first)..place(self.number, self.next);
-        Ok(Stored { places, lines, keys: self.columns.len() })
+        Ok((places, lines))
     }
 
     /// Whether this stream gave `id` to an event that is still here.
@@ -320,53 +269,7 @@ impl Stream {
         Ok(connection.prepare_cached(given)?.exists([place])?)
     }
 
-    /// Lets the oldest events go that are too many or too much.
-    fn let_go(
-        &mut self,
-        connection: &Connection,
-        retention: &Retention,
-    ) -> Result<(), EngineError> {
-        let most = i64::try_from(retention.events).unwrap_or(i64::MAX);
-        let first = self.first.max(self.next.saturating_sub(most));
-        self.drop_before(connection, first)?;
-        if self.bytes > retention.bytes {
-            let mut lengths = connection.prepare_cached(
-                "SELECT place, octet_length(event) FROM events
-                WHERE place >= ? AND place < ? ORDER BY place",
-            )?;
-            let places = [place(self.number, self.first), place(self.number, self.next)];
-            let mut rows = lengths.query(places)?;
-            let (mut first, mut left) = (self.first, self.bytes);
-            while left > retention.bytes
-                && let Some(row) = rows.next()?
-            {
-                first = parts(row.get(0)?).1 + 1;
-                left -= row.get::<_, u64>(1)?;
-            }
-            drop(rows);
-            self.drop_before(connection, first)?;
-        }
-        Ok(())
-    }
-
-    fn drop_before(&mut self, connection: &Connection, first: i64) -> Result<(), EngineError> {
-        if first <= self.first {
-            return Ok(());
-        }
-        let places = [place(self.number, self.first), place(self.number, first)];
-        let bytes: u64 = connection
-            .prepare_cached(
-                "SELECT total(octet_length(event)) FROM events WHERE place >= ? AND place < ?",
-            )?
-            .query_row(places, |row| row.get::<_, f64>(0))? as u64;
-        let delete = "DELETE FROM events WHERE place >= ? AND place < ?";
-        connection.prepare_cached(delete)?.execute(places)?;
-        self.first = first;
-        self.bytes = self.bytes.saturating_sub(bytes);
-        Ok(())
-    }
-
-    fn save(&self, connection: &Connection, now: &Now) -> Result<(), EngineError> {
+    pub(super) fn save(&self, connection: &Connection, now: &Now) -> Result<(), EngineError> {
         connection
             .prepare_cached(
                 "UPDATE streams SET first = ?, next = ?, bytes = ?, last_seen = ? WHERE number = ?",
@@ -377,7 +280,7 @@ impl Stream {
 }
 
 /// The text without what is `known`; `ends` are those of what stays.
-fn without(text: &[u8], known: &[std::ops::Range<usize>], ends: &[usize]) -> Lines {
+fn without(text: &[u8], known: &[Range<usize>], ends: &[usize]) -> Lines {
     let mut kept = Vec::new();
     let mut from = 0;
     for range in known {

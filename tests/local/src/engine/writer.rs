@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::answer::ChangeLines;
 use super::processes::Processes;
-use super::storage::{Now, Storage, Stored};
+use super::storage::{Now, Storage};
 use super::{Counted, EngineError, Listener};
 use crate::streams::batch::Batch;
 use crate::streams::lines::Lines;
@@ -54,6 +54,8 @@ pub(super) enum Notice {
     Changed(String, Option<Lines>),
     /// What a process reads has changed.
     Outdated(String),
+    /// There is a process of this name now.
+    Created(String),
     /// There is no such process any more.
     Deleted(String),
 }
@@ -88,19 +90,20 @@ impl Writer {
 
     /// Works until it is told to stop, or until nobody can tell it to any more.
     pub(super) fn work(mut self, jobs: &Receiver<Job>) {
-        let mut swept = Instant::now();
+        let mut sweep = Instant::now() + SWEEP;
         let mut next = None;
         loop {
-            let pause = if self.processes.have_ttl() { SWEEP_ROWS } else { SWEEP };
-            let left = pause.saturating_sub(swept.elapsed());
-            if left.is_zero() {
-                self.sweep();
-                swept = Instant::now();
-                continue;
+            let now = Instant::now();
+            if self.processes.have_ttl() {
+                sweep = sweep.min(now + SWEEP_ROWS);
+            }
+            if sweep <= now {
+                // If there is more, it is the turn of whoever waits, and then of the next sweep.
+                sweep = now + if self.sweep() { Duration::ZERO } else { SWEEP };
             }
             let job = match next.take() {
                 Some(job) => job,
-                None => match jobs.recv_timeout(left) {
+                None => match jobs.recv_timeout(sweep.saturating_duration_since(now)) {
                     Ok(job) => job,
                     Err(RecvTimeoutError::Timeout) => continue,
                     Err(RecvTimeoutError::Disconnected) => return,
@@ -128,9 +131,9 @@ impl Writer {
     ) -> Option<Job> {
         let mut waiting = Vec::new();
         let mut next = None;
+        let mut job = Some((batches, done));
         let end = self.transaction(|writer| {
             let mut size = 0;
-            let mut job = Some((batches, done));
             while let Some((batches, done)) = job.take() {
                 size += batches.iter().map(|(_, batch)| batch.text.len()).sum::<usize>();
                 match writer.append_one(batches) {
@@ -154,6 +157,8 @@ impl Writer {
             }
             Ok(())
         });
+        // One is left if the transaction could not even begin.
+        waiting.extend(job.map(|(_, done)| (done, Ok(()))));
         for (done, result) in waiting {
             // Whoever asked may have hung up.
             drop(done.send(result.and(end.clone())));
@@ -172,12 +177,12 @@ impl Writer {
                 return Ok(());
             }
             let Self { connection, storage, processes, notices, now, .. } = self;
-            let Stored { places, lines, keys } = storage.add(connection, &name, batch, now)?;
-            if !places.is_empty() {
-                processes.stored(connection, &name, &places, keys, notices)?;
+            let stored = storage.add(connection, &name, batch, now)?;
+            if !stored.places.is_empty() {
+                processes.stored(connection, &name, &stored, notices)?;
             }
             storage.settle(connection, &name, now)?;
-            notices.push(Notice::Stored(name, lines));
+            notices.push(Notice::Stored(name, stored.lines));
             Ok(())
         });
         if stored.is_err() {
@@ -190,15 +195,19 @@ impl Writer {
         stored
     }
 
-    fn sweep(&mut self) {
-        let expired = self.transaction(|writer| {
+    /// Lets go of what is too old, and answers whether there is more of it.
+    fn sweep(&mut self) -> bool {
+        let mut more = false;
+        let swept = self.transaction(|writer| {
             let Self { connection, storage, processes, notices, now, .. } = writer;
-            storage.expire(connection, now)?;
+            more = storage.sweep(connection, now)?;
             processes.expire(connection, now.micros, notices)
         });
-        if let Err(error) = expired {
+        if let Err(error) = swept {
             tracing::warn!(%error, "old events could not be let go");
+            return false;
         }
+        more
     }
 
     /// Does `work` in a transaction and tells the listener what came of it.
@@ -225,6 +234,10 @@ impl Writer {
                             }
                         }
                         Notice::Outdated(process) => self.processes.outdated(&process),
+                        Notice::Created(process) => {
+                            self.processes.created(&process);
+                            self.processes.outdate_readers_of(&process);
+                        }
                         Notice::Deleted(process) => self.listener.process_deleted(&process),
                     }
                 }
