@@ -306,36 +306,40 @@ impl Process {
         changes: &mut ChangeLines,
     ) -> Result<(), EngineError> {
         let table = self.table();
-        let mut old = Stored::default();
+        let (mut old, mut count) = (Stored::default(), 0);
         let mut select =
             connection.prepare_cached(&format!("SELECT rowid, {} FROM {table}", self.values()))?;
         let mut stored = select.query([])?;
         while let Some(row) = stored.next()? {
+            count += 1;
             let number = row.get(0)?;
             let values = (1..=self.compiled.columns.len()).map(|place| row.get(place));
             old.put(number, values.collect::<Result<_, _>>()?);
         }
         drop(stored);
+        // A result of one row that stays one is that row, whatever it is made of.
+        let by = by.or((count == 1 && rows.len() == 1).then_some(&[]));
         let new: Vec<Vec<Value>> = rows.into_iter().filter(|row| !old.take_equal(row)).collect();
+        let mut old = old.left(by);
+        let new: Vec<_> =
+            new.into_iter().map(|row| (by.and_then(|by| old.take(&row, by)), row)).collect();
 
-        let marks = vec!["?"; self.compiled.columns.len()].join(", ");
-        let mut insert =
-            connection.prepare_cached(&format!("INSERT INTO {table} VALUES ({marks})"))?;
         let mut delete =
             connection.prepare_cached(&format!("DELETE FROM {table} WHERE rowid = ?"))?;
-        let mut old = old.left(by);
-        for row in new {
-            let before = by.and_then(|by| old.take(&row, by));
-            insert.execute(rusqlite::params_from_iter(&row))?;
-            if let Some((number, _)) = &before {
-                delete.execute([number])?;
-            }
-            let before = before.as_ref().map(|(_, row)| &row[..]);
-            changes.push(connection, &self.objects, before, Some(&row))?;
-        }
         for (number, row) in old.rest() {
             delete.execute([number])?;
             changes.push(connection, &self.objects, Some(&row), None)?;
+        }
+        let marks = vec!["?"; self.compiled.columns.len()].join(", ");
+        let mut insert =
+            connection.prepare_cached(&format!("INSERT INTO {table} VALUES ({marks})"))?;
+        for (before, row) in new {
+            if let Some((number, _)) = &before {
+                delete.execute([number])?;
+            }
+            insert.execute(rusqlite::params_from_iter(&row))?;
+            let before = before.as_ref().map(|(_, row)| &row[..]);
+            changes.push(connection, &self.objects, before, Some(&row))?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, Row, Statement, StatementStatus};
+use rusqlite::{Connection, ErrorCode, Row, Statement, StatementStatus};
 
 use super::EngineError;
 use super::answer::Objects;
@@ -205,19 +205,25 @@ impl Reader {
     ) -> Result<Effort, EngineError> {
         let QueryLimits { time, rows: most, .. } = self.limits;
         self.clock.set_now();
-        let late = Instant::now() + time;
-        let effort = self.in_snapshot(|reader| {
+        let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => EngineError::Invalid(format!(
+                "the query takes more than {} ms, which is the most that is allowed",
+                time.as_millis()
+            )),
+            _ => query_error(error),
+        };
+        self.in_snapshot(|reader| {
             let Self { connection, trusted, .. } = reader;
             let runnable = rewrite::rewrite(parsed, &Tables { connection })?;
             // From here on it is somebody else's SQL.
             trusted.store(false, Ordering::Relaxed);
-            *reader.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(late);
-            let mut statement = connection.prepare(&runnable.sql).map_err(query_error)?;
+            *reader.deadline() = Some(Instant::now() + time);
+            let mut statement = connection.prepare(&runnable.sql).map_err(failed)?;
             bind(&mut statement, parameters)?;
             let columns = columns(&statement, runnable.columns);
             let mut rows = statement.raw_query();
             let mut count = 0;
-            while let Some(row) = rows.next().map_err(query_error)? {
+            while let Some(row) = rows.next().map_err(failed)? {
                 count += 1;
                 if count > most {
                     return Err(EngineError::Invalid(format!(
@@ -229,14 +235,11 @@ impl Reader {
             drop(rows);
             let steps = statement.get_status(StatementStatus::VmStep);
             Ok(Effort { columns, steps: steps.unsigned_abs().into() })
-        });
-        effort.map_err(|error| match error {
-            EngineError::Invalid(_) if Instant::now() >= late => EngineError::Invalid(format!(
-                "the query takes more than {} ms, which is the most that is allowed",
-                time.as_millis()
-            )),
-            error => error,
         })
+    }
+
+    fn deadline(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All that `work` reads is of one moment.
@@ -246,7 +249,7 @@ impl Reader {
     ) -> Result<T, EngineError> {
         self.connection.execute_batch("BEGIN")?;
         let result = work(self);
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.deadline() = None;
         self.trusted.store(true, Ordering::Relaxed);
         self.connection.execute_batch("ROLLBACK")?;
         result

@@ -91,6 +91,11 @@ impl VisitorMut for Translation {
                 let text = Expr::Value(typed.value.clone());
                 *expr = call("utc", vec![text]);
             }
+            Expr::BinaryOp {
+                left, op: BinaryOperator::Arrow | BinaryOperator::LongArrow, ..
+            } => {
+                json_or_null(left);
+            }
             Expr::BinaryOp { left, op, right } => {
                 if let Some(sum) = sum(left, op, right) {
                     match sum {
@@ -138,6 +143,24 @@ impl Translation {
             _ => {}
         }
     }
+}
+
+/// What `->` looks into. SQLite fails at a text that is no JSON; one event that has a text where the
+/// others have an object is not to fail the query. SQLite's `->` binds closer than any other operator.
+fn json_or_null(mut value: &mut Expr) {
+    loop {
+        match value {
+            Expr::BinaryOp { op: BinaryOperator::Arrow | BinaryOperator::LongArrow, .. } => return,
+            Expr::BinaryOp { right, .. } => value = right,
+            Expr::UnaryOp { expr, .. } => value = expr,
+            _ => break,
+        }
+    }
+    let looked_into = std::mem::replace(value, Expr::Value(Value::Null.into()));
+    // 1: JSON as text, 4: in SQLite's binary form, which is not looked at any closer.
+    let flags = Expr::Value(Value::Number("5".to_owned(), false).into());
+    let is_json = call("json_valid", vec![looked_into.clone(), flags]);
+    *value = call("iif", vec![is_json, looked_into, Expr::Value(Value::Null.into())]);
 }
 
 /// A time with an interval added or taken away, if that is what it is.

@@ -189,6 +189,10 @@ impl Writer {
             self.notices.truncate(notices);
             self.storage.rolled_back();
             self.processes.rolled_back();
+            // SQLite has ended the whole transaction: the disk is full, say.
+            if self.connection.is_autocommit() {
+                return stored;
+            }
             self.connection.prepare_cached("ROLLBACK TO request")?.execute([])?;
         }
         self.connection.prepare_cached("RELEASE request")?.execute([])?;

@@ -68,6 +68,12 @@ fn what_is_no_query_is_refused_and_changes_nothing() {
 
 #[test]
 fn what_takes_too_much_is_stopped() {
+    // As large as those of the server's threads: what is parsed is deep before it is refused.
+    let thread = std::thread::Builder::new().stack_size(128 * 1024 * 1024);
+    thread.spawn(greedy).unwrap().join().unwrap();
+}
+
+fn greedy() {
     let limits = QueryLimits { time: Duration::from_millis(300), rows: 1000, bytes: 100_000 };
     let engine = start_with(&Settings { limits, ..settings() });
     let events: Vec<String> = (0..2000).map(|n| format!("{{\"n\": {n}}}")).collect();

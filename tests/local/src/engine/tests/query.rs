@@ -67,7 +67,7 @@ fn a_stream_that_nobody_has_written_to_is_empty() {
 fn nested_values_are_reached_by_operators() {
     let engine = start();
     engine
-        .collect("s", r#"[{"user": {"plan": "pro", "age": 5, "tags": ["a", "b"]}}, {"user": 5}]"#);
+        .collect("s", r#"[{"user": {"plan": "pro", "age": 5, "tags": ["a", "b"]}}, {"user": 5}, {"user": "no JSON"}, {}]"#);
     assert_eq!(
         engine.query("SELECT user ->> 'plan', user -> 'tags', user ->> '$.tags[1]' AS second FROM s WHERE user ->> 'age' = 5"),
         json!([{"plan": "pro", "tags": "[\"a\",\"b\"]", "second": "b"}])
