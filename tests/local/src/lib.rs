@@ -125,7 +125,7 @@
 //!
 //! A subscriber's buffer is 32 MiB, a request 16 MiB, or 64 MiB unpacked, in 60 seconds for its head, 60
 //! for its body, and 120 in all; 512 connections are open at most, and one whose client takes nothing for
-//! 5 minutes is closed. Bodies have a bounded amount of memory
+//! 5 minutes is closed. A query may take 10 seconds and answer with 100,000 rows. Bodies have a bounded amount of memory
 //! together, whatever they unpack to: past it requests wait for one another. Each limit has its method on
 //! [`Builder`]. There is no TLS: put a proxy in front of what others are to reach.
 //!

@@ -100,6 +100,15 @@ struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 32, help_heading = LIMITS)]
     subscriber_buffer_mib: usize,
 
+    /// Seconds that a query may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = LIMITS,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    query_time: u64,
+
+    /// How many rows the result of a query may have
+    #[arg(long, value_name = "N", default_value_t = 100_000, help_heading = LIMITS)]
+    query_rows: usize,
+
     /// Seconds that the head of a request may take, the silence before it included
     #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = LIMITS,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -155,6 +164,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .max_body(options.max_body_mib.saturating_mul(MIB))
         .max_inflated(options.max_inflated_mib.saturating_mul(MIB))
         .subscriber_buffer(options.subscriber_buffer_mib.saturating_mul(MIB))
+        .query_time(Duration::from_secs(options.query_time))
+        .query_rows(options.query_rows)
         .head_time(Duration::from_secs(options.head_time))
         .body_time(Duration::from_secs(options.body_time))
         .request_time(Duration::from_secs(options.request_time));

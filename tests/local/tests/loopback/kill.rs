@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use serde_json::{Value, json};
 
@@ -69,7 +70,7 @@ fn everything_answered_is_there(rounds: u64) {
                 })
                 .collect();
             while answered.load(Ordering::SeqCst) < enough {
-                assert!(!writers.iter().any(|writer| writer.is_finished()), "a writer gave up");
+                assert!(!writers.iter().any(ScopedJoinHandle::is_finished), "a writer gave up");
                 std::thread::yield_now();
             }
             // The destructor kills it with SIGKILL, in the middle of what the writers send.
