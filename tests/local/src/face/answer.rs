@@ -180,6 +180,7 @@ impl Refusal {
             }
             Self::WrongMethod { allow } => Some((header::ALLOW, *allow)),
             Self::WrongEncoding => Some((header::ACCEPT_ENCODING, "gzip")),
+            Self::Unavailable(_) => Some((header::RETRY_AFTER, "1")),
             _ => None,
         };
         if let Some((name, value)) = header {

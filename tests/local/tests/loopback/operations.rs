@@ -81,7 +81,7 @@ fn a_locked_file_is_503_and_recovers() {
     let other = rusqlite::Connection::open(&file).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let answer = post(&local, "/v1/collect/s", "{}");
-    assert_eq!(answer.status, 503);
+    assert_eq!((answer.status, &*answer.headers["retry-after"]), (503, "1"));
     assert!(answer.message().contains("locked"), "{}", answer.message());
     let health = get(&local, "/healthz");
     assert_eq!(health.status, 503);
