@@ -107,7 +107,7 @@
 
 mod builder;
 mod changes;
-mod engine;
+pub mod engine;
 mod face;
 mod fault;
 mod local;
