@@ -1,6 +1,65 @@
-//! The engine: keeps events, keeps processes up to date, answers queries. Nothing in here knows HTTP.
+//! The engine keeps events, keeps processes up to date and answers queries. It knows no HTTP.
 //!
-//! [`Engine`] is all that the rest of the server knows of its database. Today SQLite is behind it.
+//! The rest of the server knows of its database only one narrow trait, `Engine`. SQLite is behind
+//! it. This page says what SQLite is used for, and how another database would take its place.
+//!
+//! # With SQLite
+//!
+//! * **Streams.** All events are in one table, as the text that came, under a key of stream and
+//!   place in the stream. A stream costs one row, so 10,000 of them in one request are cheap. There
+//!   may be 100,000.
+//! * **Writes** are made by one thread. Requests that wait while it commits share the next
+//!   transaction, and each has a savepoint in it, so that one that is refused leaves the others alone.
+//!   With a file ([`Builder::data`](crate::Builder::data)) a commit is synced to the disk before it is
+//!   answered: neither the end of the process nor that of the machine loses what was answered with
+//!   200, if the disk does what it says. Without one, a database in a temporary folder is never
+//!   synced and removed at the end; a process that is killed leaves it behind.
+//! * **Retention.** A stream keeps its last events, by count, bytes and age; the oldest go when new
+//!   ones come, and old ones every ten seconds, at most 20,000 at once.
+//! * **Queries** run on four connections that can only read, each on a snapshot, so that they and
+//!   the writer do not wait for each other. They are parsed and rewritten: the name of a stream
+//!   becomes a subquery that gives those of its keys that the query mentions, the name of a process one
+//!   over its rows. Keys are told apart by case, and `*` is the first 1,000 keys that a stream has
+//!   had. Objects and arrays are JSON in SQLite's binary form until they are answered with, so `->`,
+//!   `->>` and `json_each` work on them. A key that has only had `true` and `false` is answered with as
+//!   that, and in SQL is 1 or 0. A query may take 10 seconds, 100,000 rows, 64 MiB of answer, and no
+//!   value larger than 4 MiB.
+//! * **Times** are texts, as in RFC 3339. `now()`, `date_trunc(unit, time)`, `TIMESTAMP '...'` and
+//!   adding and taking away an `INTERVAL` of weeks or shorter units give them in UTC and in one length,
+//!   and what is compared to such a time is brought to that form first, whatever its offset.
+//! * **Processes** with a query of one stream that aggregates with `count`, `sum`, `min`, `max`,
+//!   `avg` or `total`, with or without `GROUP BY` and `WHERE`, are *incremental*: in the transaction
+//!   that stores events, these alone are aggregated, and the result is merged into one row for each
+//!   group. Sums of fractions may differ in their last digits from those of another order. An event
+//!   that the query fails at is left out, and counted.
+//! * All other processes are *recomputed*, at most once a second and no more than half of the time, when
+//!   what they read has changed, or always, if they ask for the time. What changed is found by
+//!   comparing the rows: those that are equal in what the query groups by are one row.
+//! * What a process reads can be deleted if it is a stream, which is empty then, but not if it is
+//!   a process: that is a 409.
+//!
+//! # With a database that keeps views itself
+//!
+//! RisingWave and Materialize speak PostgreSQL's protocol and keep continuous views. What the trait
+//! asks for maps to them so:
+//!
+//! | the trait | with RisingWave or Materialize |
+//! |---|---|
+//! | `append` | `COPY` or a multi-row `INSERT` into a table `events_NAME (id, at, event jsonb)`, one transaction for all streams of a request; RisingWave: then `FLUSH`, so that 200 means stored |
+//! | an `$id` that is known | the primary key of that table, with `ON CONFLICT DO NOTHING` (RisingWave), or a lookup before the insert (Materialize) |
+//! | a stream as a relation | the same rewriting, with `event ->> 'key'` in the place of `jsonb_extract`; the columns that a stream has had are kept in a table of ours |
+//! | `create_process` | `CREATE MATERIALIZED VIEW name AS` the rewritten query; every process is incremental then, joins and windows included, and `stats` says so |
+//! | `now() - INTERVAL` | a temporal filter: `mz_now()`, or RisingWave's `now()` in a `WHERE` |
+//! | `changed` | `SUBSCRIBE (view) ENVELOPE UPSERT` (Materialize), or `CREATE SUBSCRIPTION` and a cursor (RisingWave), one connection for all subscribers of a process; an update is a pair of old and new row of one timestamp |
+//! | `stored` | by ourselves, after the commit: the events are at hand |
+//! | `query` | `SELECT` as a role that may only read, with `statement_timeout`; rows as text with `row_to_json` |
+//! | `change_process` | a new view under another name, then `ALTER ... RENAME`, or `SWAP` |
+//! | retention, `ttl` | a temporal filter in the view; `DELETE` of old events by a task of ours |
+//! | saved queries | a table of ours |
+//! | `EngineError` | by SQLSTATE: class 42 is `Invalid`, 08, 53 and 57 are `Unavailable` |
+//!
+//! Two things would change for users: SQL is PostgreSQL's, and a process would follow its streams a
+//! moment after the commit instead of with it.
 
 pub(crate) mod sqlite;
 

@@ -178,7 +178,7 @@
 
 mod builder;
 mod changes;
-mod engine;
+pub mod engine;
 mod face;
 mod fault;
 mod local;

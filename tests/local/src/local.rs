@@ -104,13 +104,37 @@ impl Local {
         events.iter().filter_map(|event| serde_json::from_str(event).ok()).collect()
     }
 
+    /// The names of all processes, sorted.
+    #[must_use]
+    pub fn processes(&self) -> Vec<String> {
+        self.shared.engine.processes().unwrap_or_default()
+    }
+
+    /// The rows that this process has now, as queries see them; none if there is none of that name. A process
+    /// that is recomputed lags behind its streams: see [`wait_until`](Self::wait_until).
+    #[must_use]
+    pub fn rows(&self, process: &str) -> Vec<Value> {
+        let engine = &self.shared.engine;
+        if engine.process(process).is_err() {
+            return Vec::new();
+        }
+        let rows = engine.query(&format!("SELECT * FROM \"{process}\""), &[]);
+        rows.ok().and_then(|rows| serde_json::from_slice(&rows).ok()).unwrap_or_default()
+    }
+
+    /// How many are subscribed to the changes of this process now.
+    #[must_use]
+    pub fn process_subscribers(&self, process: &str) -> usize {
+        self.shared.audiences.subscribers(Source::Process, process)
+    }
+
     /// How many are subscribed to this stream now.
     #[must_use]
     pub fn subscribers(&self, stream: &str) -> usize {
         self.shared.audiences.subscribers(Source::Stream, stream)
     }
 
-    /// How many subscriptions are open now, over all streams.
+    /// How many subscriptions are open now, over all streams and processes.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
         self.shared.audiences.all_subscribers()
