@@ -67,6 +67,7 @@ mod answer;
 mod catalogue;
 mod columns;
 mod difference;
+mod functions;
 mod incremental;
 mod moment;
 mod process;

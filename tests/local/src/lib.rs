@@ -100,8 +100,12 @@
 //! namespace.
 //!
 //! A saved query may name parameters, such as `:start_date`. They come from the query string,
-//! `/analyze/NAME/results?start_date=2015-05-05`, or as an object in the body of a `POST`. What looks like
-//! a number is one.
+//! `/analyze/NAME/results?start_date=2015-05-05`, or as an object in the body of a `POST`. What is written
+//! as a number is one (`12`, but not `012`): compare a text with `CAST(:zip AS TEXT)`.
+//!
+//! Times are texts, and compare as such: `utc("$timestamp")` is the same time in UTC, always of the same
+//! length, and so is what `now()`, `date_trunc` and `- INTERVAL '5 minutes'` give. What is compared with
+//! one of these is made the same by itself.
 //!
 //! A process whose query is one stream with `count`, `sum`, `min`, `max` and `avg`, `WHERE` and `GROUP
 //! BY`, is kept incrementally: what an event costs does not grow with the events before it, and the
@@ -123,7 +127,7 @@
 //!
 //! # Limits
 //!
-//! A subscriber's buffer is 32 MiB, a request 16 MiB, or 64 MiB unpacked, in 60 seconds for its head, 60
+//! An event is 2 MiB at most, a subscriber's buffer 32 MiB, a request 16 MiB, or 64 MiB unpacked, in 60 seconds for its head, 60
 //! for its body, and 120 in all; 512 connections are open at most, and one whose client takes nothing for
 //! 5 minutes is closed. A query may take 10 seconds and answer with 100,000 rows. Bodies have a bounded amount of memory
 //! together, whatever they unpack to: past it requests wait for one another. Each limit has its method on

@@ -53,6 +53,7 @@ pub(crate) fn collect_map(
         let batch = Batch::read(events.get(), &now, left).map_err(|error| match error {
             BatchError::Bad(why) => at(why),
             BatchError::TooLarge { .. } => BatchError::TooLarge { limit },
+            error @ BatchError::LargeEvent { .. } => error,
         })?;
         left -= batch.text.len();
         batches.push((name, batch));

@@ -1,19 +1,22 @@
 //! Queries: on connections of their own that can only read, and that are held to limits.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, Row, Statement, StatementStatus};
 
 use super::EngineError;
 use super::answer::Objects;
 use super::catalogue::Tables;
 use super::columns::Column;
-use super::moment::{self, Clock};
+use super::functions;
+use super::moment::Clock;
 use super::process::Compiled;
 use super::rewrite;
 use super::schema;
@@ -22,8 +25,12 @@ use super::sql::Parsed;
 /// How many queries run at once; others wait for their turn.
 const READERS: usize = 4;
 
-/// How large a value may become, in bytes. An event that is larger cannot be read by queries.
+/// How large a value may become, in bytes: twice the largest event.
 const LARGEST_VALUE: i32 = 4 * 1024 * 1024;
+
+/// What SQLite may take of memory in the whole process, in bytes: queries of many large values fail past
+/// it, and the server stays.
+const HEAP: i64 = 512 * 1024 * 1024;
 
 /// Steps of SQLite's machine between two looks at the clock: less than a millisecond.
 const LOOK: i32 = 2000;
@@ -127,8 +134,9 @@ impl Reader {
     pub(super) fn open(path: &std::path::Path, limits: QueryLimits) -> Result<Self, EngineError> {
         use rusqlite::config::DbConfig;
         let mut connection = schema::open_reader(path)?;
-        let clock = moment::install(&connection)?;
+        let clock = functions::install(&connection)?;
         connection.pragma_update(None, "cache_size", -8 * 1024)?;
+        connection.pragma_update(None, "hard_heap_limit", HEAP)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         // "x" is a column, never a text.
@@ -136,7 +144,7 @@ impl Reader {
         connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST_VALUE)?;
         connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
         connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 200)?;
 
         let deadline = Arc::new(Mutex::new(None::<Instant>));
         let until = Arc::clone(&deadline);
@@ -171,6 +179,10 @@ impl Reader {
             }
             let values: Vec<_> =
                 (0..columns.len()).map(|place| row.get_ref(place)).collect::<Result<_, _>>()?;
+            // Looked at before any of it is copied.
+            if out.len() + values.iter().map(length).sum::<usize>() > most {
+                return Err(too_large(most));
+            }
             objects.write(connection, values, &mut out)?;
             if out.len() > most { Err(too_large(most)) } else { Ok(()) }
         })?;
@@ -256,6 +268,14 @@ impl Reader {
     }
 }
 
+/// The bytes of a text or a blob.
+fn length(value: &ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 0,
+    }
+}
+
 pub(super) fn too_large(most: usize) -> EngineError {
     EngineError::Invalid(format!(
         "the result is larger than {most} bytes: ask for less, or use LIMIT"
@@ -291,7 +311,7 @@ fn columns(statement: &Statement<'_>, known: Option<Vec<Column>>) -> Vec<Column>
     }
 }
 
-/// Sets what stands for `:name`. What looks like a number is one: in SQLite a text is greater than
+/// Sets what stands for `:name`. What is written as a number is one: in SQLite a text is greater than
 /// all numbers.
 fn bind(statement: &mut Statement<'_>, given: &[(String, String)]) -> Result<(), EngineError> {
     for place in 1..=statement.parameter_count() {
@@ -305,21 +325,20 @@ fn bind(statement: &mut Statement<'_>, given: &[(String, String)]) -> Result<(),
                     "the query has a parameter {name}, and no value for it"
                 ))
             })?;
-        let bound = if let Ok(number) = value.parse::<i64>() {
-            statement.raw_bind_parameter(place, number)
-        } else if let Some(number) = value.parse::<f64>().ok().filter(|_| is_digits(value)) {
-            statement.raw_bind_parameter(place, number)
+        if let Some(number) = same::<i64>(value) {
+            statement.raw_bind_parameter(place, number)?;
+        } else if let Some(number) = same::<f64>(value).filter(|number| number.is_finite()) {
+            statement.raw_bind_parameter(place, number)?;
         } else {
-            statement.raw_bind_parameter(place, value)
-        };
-        bound?;
+            statement.raw_bind_parameter(place, value)?;
+        }
     }
     Ok(())
 }
 
-/// Rust takes `inf` and `nan` for numbers, too.
-fn is_digits(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte))
+/// The number that is written just like this: `0123` and `+49` are texts.
+fn same<T: FromStr + ToString>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|number: &T| number.to_string() == text)
 }
 
 /// An error of SQLite at somebody's query: theirs, unless the storage failed.

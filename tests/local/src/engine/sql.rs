@@ -12,13 +12,18 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::EngineError;
-use super::moment;
+use super::{functions, moment};
 
 /// How long a query may be, in bytes.
 const LONGEST: usize = 100_000;
 
 /// How many tokens a query may have. A chain of operators is as deep a tree as it is long.
 const MOST_TOKENS: usize = 10_000;
+
+/// How long a text may be that `instr` and `replace` look for, and the characters that are trimmed, in
+/// bytes: each is compared with every place of the other text, and nothing can interrupt that.
+const MOST_SOUGHT: usize = 1000;
+const MOST_TRIMMED: usize = 100;
 
 /// The stack, in bytes, of a thread that handles queries: what is done with a tree descends into it, and
 /// without optimisation a level takes up to 20 KB. Only what is used takes memory.
@@ -39,9 +44,17 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, EngineError> {
         return Err(invalid(format!("the query is longer than {LONGEST} bytes")));
     }
     let dialect = SQLiteDialect {};
-    let tokens = Tokenizer::new(&dialect, sql)
+    let mut tokens = Tokenizer::new(&dialect, sql)
         .tokenize_with_location()
         .map_err(|error| invalid(format!("bad SQL: {error}")))?;
+    for token in &mut tokens {
+        // SQLite would take `$timestamp` for a parameter.
+        if let Token::Placeholder(name) = &token.token
+            && name.starts_with('$')
+        {
+            token.token = Token::make_word(name, Some('"'));
+        }
+    }
     let words = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
     if words.count() > MOST_TOKENS {
         return Err(invalid(format!("the query has more than {MOST_TOKENS} words")));
@@ -76,17 +89,21 @@ impl VisitorMut for Translation {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
         match expr {
-            // SQLite would take `$timestamp` for a parameter.
-            Expr::Value(value) => match &value.value {
-                Value::Placeholder(name) if name.starts_with('$') => {
-                    *expr = Expr::Identifier(Ident::with_quote('"', name.clone()));
-                }
-                Value::SingleQuotedString(text) if text.eq_ignore_ascii_case("now") => {
+            Expr::Value(value) => {
+                if let Value::SingleQuotedString(text) = &value.value
+                    && text.eq_ignore_ascii_case("now")
+                {
                     self.changes_with_time = true;
                 }
-                _ => {}
-            },
+            }
             Expr::Function(function) => self.function(function),
+            Expr::Trim { trim_what, trim_characters, .. } => {
+                for characters in
+                    trim_characters.iter_mut().flatten().chain(trim_what.as_deref_mut())
+                {
+                    bound(characters, MOST_TRIMMED);
+                }
+            }
             Expr::TypedString(typed) => {
                 let text = Expr::Value(typed.value.clone());
                 *expr = call("utc", vec![text]);
@@ -140,8 +157,28 @@ impl Translation {
             "date" | "time" | "datetime" | "julianday" | "unixepoch" if bare => {
                 self.changes_with_time = true;
             }
+            // With a format alone it is the time it is now.
+            "strftime" if argument(function, 1).is_none() => self.changes_with_time = true,
+            "instr" | "replace" => {
+                if let Some(text) = argument(function, 1) {
+                    bound(text, MOST_SOUGHT);
+                }
+            }
+            "ltrim" | "rtrim" | "trim" => {
+                if let Some(characters) = argument(function, 1) {
+                    bound(characters, MOST_TRIMMED);
+                }
+            }
             _ => {}
         }
+    }
+}
+
+fn argument(function: &mut Function, place: usize) -> Option<&mut Expr> {
+    let FunctionArguments::List(list) = &mut function.args else { return None };
+    match list.args.get_mut(place)? {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
     }
 }
 
@@ -157,10 +194,14 @@ fn json_or_null(mut value: &mut Expr) {
         }
     }
     let looked_into = std::mem::replace(value, Expr::Value(Value::Null.into()));
-    // 1: JSON as text, 4: in SQLite's binary form, which is not looked at any closer.
-    let flags = Expr::Value(Value::Number("5".to_owned(), false).into());
-    let is_json = call("json_valid", vec![looked_into.clone(), flags]);
-    *value = call("iif", vec![is_json, looked_into, Expr::Value(Value::Null.into())]);
+    *value = call(functions::JSON_OR_NULL, vec![looked_into]);
+}
+
+/// Bounds what is looked for in another text, in bytes.
+fn bound(looked_for: &mut Expr, most: usize) {
+    let text = std::mem::replace(looked_for, Expr::Value(Value::Null.into()));
+    let most = Expr::Value(Value::Number(most.to_string(), false).into());
+    *looked_for = call(functions::AT_MOST, vec![text, most]);
 }
 
 /// A time with an interval added or taken away, if that is what it is.
@@ -281,6 +322,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_put_around_operands_does_not_multiply_them() {
+        let nested = (0..25).fold("x".to_owned(), |inner, _| format!("abs({inner} -> 'a')"));
+        let translated = translated(&format!("SELECT {nested} FROM s"));
+        assert!(translated.len() < 2000, "{translated}");
+        let nested = (0..25).fold("x".to_owned(), |inner, _| format!("instr(y, {inner})"));
+        assert!(parse(&format!("SELECT {nested} FROM s")).is_ok());
+    }
+
+    #[test]
+    fn reserved_keys_may_be_written_bare() {
+        assert_eq!(
+            translated("SELECT $id, w.$timestamp FROM s AS w ORDER BY w.$timestamp"),
+            "SELECT \"$id\", w.\"$timestamp\" FROM s AS w ORDER BY w.\"$timestamp\""
+        );
+    }
+
+    #[test]
     fn windows_compare_times() {
         assert_eq!(
             translated("SELECT 1 FROM s WHERE \"$timestamp\" > now() - INTERVAL '5 minutes'"),
@@ -301,9 +359,13 @@ mod tests {
 
     #[test]
     fn what_changes_with_time_is_known() {
-        for sql in
-            ["SELECT now()", "SELECT CURRENT_TIMESTAMP", "SELECT date('now')", "SELECT random()"]
-        {
+        for sql in [
+            "SELECT now()",
+            "SELECT CURRENT_TIMESTAMP",
+            "SELECT date('now')",
+            "SELECT random()",
+            "SELECT strftime('%s')",
+        ] {
             assert!(parse(sql).unwrap().changes_with_time, "{sql}");
         }
         assert!(!parse("SELECT date(x), 'later' FROM s").unwrap().changes_with_time);

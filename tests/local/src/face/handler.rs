@@ -317,6 +317,8 @@ fn append(
     }
     .map_err(|error| match error {
         BatchError::Bad(why) => Refusal::BadRequest(why),
-        BatchError::TooLarge { .. } => Refusal::TooLarge(error.to_string()),
+        BatchError::TooLarge { .. } | BatchError::LargeEvent { .. } => {
+            Refusal::TooLarge(error.to_string())
+        }
     })
 }

@@ -11,6 +11,9 @@ use super::keys::{Keys, Kinds};
 use super::lines::DELIMITER;
 use super::stamp::{self, EventId};
 
+/// The largest event, in bytes: what a query can still read with room to spare.
+pub(crate) const LARGEST_EVENT: usize = 2 * 1024 * 1024;
+
 /// Why events were not taken. `Display` is what the client gets to read.
 #[derive(Debug)]
 pub(crate) enum BatchError {
@@ -18,6 +21,8 @@ pub(crate) enum BatchError {
     Bad(String),
     /// With their stamps they are larger than a request may be.
     TooLarge { limit: usize },
+    /// One of them is larger than an event may be.
+    LargeEvent { size: usize },
 }
 
 impl fmt::Display for BatchError {
@@ -25,6 +30,9 @@ impl fmt::Display for BatchError {
         match self {
             Self::Bad(why) => f.write_str(why),
             Self::TooLarge { limit } => write!(f, "the events take more than {limit} bytes"),
+            Self::LargeEvent { size } => {
+                write!(f, "an event has {size} bytes; the most is {LARGEST_EVENT}")
+            }
         }
     }
 }
@@ -118,6 +126,9 @@ impl Draft<'_> {
         };
         if !event.starts_with('{') {
             return Err(at(format_args!("an event must be an object")));
+        }
+        if event.len() > LARGEST_EVENT {
+            return Err(BatchError::LargeEvent { size: event.len() });
         }
         let Batch { text, records, keys } = &mut self.batch;
         let reserved =

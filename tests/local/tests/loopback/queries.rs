@@ -149,6 +149,28 @@ fn an_analysis_is_saved_shown_run_and_deleted() {
 }
 
 #[test]
+fn a_parameter_is_a_number_if_it_is_written_like_one() {
+    let local = Local::start().unwrap();
+    post(
+        &local,
+        "/v1/collect/s",
+        r#"[{"v": "01234"}, {"v": "+49"}, {"v": 12}, {"v": 1.5}, {"v": "inf"}]"#,
+    )
+    .assert_stored();
+    put(&local, "/v1/analyze/a", &json!({"query": "SELECT v FROM s WHERE v = :v"})).assert_stored();
+    for (sent, found) in [
+        ("01234", json!("01234")),
+        ("%2B49", json!("+49")),
+        ("12", json!(12)),
+        ("1.5", json!(1.5)),
+        ("inf", json!("inf")),
+    ] {
+        let rows = get(&local, &format!("/v1/analyze/a/results?v={sent}")).json();
+        assert_eq!(rows, json!([{ "v": found }]), "{sent}");
+    }
+}
+
+#[test]
 fn what_nobody_has_written_is_empty_and_what_no_event_has_is_null() {
     let local = Local::start().unwrap();
     assert_eq!(run(&local, "SELECT * FROM nobody"), json!([]));

@@ -149,6 +149,25 @@ fn a_body_over_the_limit_is_413() {
 }
 
 #[test]
+fn an_event_that_no_query_could_read_is_413() {
+    let local = Local::start().unwrap();
+    let event = |size: usize| format!(r#"{{"a": "{}"}}"#, "x".repeat(size - 9));
+    let most = 2 << 20;
+    post(&local, "/v1/collect/s", &event(most)).assert_stored();
+    for (path, body) in [
+        ("/v1/collect/s", event(most + 1)),
+        ("/v1/collect", format!(r#"{{"s": [{{}}, {}]}}"#, event(most + 1))),
+    ] {
+        let answer = post(&local, path, &body);
+        assert_eq!(answer.status, 413);
+        assert!(answer.message().contains("2097152"), "{}", answer.message());
+    }
+    let query = r#"{"query": "SELECT length(a) AS a FROM s"}"#;
+    let rows = post(&local, "/v1/analyze", query).json();
+    assert_eq!(rows, serde_json::json!([{"a": most - 9}]));
+}
+
+#[test]
 fn a_gzip_bomb_is_413_and_is_not_inflated() {
     let local = Local::builder().max_inflated(1 << 20).start().unwrap();
     // 200 MiB of spaces, in 200 KiB.
