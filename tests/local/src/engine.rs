@@ -67,7 +67,6 @@ mod answer;
 mod catalogue;
 mod columns;
 mod difference;
-mod functions;
 mod incremental;
 mod moment;
 mod process;

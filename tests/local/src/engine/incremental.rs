@@ -14,7 +14,6 @@ use sqlparser::ast::{
 
 use super::EngineError;
 use super::columns::name_results;
-use super::functions;
 use super::moment;
 use super::rewrite::{self, Catalogue, Relation};
 use super::sql::{Parsed, call};
@@ -362,9 +361,7 @@ fn check_functions(expr: &Expr) -> Option<()> {
                 aggregate(function).is_some()
                     || function.over.is_none()
                         && function.filter.is_none()
-                        && (FUNCTIONS.contains(&&*name)
-                            || moment::FUNCTIONS.contains(&&*name)
-                            || [functions::JSON_OR_NULL, functions::AT_MOST].contains(&&*name))
+                        && (FUNCTIONS.contains(&&*name) || moment::FUNCTIONS.contains(&&*name))
             }
             Expr::Subquery(_) | Expr::Exists { .. } => false,
             Expr::In { target, .. } => matches!(target, InTarget::List(_)),

@@ -8,15 +8,13 @@ use std::time::{Duration, Instant};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, Row, Statement, StatementStatus};
 
 use super::EngineError;
 use super::answer::Objects;
 use super::catalogue::Tables;
 use super::columns::Column;
-use super::functions;
-use super::moment::Clock;
+use super::moment::{self, Clock};
 use super::process::Compiled;
 use super::rewrite;
 use super::schema;
@@ -27,10 +25,6 @@ const READERS: usize = 4;
 
 /// How large a value may become, in bytes: twice the largest event.
 const LARGEST_VALUE: i32 = 4 * 1024 * 1024;
-
-/// What SQLite may take of memory in the whole process, in bytes: queries of many large values fail past
-/// it, and the server stays.
-const HEAP: i64 = 512 * 1024 * 1024;
 
 /// Steps of SQLite's machine between two looks at the clock: less than a millisecond.
 const LOOK: i32 = 2000;
@@ -134,9 +128,8 @@ impl Reader {
     pub(super) fn open(path: &std::path::Path, limits: QueryLimits) -> Result<Self, EngineError> {
         use rusqlite::config::DbConfig;
         let mut connection = schema::open_reader(path)?;
-        let clock = functions::install(&connection)?;
+        let clock = moment::install(&connection)?;
         connection.pragma_update(None, "cache_size", -8 * 1024)?;
-        connection.pragma_update(None, "hard_heap_limit", HEAP)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         // "x" is a column, never a text.
@@ -144,7 +137,7 @@ impl Reader {
         connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST_VALUE)?;
         connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
         connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 200)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)?;
 
         let deadline = Arc::new(Mutex::new(None::<Instant>));
         let until = Arc::clone(&deadline);
@@ -179,10 +172,6 @@ impl Reader {
             }
             let values: Vec<_> =
                 (0..columns.len()).map(|place| row.get_ref(place)).collect::<Result<_, _>>()?;
-            // Looked at before any of it is copied.
-            if out.len() + values.iter().map(length).sum::<usize>() > most {
-                return Err(too_large(most));
-            }
             objects.write(connection, values, &mut out)?;
             if out.len() > most { Err(too_large(most)) } else { Ok(()) }
         })?;
@@ -265,14 +254,6 @@ impl Reader {
         self.trusted.store(true, Ordering::Relaxed);
         self.connection.execute_batch("ROLLBACK")?;
         result
-    }
-}
-
-/// The bytes of a text or a blob.
-fn length(value: &ValueRef<'_>) -> usize {
-    match value {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
-        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 0,
     }
 }
 

@@ -12,18 +12,13 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::EngineError;
-use super::{functions, moment};
+use super::moment;
 
 /// How long a query may be, in bytes.
 const LONGEST: usize = 100_000;
 
 /// How many tokens a query may have. A chain of operators is as deep a tree as it is long.
 const MOST_TOKENS: usize = 10_000;
-
-/// How long a text may be that `instr` and `replace` look for, and the characters that are trimmed, in
-/// bytes: each is compared with every place of the other text, and nothing can interrupt that.
-const MOST_SOUGHT: usize = 1000;
-const MOST_TRIMMED: usize = 100;
 
 /// The stack, in bytes, of a thread that handles queries: what is done with a tree descends into it, and
 /// without optimisation a level takes up to 20 KB. Only what is used takes memory.
@@ -97,13 +92,6 @@ impl VisitorMut for Translation {
                 }
             }
             Expr::Function(function) => self.function(function),
-            Expr::Trim { trim_what, trim_characters, .. } => {
-                for characters in
-                    trim_characters.iter_mut().flatten().chain(trim_what.as_deref_mut())
-                {
-                    bound(characters, MOST_TRIMMED);
-                }
-            }
             Expr::TypedString(typed) => {
                 let text = Expr::Value(typed.value.clone());
                 *expr = call("utc", vec![text]);
@@ -158,27 +146,12 @@ impl Translation {
                 self.changes_with_time = true;
             }
             // With a format alone it is the time it is now.
-            "strftime" if argument(function, 1).is_none() => self.changes_with_time = true,
-            "instr" | "replace" => {
-                if let Some(text) = argument(function, 1) {
-                    bound(text, MOST_SOUGHT);
-                }
-            }
-            "ltrim" | "rtrim" | "trim" => {
-                if let Some(characters) = argument(function, 1) {
-                    bound(characters, MOST_TRIMMED);
-                }
+            "strftime" if matches!(&function.args, FunctionArguments::List(list) if list.args.len() < 2) =>
+            {
+                self.changes_with_time = true;
             }
             _ => {}
         }
-    }
-}
-
-fn argument(function: &mut Function, place: usize) -> Option<&mut Expr> {
-    let FunctionArguments::List(list) = &mut function.args else { return None };
-    match list.args.get_mut(place)? {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-        _ => None,
     }
 }
 
@@ -194,14 +167,10 @@ fn json_or_null(mut value: &mut Expr) {
         }
     }
     let looked_into = std::mem::replace(value, Expr::Value(Value::Null.into()));
-    *value = call(functions::JSON_OR_NULL, vec![looked_into]);
-}
-
-/// Bounds what is looked for in another text, in bytes.
-fn bound(looked_for: &mut Expr, most: usize) {
-    let text = std::mem::replace(looked_for, Expr::Value(Value::Null.into()));
-    let most = Expr::Value(Value::Number(most.to_string(), false).into());
-    *looked_for = call(functions::AT_MOST, vec![text, most]);
+    // 1: JSON as text, 4: in SQLite's binary form, which is not looked at any closer.
+    let flags = Expr::Value(Value::Number("5".to_owned(), false).into());
+    let is_json = call("json_valid", vec![looked_into.clone(), flags]);
+    *value = call("iif", vec![is_json, looked_into, Expr::Value(Value::Null.into())]);
 }
 
 /// A time with an interval added or taken away, if that is what it is.
