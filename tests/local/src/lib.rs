@@ -112,7 +112,8 @@
 //! result is up to date when the event is answered. Other queries are run again, at a bounded rate, when
 //! what they read has changed. `stats` says which way a process goes. A process starts with what is
 //! stored; retention takes nothing back from incremental results, and what is run again sees what
-//! remains. `ttl` removes rows: `{"duration": "1 day", "column": "minute"}`.
+//! remains. `ttl` removes rows: `{"duration": "1 day", "column": "minute"}`; it can
+//! be changed, and not taken away.
 //!
 //! # What is kept
 //!
@@ -127,11 +128,12 @@
 //!
 //! # Limits
 //!
-//! An event is 2 MiB at most, a subscriber's buffer 32 MiB, a request 16 MiB, or 64 MiB unpacked, in 60 seconds for its head, 60
-//! for its body, and 120 in all; 512 connections are open at most, and one whose client takes nothing for
-//! 5 minutes is closed. A query may take 10 seconds and answer with 100,000 rows. Bodies have a bounded amount of memory
-//! together, whatever they unpack to: past it requests wait for one another. Each limit has its method on
-//! [`Builder`]. There is no TLS: put a proxy in front of what others are to reach.
+//! An event is 2 MiB at most, a request 16 MiB, or 64 MiB unpacked, in 60 seconds for its head, 60 for its
+//! body, and 120 in all. A query may take 10 seconds and answer with 100,000 rows or 64 MiB; 4 run at once.
+//! 512 connections are open at most; one whose client takes nothing for 5 minutes is closed. Bodies have a
+//! bounded amount of memory together, whatever they unpack to: past it requests wait for one another. A
+//! subscriber's buffer is 32 MiB. Most of these have their method on [`Builder`]. There is no TLS: put a
+//! proxy in front of what others are to reach.
 //!
 //! # Operations
 //!
