@@ -144,20 +144,10 @@
 //!
 //! # Another database
 //!
-//! SQLite sits behind one narrow trait inside of this crate: append events, create, change, show and
-//! delete streams, processes and saved queries, run a query, and tell a listener what was committed. A
-//! database that keeps continuous views itself, and speaks PostgreSQL's protocol as RisingWave and
-//! Materialize do, would take its place when one machine is too small:
-//!
-//! | here | there |
-//! |---|---|
-//! | a stream | an append-only table with one `jsonb` column, `$id`, `$timestamp`; `SELECT`s over it read a view with the keys as columns |
-//! | events of a request | one multi-row `INSERT ... ON CONFLICT ("$id") DO NOTHING RETURNING`, answered when committed |
-//! | a process | `CREATE MATERIALIZED VIEW`, always incremental; 409 and 400 are its errors |
-//! | changes of a process | `SUBSCRIBE` (Materialize) or a subscription cursor (RisingWave): a retraction and an insertion are `old` and `new` |
-//! | `ttl`, retention | a temporal filter on the view, `DELETE` on the table |
-//! | a saved query | a row in a table of the server's own |
-//! | a query, with limits | `SELECT` in a read-only transaction with `statement_timeout` |
+//! SQLite sits behind one narrow trait: append events, create, change, show and delete streams, processes
+//! and saved queries, run a query, and tell a listener what was committed. A database that keeps
+//! continuous views itself, and speaks PostgreSQL's protocol as RisingWave and Materialize do, can take its
+//! place when one machine is too small. `src/engine.rs` says how, method by method.
 //!
 //! # What goes wrong, on demand
 //!
