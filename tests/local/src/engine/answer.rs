@@ -1,7 +1,5 @@
 //! Rows of a result as JSON objects.
 
-use std::collections::BTreeSet;
-
 use rusqlite::Connection;
 use rusqlite::types::{Value, ValueRef};
 
@@ -17,18 +15,11 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    /// Two columns of one name would be one in an object: the second gets `_2` added to its name.
     pub(super) fn new(columns: &[Column]) -> Self {
-        let mut taken = BTreeSet::new();
         let columns = columns.iter().enumerate().map(|(place, column)| {
-            let mut name = column.name.clone();
-            let mut number = 1;
-            while !taken.insert(name.clone()) {
-                number += 1;
-                name = format!("{}_{number}", column.name);
-            }
             let comma = if place == 0 { "" } else { "," };
-            (format!("{comma}{}:", serde_json::Value::from(name)).into_bytes(), column.boolean)
+            let name = serde_json::Value::from(&*column.name);
+            (format!("{comma}{name}:").into_bytes(), column.boolean)
         });
         Self { columns: columns.collect() }
     }

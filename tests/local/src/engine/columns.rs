@@ -1,5 +1,7 @@
 //! The columns of a query's result: their names, and which of them are true or false.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
@@ -12,6 +14,20 @@ pub(super) struct Column {
     pub(super) name: String,
     /// All its values are true, false or `NULL`, which SQLite has only as numbers.
     pub(super) boolean: bool,
+}
+
+/// Two columns of one name would be one in an object, and in SQL: the second gets `_2` added to its
+/// name.
+pub(super) fn unique(mut columns: Vec<Column>) -> Vec<Column> {
+    let mut taken = BTreeSet::new();
+    for column in &mut columns {
+        let (name, mut number) = (column.name.clone(), 1);
+        while !taken.insert(column.name.clone()) {
+            number += 1;
+            column.name = format!("{name}_{number}");
+        }
+    }
+    columns
 }
 
 /// Gives a name to each result that has none, as PostgreSQL does: `count(*)` is `count`.

@@ -20,7 +20,7 @@ use super::sql::{Parsed, call};
 
 /// The functions that can stand in such a query besides the aggregates: what they give depends on
 /// nothing but their arguments, and is not much longer than they are.
-const FUNCTIONS: [&str; 34] = [
+const FUNCTIONS: [&str; 30] = [
     "abs",
     "ceil",
     "ceiling",
@@ -31,7 +31,6 @@ const FUNCTIONS: [&str; 34] = [
     "floor",
     "ifnull",
     "iif",
-    "instr",
     "json_array_length",
     "json_extract",
     "json_type",
@@ -41,18 +40,15 @@ const FUNCTIONS: [&str; 34] = [
     "ln",
     "log",
     "lower",
-    "ltrim",
     "max",
     "min",
     "nullif",
     "round",
-    "rtrim",
     "sign",
     "sqrt",
     "strftime",
     "substr",
     "time",
-    "trim",
     "typeof",
     "upper",
 ];
@@ -126,9 +122,8 @@ impl Plan {
             .collect();
         let named = named?;
         let keys = keys(&select, &named)?;
-        // A condition may mean a result, and then it is about something else than events.
         if let Some(condition) = &select.selection {
-            check(condition, &named)?;
+            check(condition, &[])?;
         }
 
         let mut split = Split { keys: &keys, states: Vec::new() };
@@ -302,6 +297,13 @@ fn keys(select: &Select, named: &[(Expr, String)]) -> Option<Vec<Expr>> {
         return None;
     }
     let keys = group_by.iter().map(|expr| {
+        // In a condition a name is a column, and then it is one here, too.
+        if let (Expr::Identifier(name), Some(condition)) = (expr, &select.selection)
+            && mentions(condition, &name.value)
+            && result_only(name, named).is_some()
+        {
+            return None;
+        }
         let key = spelled_out(expr, named)?;
         check(&key, named)?;
         Some(key)
@@ -367,6 +369,9 @@ fn check_functions(expr: &Expr) -> Option<()> {
             Expr::In { target, .. } => matches!(target, InTarget::List(_)),
             // In what order texts come, and which are equal, is another matter there.
             Expr::Collate { .. } => false,
+            Expr::Trim { trim_what, trim_characters, .. } => {
+                trim_what.is_none() && trim_characters.is_none()
+            }
             Expr::Value(value) => !matches!(value.value, Value::Placeholder(_)),
             _ => true,
         };
@@ -390,7 +395,12 @@ impl VisitorMut for Split<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Some(key) = self.keys.iter().position(|key| same(key, expr)) {
-            *expr = raw(&format!("nullif(k{key}, {NULL_KEY})"));
+            let column = format!("nullif(k{key}, {NULL_KEY})");
+            // A cast says how its value is compared, too.
+            *expr = match &self.keys[key] {
+                Expr::Cast { data_type, .. } => raw(&format!("CAST({column} AS {data_type})")),
+                _ => raw(&column),
+            };
             return ControlFlow::Continue(());
         }
         match expr {
@@ -498,10 +508,10 @@ pub(super) fn same(one: &Expr, other: &Expr) -> bool {
         }
         let _ = sqlparser::ast::visit_expressions_mut(&mut expr, |expr| {
             match expr {
-                Expr::Identifier(name) => *name = Ident::new(name.value.to_ascii_lowercase()),
+                Expr::Identifier(name) => *name = Ident::new(name.value.clone()),
                 Expr::CompoundIdentifier(parts) => {
                     if let Some(name) = parts.pop() {
-                        *expr = Expr::Identifier(Ident::new(name.value.to_ascii_lowercase()));
+                        *expr = Expr::Identifier(Ident::new(name.value));
                     }
                 }
                 _ => {}
@@ -519,6 +529,6 @@ fn raw(sql: &str) -> Expr {
 }
 
 /// Nobody can write such an identifier.
-fn is_raw(name: &Ident) -> bool {
+pub(super) fn is_raw(name: &Ident) -> bool {
     name.quote_style.is_none() && name.value.contains(['(', '\''])
 }

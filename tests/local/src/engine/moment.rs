@@ -8,16 +8,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use rusqlite::functions::{Context, FunctionFlags};
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Error};
 use time::format_description::well_known::Rfc3339;
-use time::{Duration, OffsetDateTime};
+use time::{Duration, OffsetDateTime, UtcOffset};
 
 use super::EngineError;
 use crate::streams::stamp;
 
 /// The names that [`install`] gives to SQL, all of which answer with a time.
 pub(super) const FUNCTIONS: [&str; 4] = ["now", "utc", "time_add", "date_trunc"];
+
+/// A function for what is looked for in a text: `NULL` if it is long. The time that SQLite takes to look
+/// is that of both lengths multiplied, and no limit can interrupt it.
+pub(super) const NEEDLE: &str = "needle";
+
+/// How long what is looked for may be, in bytes.
+const LONGEST_NEEDLE: usize = 1000;
 
 /// What `now()` is to a connection, in microseconds since 1970: one moment for a whole statement.
 #[derive(Clone, Debug, Default)]
@@ -60,11 +67,17 @@ pub(super) fn install(connection: &Connection) -> rusqlite::Result<Clock> {
     connection.create_scalar_function("utc", 1, pure, |context| Ok(time(context, 0).map(text)))?;
     connection.create_scalar_function("time_add", 2, pure, |context| {
         let micros = Duration::microseconds(context.get(1)?);
-        Ok(time(context, 0).and_then(|at| at.checked_add(micros)).map(text))
+        let at = time(context, 0).and_then(|at| at.checked_add(micros));
+        Ok(at.filter(|at| (0..=9999).contains(&at.year())).map(text))
     })?;
     connection.create_scalar_function("date_trunc", 2, pure, |context| {
         let unit: String = context.get(0)?;
-        Ok(time(context, 1).map(|at| truncate(&unit, at).map(text)).transpose()?)
+        time(context, 1).map(|at| truncate(&unit, at).map(text)).transpose()
+    })?;
+    connection.create_scalar_function(NEEDLE, 1, pure, |context| {
+        let needle: Value = context.get(0)?;
+        let is_long = matches!(&needle, Value::Text(text) if text.len() > LONGEST_NEEDLE);
+        Ok(if is_long { Value::Null } else { needle })
     })?;
     Ok(clock)
 }
@@ -77,19 +90,20 @@ fn time(context: &Context<'_>, argument: usize) -> Option<OffsetDateTime> {
 
 /// Reads RFC 3339, and what SQLite's own functions make, which is in UTC and has parts left out.
 fn parse(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| {
         let (date, time) = text.split_once([' ', 'T']).unwrap_or((text, "00:00"));
         let seconds = if time.len() == "00:00".len() { ":00" } else { "" };
         OffsetDateTime::parse(&format!("{date}T{time}{seconds}Z"), &Rfc3339).ok()
-    })
+    })?;
+    // What has no year of four digits in UTC would not compare as a text.
+    at.checked_to_offset(UtcOffset::UTC).filter(|at| (0..=9999).contains(&at.year()))
 }
 
 fn text(at: OffsetDateTime) -> String {
-    stamp::rfc3339(at.to_offset(time::UtcOffset::UTC))
+    stamp::rfc3339(at)
 }
 
 fn truncate(unit: &str, at: OffsetDateTime) -> rusqlite::Result<OffsetDateTime> {
-    let at = at.to_offset(time::UtcOffset::UTC);
     let midnight = at.replace_time(time::Time::MIDNIGHT);
     let first = |at: OffsetDateTime| at.replace_day(1).unwrap_or(at);
     Ok(match unit.to_ascii_lowercase().as_str() {
@@ -196,6 +210,8 @@ mod tests {
         for text in ["2015-05-05", "2015-05-05 00:00", "2015-05-05T00:00:00"] {
             assert_eq!(ask(&format!("utc('{text}')")), midnight);
         }
+        assert_eq!(ask("utc('9999-12-31T23:59:59-23:00')"), None);
+        assert_eq!(ask("time_add('9999-12-31T23:59:59Z', 1000000000)"), None);
         assert_eq!(ask("utc('noon')"), None);
         assert_eq!(ask("utc(5)"), None);
         assert_eq!(ask("now()").as_deref(), Some("2015-05-05T23:40:27.000042Z"));

@@ -36,19 +36,46 @@ impl Compiled {
                 "what a process keeps has names: write its columns in place of *".to_owned(),
             )
         })?;
-        let plan = match Plan::new(&parsed) {
-            Some(plan) => match catalogue.relation(plan.stream())? {
-                Relation::Stream { .. } => Some(plan),
-                Relation::Process { .. } => None,
-            },
-            None => None,
-        };
+        let plan = plan(&parsed, catalogue)?;
         Ok(Self { parsed, columns, reads: runnable.reads, plan })
+    }
+
+    /// A process that was made earlier, with the columns that it has. If its query is no good any more, it
+    /// stays as it is, with the reason, and can be changed and deleted.
+    pub(super) fn stored(
+        query: &str,
+        columns: Vec<Column>,
+        catalogue: &dyn Catalogue,
+    ) -> Result<(Self, Option<String>), EngineError> {
+        let again = || {
+            let parsed = sql::parse(query)?;
+            let reads = rewrite::rewrite(&parsed, catalogue)?.reads;
+            let plan = plan(&parsed, catalogue)?;
+            Ok(Self { parsed, columns: columns.clone(), reads, plan })
+        };
+        match again() {
+            Ok(compiled) => Ok((compiled, None)),
+            Err(EngineError::Invalid(why)) => {
+                let parsed = sql::parse("SELECT NULL WHERE false")?;
+                Ok((Self { parsed, columns, reads: BTreeSet::new(), plan: None }, Some(why)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn mode(&self) -> Mode {
         if self.plan.is_some() { Mode::Incremental } else { Mode::Recomputed }
     }
+}
+
+fn plan(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Option<Plan>, EngineError> {
+    Ok(match Plan::new(parsed) {
+        Some(plan) => match catalogue.relation(plan.stream())? {
+            Relation::Stream { .. } => Some(plan),
+            Relation::Process { .. } => None,
+        },
+        None => None,
+    })
 }
 
 /// Which column a row's age is told by, and how old it may get, in microseconds.
@@ -82,6 +109,10 @@ pub(super) struct Process {
     /// How to read events, once that has been found out.
     fill: Option<String>,
 }
+
+/// How many events of a transaction may fail one by one. If it is more, the rest of those that are with
+/// them is left out unseen: to try them all takes too long.
+pub(super) const MOST_TRIED: u64 = 100;
 
 /// What adding some events came to.
 #[derive(Debug, Default)]
@@ -125,7 +156,8 @@ impl Process {
         let columns = self.compiled.columns.iter().enumerate().map(|(place, column)| {
             format!("{} AS \"{}\"", self.value(place), column.name.replace('"', "\"\""))
         });
-        format!("SELECT {} FROM {}", columns.collect::<Vec<_>>().join(", "), self.table())
+        let columns = columns.collect::<Vec<_>>().join(", ");
+        format!("SELECT {columns} FROM main.{}", self.table())
     }
 
     /// Writes down how others read its rows.
@@ -137,15 +169,17 @@ impl Process {
     }
 
     /// Looks again at what is true or false: the keys of the stream have had new kinds of values.
-    pub(super) fn learn_columns(&mut self, connection: &Connection) -> Result<(), EngineError> {
+    /// Answers whether that is news.
+    pub(super) fn learn_columns(&mut self, connection: &Connection) -> Result<bool, EngineError> {
         let runnable = rewrite::rewrite(&self.compiled.parsed, &Tables { connection })?;
         if let Some(columns) = runnable.columns
             && columns != self.compiled.columns
         {
             *self = self.with_columns(columns);
             self.save(connection)?;
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     pub(super) fn create_table(&self, connection: &Connection) -> Result<(), EngineError> {
@@ -186,6 +220,10 @@ impl Process {
         let mut added = Added::default();
         let mut left = vec![places];
         while let Some(places) = left.pop() {
+            if added.skipped >= MOST_TRIED {
+                added.skipped += places.end.abs_diff(places.start);
+                continue;
+            }
             connection.prepare_cached("SAVEPOINT part")?.execute([])?;
             let noted = changes.as_ref().map_or(0, |changes| changes.len());
             match self.add_part(connection, &places, changes.as_deref_mut()) {

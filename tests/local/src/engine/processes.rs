@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::answer::ChangeLines;
 use super::catalogue::Tables;
-use super::process::{Compiled, Expiry, Process};
+use super::columns::Column;
+use super::process::{Compiled, Expiry, MOST_TRIED, Process};
 use super::recompute::{Run, Schedule, same_row_by};
-use super::schema::place;
 use super::storage::Stored;
 use super::writer::Notice;
 use super::{Definition, EngineError, Listener, Mode, ProcessStats, Ttl};
@@ -41,9 +41,33 @@ impl Stats {
 pub(super) struct Processes {
     /// As they are in the table; `None` when that has to be looked up again.
     loaded: Option<BTreeMap<String, Process>>,
+    /// Whether something in there is not committed yet.
+    touched: bool,
     stats: Stats,
     schedule: Arc<Schedule>,
     listener: Arc<dyn Listener>,
+}
+
+/// A process as it is stored.
+struct Row {
+    number: i64,
+    name: String,
+    query: String,
+    columns: Vec<Column>,
+    ttl: Option<Ttl>,
+}
+
+impl Row {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        let (duration, column): (Option<String>, Option<String>) = (row.get(4)?, row.get(5)?);
+        Ok(Self {
+            number: row.get(0)?,
+            name: row.get(1)?,
+            query: row.get(2)?,
+            columns: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
+            ttl: duration.zip(column).map(|(duration, column)| Ttl { duration, column }),
+        })
+    }
 }
 
 /// A process that is to be made, checked as far as that needs no lock.
@@ -57,12 +81,18 @@ pub(super) struct Draft {
 
 impl Processes {
     pub(super) fn new(stats: Stats, schedule: Arc<Schedule>, listener: Arc<dyn Listener>) -> Self {
-        Self { loaded: None, stats, schedule, listener }
+        Self { loaded: None, touched: false, stats, schedule, listener }
     }
 
-    /// Forgets what may not have become true.
+    /// Forgets what has not become true.
     pub(super) fn rolled_back(&mut self) {
-        self.loaded = None;
+        if std::mem::take(&mut self.touched) {
+            self.loaded = None;
+        }
+    }
+
+    pub(super) fn committed(&mut self) {
+        self.touched = false;
     }
 
     pub(super) fn all(
@@ -77,18 +107,22 @@ impl Processes {
     }
 
     fn load(&self, connection: &Connection) -> Result<BTreeMap<String, Process>, EngineError> {
-        let select = "SELECT name, number, query, ttl_duration, ttl_column FROM processes";
-        let rows: Vec<(String, i64, String, Option<String>, Option<String>)> = connection
+        let select = "SELECT number, name, query, columns, ttl_duration, ttl_column FROM processes";
+        let rows: Vec<Row> = connection
             .prepare_cached(select)?
-            .query_map([], |row| row.try_into())?
+            .query_map([], Row::read)?
             .collect::<Result<_, _>>()?;
         let mut all = BTreeMap::new();
-        for (name, number, query, duration, column) in rows {
-            let ttl = duration.zip(column).map(|(duration, column)| Ttl { duration, column });
-            let process = make(connection, number, &query, ttl.as_ref())?;
+        for Row { number, name, query, columns, ttl } in rows {
+            // The table has the columns of the last run, whatever `*` would be now.
+            let (compiled, error) = Compiled::stored(&query, columns, &Tables { connection })?;
+            let expiry = ttl.and_then(|ttl| Expiry::new(&ttl, &compiled.columns).ok());
+            let process = Process::new(number, compiled, expiry);
+            process.create_delta(connection)?;
             let mode = process.compiled.mode();
             if self.stats.of(&name).is_none_or(|stats| stats.mode != mode) {
-                self.stats.all().insert(name.clone(), ProcessStats::new(mode));
+                let stats = ProcessStats { last_error: error, ..ProcessStats::new(mode) };
+                self.stats.all().insert(name.clone(), stats);
                 self.schedule(&name, &process);
             }
             all.insert(name, process);
@@ -122,13 +156,14 @@ impl Processes {
         let places = &stored.places;
         let (stats, listener) = (self.stats.clone(), Arc::clone(&self.listener));
         let events = places.end.abs_diff(places.start);
+        let mut touched = self.touched;
         for (name, process) in self.all(connection)? {
             if !process.compiled.reads.contains(stream) {
                 continue;
             }
             if process.compiled.plan.is_some() {
                 if stored.new_kinds {
-                    process.learn_columns(connection)?;
+                    touched |= process.learn_columns(connection)?;
                 }
                 let mut changes = listener.wants_changes(name).then(ChangeLines::default);
                 let added = process.add(connection, places.clone(), changes.as_mut())?;
@@ -144,6 +179,7 @@ impl Processes {
                 notices.push(Notice::Outdated(name.clone()));
             }
         }
+        self.touched = touched;
         Ok(())
     }
 
@@ -205,6 +241,7 @@ impl Processes {
         now: i64,
         notices: &mut Vec<Notice>,
     ) -> Result<(), EngineError> {
+        self.touched = true;
         let Draft { name, definition, run } = draft;
         let Definition { query, ttl } = &definition;
         let insert = "INSERT INTO processes (name, query, ttl_duration, ttl_column, rows, columns)
@@ -224,11 +261,16 @@ impl Processes {
         let mut stats = ProcessStats::new(process.compiled.mode());
         match (&process.compiled.plan, run) {
             (Some(plan), None) => {
-                let places = match (Tables { connection }).stream(plan.stream())? {
-                    Some(stream) => place(stream, 0)..place(stream + 1, 0),
-                    None => 0..0,
-                };
-                let added = process.add(connection, places, None)?;
+                let places = "SELECT number << 40 | first, number << 40 | next FROM streams
+                    WHERE name = ?";
+                let places = connection
+                    .prepare_cached(places)?
+                    .query_row([plan.stream()], |row| Ok(row.get(0)?..row.get(1)?))
+                    .optional()?;
+                let added = process.add(connection, places.unwrap_or(0..0), None)?;
+                if let (MOST_TRIED.., Some(why)) = (added.skipped, &added.error) {
+                    return Err(EngineError::Invalid(why.clone()));
+                }
                 (stats.steps, stats.skipped, stats.last_error) =
                     (added.steps, added.skipped, added.error);
             }
@@ -259,6 +301,7 @@ impl Processes {
         notices: &mut Vec<Notice>,
     ) -> Result<(), EngineError> {
         let stats = self.stats.clone();
+        self.touched = true;
         // It may be gone by now, or be another one.
         let Some(process) =
             self.all(connection)?.get_mut(name).filter(|process| process.number == number)
@@ -290,6 +333,7 @@ impl Processes {
         now: i64,
         notices: &mut Vec<Notice>,
     ) -> Result<(), EngineError> {
+        self.touched = true;
         let process = self.all(connection)?.get_mut(name).ok_or_else(|| no_process(name))?;
         if let Some(draft) = draft {
             process.drop_tables(connection)?;
@@ -334,6 +378,7 @@ impl Processes {
             return Err(EngineError::Conflict(format!("the process {reader:?} reads {name:?}")));
         }
         let process = self.all(connection)?.remove(name).ok_or_else(|| no_process(name))?;
+        self.touched = true;
         process.drop_tables(connection)?;
         connection.execute("DELETE FROM processes WHERE name = ?", [name])?;
         self.end(name);

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, Row, Statement, StatementStatus};
 
 use super::EngineError;
 use super::answer::Objects;
 use super::catalogue::Tables;
-use super::columns::Column;
+use super::columns::{Column, unique};
 use super::moment::{self, Clock};
 use super::process::Compiled;
 use super::rewrite;
@@ -172,6 +173,10 @@ impl Reader {
             }
             let values: Vec<_> =
                 (0..columns.len()).map(|place| row.get_ref(place)).collect::<Result<_, _>>()?;
+            // Before it is copied.
+            if out.len() + values.iter().map(length).sum::<usize>() > most {
+                return Err(too_large(most));
+            }
             objects.write(connection, values, &mut out)?;
             if out.len() > most { Err(too_large(most)) } else { Ok(()) }
         })?;
@@ -211,6 +216,9 @@ impl Reader {
                 "the query takes more than {} ms, which is the most that is allowed",
                 time.as_millis()
             )),
+            Some(ErrorCode::OutOfMemory) => {
+                EngineError::Invalid("the query takes more memory than there is for it".to_owned())
+            }
             _ => query_error(error),
         };
         self.in_snapshot(|reader| {
@@ -257,6 +265,13 @@ impl Reader {
     }
 }
 
+fn length(value: &ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+        _ => 0,
+    }
+}
+
 pub(super) fn too_large(most: usize) -> EngineError {
     EngineError::Invalid(format!(
         "the result is larger than {most} bytes: ask for less, or use LIMIT"
@@ -287,7 +302,8 @@ fn columns(statement: &Statement<'_>, known: Option<Vec<Column>>) -> Vec<Column>
     match known {
         Some(columns) if columns.len() == names.len() => columns,
         _ => {
-            names.into_iter().map(|name| Column { name: name.to_owned(), boolean: false }).collect()
+            let column = |name: &str| Column { name: name.to_owned(), boolean: false };
+            unique(names.into_iter().map(column).collect())
         }
     }
 }

@@ -161,9 +161,10 @@ impl Schedule {
         }
     }
 
-    /// A run is over, which `took` this long.
-    pub(super) fn done(&self, process: &str, took: Duration) {
+    /// A run is over, which `took` this long, and is to be made up for if it came to nothing.
+    pub(super) fn done(&self, process: &str, took: Duration, again: bool) {
         if let Some(entry) = self.state().entries.get_mut(process) {
+            entry.outdated |= again;
             entry.not_before = Instant::now() + PAUSE.max(took);
         }
     }

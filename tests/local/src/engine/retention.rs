@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::EngineError;
 use super::schema::{parts, place};
 use super::storage::{Now, Storage, Stream};
+use super::writer::Notice;
 
 /// What a stream keeps. Past any of the three the oldest events go.
 #[derive(Clone, Debug)]
@@ -42,6 +43,7 @@ impl Storage {
         &mut self,
         connection: &Connection,
         now: &Now,
+        notices: &mut Vec<Notice>,
     ) -> Result<bool, EngineError> {
         let age = i64::try_from(self.retention.age.as_micros()).unwrap_or(i64::MAX);
         let before = now.micros.saturating_sub(age);
@@ -64,6 +66,7 @@ impl Storage {
                 stream.bytes,
                 stream.number
             ])?;
+            notices.push(Notice::Shrunk(name));
             return Ok(true);
         }
         collect_garbage(connection)

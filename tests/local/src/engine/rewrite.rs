@@ -15,7 +15,8 @@ use sqlparser::ast::{
 };
 
 use super::EngineError;
-use super::columns::{Column, Outputs, name_results, output_names};
+use super::columns::{Column, Outputs, name_results, output_names, unique};
+use super::incremental::is_raw;
 use super::sql::Parsed;
 use crate::streams::keys::Kinds;
 
@@ -52,6 +53,7 @@ pub(super) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
         reads: BTreeSet::new(),
         sources: Vec::new(),
         scopes: Vec::new(),
+        aside: Vec::new(),
         queries: Vec::new(),
     };
     if let ControlFlow::Break(error) = VisitMut::visit(&mut query, &mut names) {
@@ -59,7 +61,7 @@ pub(super) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
     }
     let Names { reads, sources, .. } = names;
     let columns_of = |name: &ObjectName| Some(sources.get(source_number(name)?)?.columns());
-    let columns = Outputs::new(&columns_of).of_query(&query);
+    let columns = Outputs::new(&columns_of).of_query(&query).map(unique);
     // An identifier without quotes is printed as it is.
     let _ = visit_relations_mut(&mut query, |name| {
         if let Some(source) = source_number(name).and_then(|number| sources.get(number)) {
@@ -97,9 +99,8 @@ impl Source {
                 name
             }
         };
-        if name != *key {
-            *column = Ident::with_quote('"', name);
-        }
+        // With quotes, lest it is a word of SQLite's.
+        *column = Ident::with_quote('"', name);
     }
 
     fn has(&self, name: &str) -> bool {
@@ -146,7 +147,7 @@ impl Source {
                     false => columns.join(", "),
                 };
                 match rows {
-                    Some(rows) => format!("(SELECT {columns} FROM events WHERE {rows})"),
+                    Some(rows) => format!("(SELECT {columns} FROM main.events WHERE {rows})"),
                     None => format!("(SELECT {columns} WHERE false)"),
                 }
             }
@@ -173,6 +174,8 @@ struct Names<'a> {
     sources: Vec<Source>,
     /// Of the `SELECT`s that enclose the place, the innermost last.
     scopes: Vec<Scope>,
+    /// Of the `SELECT`s in whose `FROM` the place is: it cannot speak of what stands beside it.
+    aside: Vec<Option<Scope>>,
     queries: Vec<Frame>,
 }
 
@@ -180,11 +183,12 @@ struct Names<'a> {
 #[derive(Debug)]
 struct Scope {
     relations: Vec<(String, Meaning)>,
-    /// Names given to results, and names that are mentioned in them: there they can only be columns.
+    /// Names given to results, and names that are mentioned where they can only be columns: in the
+    /// results themselves, in conditions of events and of joins. Elsewhere a result comes first.
     aliases: BTreeSet<String>,
-    projected: BTreeSet<String>,
-    /// `*` is not simply everything: columns that are joined by name come once.
-    joined_by_name: bool,
+    columns: BTreeSet<String>,
+    /// Columns that are joined by name, and so come once in `*`.
+    joined_by: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -238,9 +242,23 @@ impl VisitorMut for Names<'_> {
         }
     }
 
+    fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<EngineError> {
+        if matches!(table, TableFactor::Derived { .. }) {
+            self.aside.push(self.scopes.pop());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<EngineError> {
+        if matches!(table, TableFactor::Derived { .. }) {
+            self.scopes.extend(self.aside.pop().flatten());
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
         match expr {
-            Expr::Identifier(column) => self.column(column),
+            Expr::Identifier(column) if !is_raw(column) => self.column(column),
             Expr::CompoundIdentifier(parts) => {
                 if let [relation, column] = &mut parts[..] {
                     self.column_of(relation, column);
@@ -263,8 +281,8 @@ impl Names<'_> {
         let mut scope = Scope {
             relations: Vec::new(),
             aliases: BTreeSet::new(),
-            projected: BTreeSet::new(),
-            joined_by_name: false,
+            columns: BTreeSet::new(),
+            joined_by: Vec::new(),
         };
         for table in &mut select.from {
             self.bind_joined(table, &mut scope)?;
@@ -275,7 +293,13 @@ impl Names<'_> {
                 scope.aliases.insert(alias.value.to_ascii_lowercase());
             }
         }
-        let _ = Visit::visit(&select.projection, &mut Mentioned(&mut scope.projected));
+        let mut mentioned = Mentioned(&mut scope.columns);
+        let _ = Visit::visit(&select.projection, &mut mentioned);
+        let _ = Visit::visit(&select.selection, &mut mentioned);
+        let joins = select.from.iter().flat_map(|table| &table.joins);
+        for constraint in joins.filter_map(|join| constraint(&join.join_operator)) {
+            let _ = Visit::visit(constraint, &mut mentioned);
+        }
         Ok(scope)
     }
 
@@ -289,15 +313,16 @@ impl Names<'_> {
             self.bind(&mut join.relation, scope)?;
             match constraint(&join.join_operator) {
                 Some(JoinConstraint::Using(columns)) => {
-                    scope.joined_by_name = true;
                     for column in columns {
-                        let name = column.to_string();
-                        let name = name.trim_matches('"');
+                        let Some(column) = column.0.last().and_then(|part| part.as_ident()) else {
+                            continue;
+                        };
                         for (_, meaning) in &scope.relations {
                             if let Meaning::Source(source) = meaning {
-                                self.sources[*source].mention(&mut Ident::new(name));
+                                self.sources[*source].mention(&mut column.clone());
                             }
                         }
+                        scope.joined_by.push(column.value.clone());
                     }
                 }
                 Some(JoinConstraint::Natural) => {
@@ -345,7 +370,14 @@ impl Names<'_> {
                 scope.relations.push((known_as, meaning));
             }
             TableFactor::Derived { subquery, alias, .. } => {
-                let known_as = alias.as_ref().map_or("", |alias| &alias.name.value).to_owned();
+                // Without a name its columns could not be told from those beside it.
+                let alias = alias.get_or_insert_with(|| TableAlias {
+                    explicit: true,
+                    name: Ident::with_quote('"', format!("\u{1}{}", scope.relations.len())),
+                    columns: Vec::new(),
+                    at: None,
+                });
+                let known_as = alias.name.value.clone();
                 let names = output_names(subquery);
                 let meaning = names.map_or(Meaning::Unknown, Meaning::Part);
                 scope.relations.push((known_as, meaning));
@@ -367,39 +399,54 @@ impl Names<'_> {
 
     /// `*` of a stream is what its events have had, not what the query mentions besides.
     fn spell_out_wildcards(&self, projection: &mut Vec<SelectItem>, scope: &Scope) {
-        let items = std::mem::take(projection);
-        for item in items {
+        for item in std::mem::take(projection) {
             let spelled = match &item {
-                SelectItem::Wildcard(_) if !scope.joined_by_name => {
-                    let relations = scope.relations.iter();
-                    relations.map(|(name, meaning)| self.columns(name, meaning)).collect()
-                }
+                SelectItem::Wildcard(_) => self.all_columns(scope),
                 SelectItem::QualifiedWildcard(
                     SelectItemQualifiedWildcardKind::ObjectName(name),
                     _,
-                ) => {
-                    let called = name.to_string();
-                    let called = called.trim_matches('"');
+                ) => name.0.last().and_then(|part| part.as_ident()).and_then(|called| {
                     let mut relations = scope.relations.iter();
-                    relations
-                        .find(|(name, _)| name.eq_ignore_ascii_case(called))
-                        .map(|(name, meaning)| vec![self.columns(name, meaning)])
-                        .and_then(|columns| columns.into_iter().collect())
-                }
+                    let (name, meaning) =
+                        relations.find(|(name, _)| name.eq_ignore_ascii_case(&called.value))?;
+                    self.columns(name, meaning)
+                }),
                 _ => None,
             };
-            let spelled: Option<Vec<Vec<SelectItem>>> = spelled;
-            match spelled.map(|spelled| spelled.concat()).filter(|spelled| !spelled.is_empty()) {
+            match spelled.filter(|spelled| !spelled.is_empty()) {
                 Some(spelled) => projection.extend(spelled),
                 None => projection.push(item),
             }
         }
     }
 
+    fn all_columns(&self, scope: &Scope) -> Option<Vec<SelectItem>> {
+        let is_joined = |item: &SelectItem| match item {
+            SelectItem::ExprWithAlias { alias, .. } => scope.joined_by.contains(&alias.value),
+            _ => false,
+        };
+        let joined = scope.joined_by.iter().map(|name| {
+            let name = Ident::with_quote('"', name);
+            SelectItem::ExprWithAlias { expr: Expr::Identifier(name.clone()), alias: name }
+        });
+        let mut all: Vec<SelectItem> = joined.collect();
+        for (name, meaning) in &scope.relations {
+            all.extend(self.columns(name, meaning)?.into_iter().filter(|item| !is_joined(item)));
+        }
+        Some(all)
+    }
+
     fn columns(&self, relation: &str, meaning: &Meaning) -> Option<Vec<SelectItem>> {
         let names: Vec<&String> = match meaning {
             Meaning::Unknown => return None,
-            Meaning::Part(names) => names.iter().collect(),
+            Meaning::Part(names) => {
+                // Of columns of one name only the first could be told.
+                let distinct: BTreeSet<_> = names.iter().map(|it| it.to_lowercase()).collect();
+                if distinct.len() < names.len() {
+                    return None;
+                }
+                names.iter().collect()
+            }
             Meaning::Source(source) => match &self.sources[*source].relation {
                 Relation::Stream { keys, .. } => keys.iter().map(|(key, _)| key).collect(),
                 Relation::Process { columns, .. } => columns.iter().map(|it| &it.name).collect(),
@@ -407,10 +454,7 @@ impl Names<'_> {
         };
         let quoted = |name: &str| Ident::with_quote('"', name);
         let items = names.into_iter().map(|name| SelectItem::ExprWithAlias {
-            expr: match relation {
-                "" => Expr::Identifier(quoted(name)),
-                _ => Expr::CompoundIdentifier(vec![quoted(relation), quoted(name)]),
-            },
+            expr: Expr::CompoundIdentifier(vec![quoted(relation), quoted(name)]),
             alias: quoted(name),
         });
         Some(items.collect())
@@ -419,7 +463,7 @@ impl Names<'_> {
     fn column(&mut self, column: &mut Ident) {
         let name = column.value.to_ascii_lowercase();
         for scope in self.scopes.iter().rev() {
-            if scope.aliases.contains(&name) && !scope.projected.contains(&name) {
+            if scope.aliases.contains(&name) && !scope.columns.contains(&name) {
                 return;
             }
             let is_other = |meaning: &Meaning| match meaning {

@@ -11,6 +11,10 @@ use crate::streams::stamp::Ids;
 /// How long to wait for a lock that another program has on the file.
 const BUSY: Duration = Duration::from_secs(1);
 
+/// How much memory SQLite may take in all, in bytes. A query that needs more fails; if it is the
+/// writer, those who wait for it are told that the storage is unavailable.
+const MEMORY: i64 = 1024 * 1024 * 1024;
+
 /// Raised when the tables change.
 const VERSION: i64 = 1;
 
@@ -80,6 +84,8 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Ids
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", if durable { "full" } else { "off" })?;
     connection.pragma_update(None, "temp_store", "memory")?;
+    // For all connections of the process: what a query can make of a row has no other bound.
+    connection.pragma_update(None, "hard_heap_limit", MEMORY)?;
     // A reader that takes its time lets the log grow; it is cut when it starts anew.
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     connection.pragma_update(None, "cache_size", -32 * 1024)?;

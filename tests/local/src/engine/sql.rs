@@ -92,6 +92,12 @@ impl VisitorMut for Translation {
                 }
             }
             Expr::Function(function) => self.function(function),
+            Expr::Trim { trim_what, trim_characters, .. } => {
+                let characters = trim_characters.iter_mut().flatten();
+                for what in trim_what.iter_mut().map(|what| &mut **what).chain(characters) {
+                    bound(what);
+                }
+            }
             Expr::TypedString(typed) => {
                 let text = Expr::Value(typed.value.clone());
                 *expr = call("utc", vec![text]);
@@ -133,6 +139,8 @@ impl Translation {
             FunctionArguments::List(list) => list.args.is_empty(),
             FunctionArguments::Subquery(_) => false,
         };
+        let one_argument =
+            matches!(&function.args, FunctionArguments::List(list) if list.args.len() == 1);
         match name.as_str() {
             "now" | "current_timestamp" if bare => {
                 self.changes_with_time = true;
@@ -146,13 +154,24 @@ impl Translation {
                 self.changes_with_time = true;
             }
             // With a format alone it is the time it is now.
-            "strftime" if matches!(&function.args, FunctionArguments::List(list) if list.args.len() < 2) =>
-            {
-                self.changes_with_time = true;
+            "strftime" if one_argument => self.changes_with_time = true,
+            "instr" | "replace" | "trim" | "ltrim" | "rtrim" => {
+                if let FunctionArguments::List(list) = &mut function.args
+                    && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(needle))) =
+                        list.args.get_mut(1)
+                {
+                    bound(needle);
+                }
             }
             _ => {}
         }
     }
+}
+
+/// Bounds the length of what is looked for.
+fn bound(needle: &mut Expr) {
+    let any = std::mem::replace(needle, Expr::Value(Value::Null.into()));
+    *needle = call(moment::NEEDLE, vec![any]);
 }
 
 /// What `->` looks into. SQLite fails at a text that is no JSON; one event that has a text where the
@@ -165,6 +184,10 @@ fn json_or_null(mut value: &mut Expr) {
             Expr::UnaryOp { expr, .. } => value = expr,
             _ => break,
         }
+    }
+    // It is written twice, and so has to be short.
+    if !matches!(value, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+        return;
     }
     let looked_into = std::mem::replace(value, Expr::Value(Value::Null.into()));
     // 1: JSON as text, 4: in SQLite's binary form, which is not looked at any closer.

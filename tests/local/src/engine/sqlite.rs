@@ -20,7 +20,7 @@ use super::read::{QueryLimits, Readers};
 use super::recompute::{self, Schedule};
 use super::retention::Retention;
 use super::storage::Storage;
-use super::writer::{Job, Task, Writer};
+use super::writer::{Job, Notice, Task, Writer};
 use super::{
     Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener, Mode,
     ProcessStats, Summary, Ttl, process, schema, sql,
@@ -166,7 +166,9 @@ impl Core {
     fn recompute(&self) {
         while let Some(name) = self.schedule.next() {
             let start = Instant::now();
-            match self.recompute_one(&name) {
+            let run = self.recompute_one(&name);
+            let again = matches!(run, Err(EngineError::Unavailable(_) | EngineError::Broken(_)));
+            match run {
                 Ok(()) => {}
                 Err(EngineError::NotFound(_)) => self.schedule.remove(&name),
                 Err(error) => {
@@ -174,7 +176,7 @@ impl Core {
                     self.stats.note(&name, |stats| stats.last_error = Some(error.to_string()));
                 }
             }
-            self.schedule.done(&name, start.elapsed());
+            self.schedule.done(&name, start.elapsed(), again);
         }
     }
 
@@ -285,8 +287,11 @@ impl Engine for Sqlite {
     fn delete_stream(&self, name: &str) -> Result<(), EngineError> {
         let name = name.to_owned();
         self.core.write(move |writer| {
-            let deleted = writer.storage.delete(&writer.connection, &name)?;
-            if deleted { Ok(()) } else { Err(no_stream(&name)) }
+            if !writer.storage.delete(&writer.connection, &name)? {
+                return Err(no_stream(&name));
+            }
+            writer.notices.push(Notice::Shrunk(name));
+            Ok(())
         })
     }
 

@@ -54,6 +54,8 @@ pub(super) enum Notice {
     Changed(String, Option<Lines>),
     /// What a process reads has changed.
     Outdated(String),
+    /// A stream has lost events.
+    Shrunk(String),
     /// There is a process of this name now.
     Created(String),
     /// There is no such process any more.
@@ -94,12 +96,11 @@ impl Writer {
         let mut next = None;
         loop {
             let now = Instant::now();
-            if self.processes.have_ttl() {
-                sweep = sweep.min(now + SWEEP_ROWS);
-            }
+            let pause = if self.processes.have_ttl() { SWEEP_ROWS } else { SWEEP };
+            sweep = sweep.min(now + pause);
             if sweep <= now {
                 // If there is more, it is the turn of whoever waits, and then of the next sweep.
-                sweep = now + if self.sweep() { Duration::ZERO } else { SWEEP };
+                sweep = now + if self.sweep() { Duration::ZERO } else { pause };
             }
             let job = match next.take() {
                 Some(job) => job,
@@ -204,7 +205,7 @@ impl Writer {
         let mut more = false;
         let swept = self.transaction(|writer| {
             let Self { connection, storage, processes, notices, now, .. } = writer;
-            more = storage.sweep(connection, now)?;
+            more = storage.sweep(connection, now, notices)?;
             processes.expire(connection, now.micros, notices)
         });
         if let Err(error) = swept {
@@ -223,6 +224,7 @@ impl Writer {
         let end = self.commit(work);
         match &end {
             Ok(()) => {
+                self.processes.committed();
                 self.counted.transactions.fetch_add(1, Ordering::Relaxed);
                 for notice in self.notices.drain(..) {
                     match notice {
@@ -238,6 +240,7 @@ impl Writer {
                             }
                         }
                         Notice::Outdated(process) => self.processes.outdated(&process),
+                        Notice::Shrunk(stream) => self.processes.outdate_readers_of(&stream),
                         Notice::Created(process) => {
                             self.processes.created(&process);
                             self.processes.outdate_readers_of(&process);

@@ -89,11 +89,6 @@ impl Batch {
         draft.batch.text.shrink_to_fit();
         Ok(draft.batch)
     }
-
-    /// Where the text of event `index` starts.
-    pub(crate) fn start(&self, index: usize) -> usize {
-        index.checked_sub(1).map_or(0, |before| self.records[before].end)
-    }
 }
 
 struct Draft<'a> {
@@ -254,9 +249,13 @@ mod tests {
 
     fn read(json: &str) -> Result<Vec<String>, BatchError> {
         let batch = Batch::read(json, NOW, 10_000)?;
-        Ok((0..batch.records.len())
-            .map(|index| {
-                let event = &batch.text[batch.start(index)..batch.records[index].end];
+        let mut start = 0;
+        Ok(batch
+            .records
+            .iter()
+            .map(|record| {
+                let event = &batch.text[start..record.end];
+                start = record.end;
                 String::from_utf8(event.strip_suffix(DELIMITER).unwrap().to_vec()).unwrap()
             })
             .collect())

@@ -107,6 +107,26 @@ fn greedy() {
 }
 
 #[test]
+fn what_no_limit_can_interrupt_is_short() {
+    let engine = start();
+    for sql in [
+        "SELECT instr(printf('%.*c', 1000000, 'a'), printf('%.*c', 500000, 'a') || 'b') AS x",
+        "SELECT trim(printf('%.*c', 1000000, 'a'), printf('%.*c', 20000, 'b') || 'a') AS x",
+        "SELECT replace('a', printf('%.*c', 20000, 'b'), 'c') AS x",
+    ] {
+        assert_eq!(engine.query(sql), json!([{"x": null}]), "{sql}");
+    }
+    assert_eq!(engine.query("SELECT instr('abc', 'c') AS x"), json!([{"x": 3}]));
+    assert_eq!(engine.query("SELECT trim('abca', 'a') AS x"), json!([{"x": "bc"}]));
+    let columns: Vec<String> = (0..400).map(|n| format!("a || '{n}' AS c{n}")).collect();
+    let sql = format!(
+        "WITH t AS (SELECT printf('%.*c', 3900000, 'a') AS a) SELECT {} FROM t",
+        columns.join(", ")
+    );
+    assert!(matches!(engine.try_query(&sql), Err(EngineError::Invalid(_))));
+}
+
+#[test]
 fn events_that_a_process_fails_at_harm_nobody_else() {
     let engine = start();
     engine.process("p", "SELECT count(*) AS n, sum(abs(x)) AS s FROM s");

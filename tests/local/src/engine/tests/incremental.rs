@@ -87,7 +87,7 @@ fn query() -> impl Strategy<Value = String> {
     )
 }
 
-fn sorted(rows: Value) -> Vec<String> {
+fn sorted(rows: &Value) -> Vec<String> {
     let mut rows: Vec<String> = rows.as_array().unwrap().iter().map(ToString::to_string).collect();
     rows.sort();
     rows
@@ -121,7 +121,7 @@ proptest! {
         }
         for (number, query) in queries.iter().enumerate() {
             let kept = engine.query(&format!("SELECT * FROM p{number}"));
-            prop_assert_eq!(sorted(kept), sorted(engine.query(query)), "{}", query);
+            prop_assert_eq!(sorted(&kept), sorted(&engine.query(query)), "{}", query);
             prop_assert_eq!(engine.stats(&format!("p{number}")).skipped, 0);
         }
     }

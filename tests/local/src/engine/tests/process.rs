@@ -64,7 +64,7 @@ fn which_way_a_process_runs_follows_from_its_query() {
             Mode::Incremental,
             "SELECT user ->> 'plan' AS plan, count(*) FILTER (WHERE ok) AS ok FROM s t GROUP BY 1",
         ),
-        (Mode::Incremental, "SELECT DISTINCT_A FROM s GROUP BY distinct_a"),
+        (Mode::Incremental, "SELECT distinct_a FROM s GROUP BY distinct_a"),
         (
             Mode::Incremental,
             "SELECT round(avg(x), 2) AS a, CASE WHEN max(x) > 5 THEN 'high' END AS h FROM s",
@@ -253,4 +253,49 @@ fn the_columns_of_a_star_grow_with_the_stream() {
     let grown = json!([{"a": null, "b": 2}, {"a": 1, "b": null}]);
     let rows = || engine.try_query("SELECT a, b FROM p ORDER BY a");
     engine.wait_until(|| rows().is_ok_and(|rows| rows == grown));
+}
+
+#[test]
+fn two_columns_of_one_name_are_told_apart() {
+    let engine = start();
+    engine.process("p", "SELECT sum(a), sum(b) FROM s");
+    engine.collect("s", r#"[{"a": 1, "b": 10, "A": 5}, {"a": 2, "b": 20}]"#);
+    assert_eq!(engine.query("SELECT * FROM p"), json!([{"sum": 3, "sum_2": 30}]));
+    assert_eq!(engine.query("SELECT sum_2 FROM p"), json!([{"sum_2": 30}]));
+    engine.process("keys", "SELECT A AS one, a AS two, count(*) AS n FROM s GROUP BY A, a");
+    assert_eq!(
+        engine.query("SELECT * FROM keys ORDER BY two"),
+        json!([{"one": 5, "two": 1, "n": 1}, {"one": null, "two": 2, "n": 1}])
+    );
+}
+
+#[test]
+fn a_process_that_makes_no_sense_any_more_harms_nobody() {
+    let engine = start();
+    engine.collect("s", r#"{"a": 1}"#);
+    engine.process("p", "SELECT a, $timestamp AS minute FROM s");
+    let ttl = Some(Ttl { duration: "1 day".to_owned(), column: "minute".to_owned() });
+    let definition = Definition { query: "SELECT * FROM p".to_owned(), ttl };
+    engine.engine.create_process("q", &definition).unwrap();
+    engine.process("star", "SELECT * FROM s");
+    let change = Change { query: Some("SELECT a FROM s".to_owned()), ttl: None };
+    engine.engine.change_process("p", &change).unwrap();
+    engine.engine.delete_stream("s").unwrap();
+    // What is refused makes the writer look at everything again.
+    assert!(engine.try_collect("p", "{}").is_err());
+    engine.collect("s", r#"{"b": 1}"#);
+    let b = || engine.try_query("SELECT b FROM star");
+    engine.wait_until(|| b().is_ok_and(|rows| rows == json!([{"b": 1}])));
+    for process in ["q", "p", "star"] {
+        engine.engine.delete_process(process).unwrap();
+    }
+}
+
+#[test]
+fn what_is_computed_anew_notices_that_its_stream_is_gone() {
+    let engine = start();
+    engine.collect("s", r#"[{"a": 1}, {"a": 2}]"#);
+    engine.process("p", "SELECT count(DISTINCT a) AS n FROM s");
+    engine.engine.delete_stream("s").unwrap();
+    engine.wait_until(|| engine.query("SELECT * FROM p") == json!([{"n": 0}]));
 }

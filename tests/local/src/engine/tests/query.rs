@@ -208,3 +208,52 @@ fn saved_queries_are_kept_by_name() {
     assert!(matches!(engine.saved_query("a"), Err(EngineError::NotFound(_))));
     assert!(matches!(engine.delete_query("a"), Err(EngineError::NotFound(_))));
 }
+
+#[test]
+fn columns_that_are_joined_by_name_come_once() {
+    let engine = start();
+    engine.collect("s", r#"{"n": 1, "a": 2, "$id": "s"}"#);
+    engine.collect("t", r#"{"n": 1, "b": 3, "$id": "t"}"#);
+    let row = &engine.query("SELECT * FROM s JOIN t USING (n)")[0];
+    assert_eq!((&row["n"], &row["a"], &row["b"]), (&json!(1), &json!(2), &json!(3)));
+    assert_eq!((&row["$id"], &row["$id_2"]), (&json!("s"), &json!("t")));
+    assert!(row.get("n_2").is_none());
+}
+
+#[test]
+fn a_condition_is_about_keys_and_not_about_results() {
+    let engine = start();
+    engine.collect(
+        "u",
+        r#"[{"user_id": 1, "id": 5, "count": 4}, {"user_id": 2, "id": 6, "count": 1}]"#,
+    );
+    assert_eq!(engine.query("SELECT user_id AS id FROM u WHERE id = 5"), json!([{"id": 1}]));
+    assert_eq!(engine.query("SELECT count(*) FROM u WHERE count > 3"), json!([{"count": 1}]));
+    assert_eq!(
+        engine.query(
+            "SELECT user_id, count(*) AS n FROM u GROUP BY user_id HAVING n = 1 ORDER BY n, user_id"
+        ),
+        json!([{"user_id": 1, "n": 1}, {"user_id": 2, "n": 1}])
+    );
+}
+
+#[test]
+fn parts_may_be_called_like_the_engines_own_tables() {
+    let engine = start();
+    engine.collect("s", r#"[{"a": 1}, {"a": 2}]"#);
+    let sql = "WITH events AS (SELECT a FROM s) SELECT count(*) FROM events, s";
+    assert_eq!(engine.query(sql), json!([{"count": 4}]));
+    assert_eq!(
+        engine.query("WITH c(x) AS (SELECT 1) SELECT count(*) FROM c"),
+        json!([{"count": 1}])
+    );
+}
+
+#[test]
+fn a_part_does_not_see_what_stands_beside_it() {
+    let engine = start();
+    engine.collect("s", r#"{"b": 1}"#);
+    engine.collect("t", r#"{"c": 1}"#);
+    assert_eq!(engine.query("SELECT d.v FROM s, (SELECT b AS v FROM t) d"), json!([{"v": null}]));
+    assert_eq!(engine.query("SELECT `q`.* FROM (SELECT 1 AS x) AS `q`"), json!([{"x": 1}]));
+}
