@@ -257,3 +257,87 @@ fn a_part_does_not_see_what_stands_beside_it() {
     assert_eq!(engine.query("SELECT d.v FROM s, (SELECT b AS v FROM t) d"), json!([{"v": null}]));
     assert_eq!(engine.query("SELECT `q`.* FROM (SELECT 1 AS x) AS `q`"), json!([{"x": 1}]));
 }
+
+#[test]
+fn a_result_of_a_keys_name_hides_it_only_where_sql_lets_it() {
+    let engine = start();
+    engine.collect("u", r#"[{"user_id": 1, "id": 5, "count": 4}, {"user_id": 2, "id": 6}]"#);
+    assert_eq!(engine.query("SELECT user_id AS id FROM u WHERE id = 5"), json!([{"id": 1}]));
+    assert_eq!(engine.query("SELECT count(*) FROM u WHERE count > 3"), json!([{"count": 1}]));
+    assert_eq!(
+        engine.query("SELECT -user_id AS id FROM u WHERE id > 4 ORDER BY id"),
+        json!([{"id": -2}, {"id": -1}])
+    );
+    assert_eq!(
+        engine.query("SELECT user_id > 1 AS id, count(*) FROM u GROUP BY id HAVING count > 0"),
+        json!([{"id": false, "count": 1}, {"id": true, "count": 1}])
+    );
+}
+
+#[test]
+fn what_is_joined_by_name_comes_first_and_once() {
+    let engine = start();
+    engine.collect("s", r#"{"a": 1, "n": 7, "$id": "x", "$timestamp": "2015-05-05T23:40:27Z"}"#);
+    engine.collect("t", r#"{"b": 2, "n": 7}"#);
+    let rows = engine.query("SELECT * FROM (SELECT a, n FROM s) AS s JOIN t USING (n)");
+    let row = rows[0].as_object().unwrap();
+    assert_eq!((&row["n"], &row["a"], &row["b"]), (&json!(7), &json!(1), &json!(2)));
+    assert_eq!(row.len(), 5, "{row:?}");
+    let both = engine.query("SELECT * FROM s JOIN t USING (n)");
+    assert_eq!((&both[0]["a"], &both[0]["b"]), (&json!(1), &json!(2)));
+    assert_eq!(
+        engine.query("SELECT count(*) FROM s JOIN t USING (missing)"),
+        json!([{"count": 0}])
+    );
+}
+
+#[test]
+fn names_of_the_engine_mean_nothing_in_a_query() {
+    let engine = start();
+    engine.collect("s", r#"[{"a": 1}, {"a": 2}]"#);
+    assert_eq!(
+        engine.query("WITH events AS (SELECT * FROM s) SELECT count(*) FROM events"),
+        json!([{"count": 2}])
+    );
+    assert_eq!(
+        engine.query("WITH events AS (SELECT 1 AS place) SELECT count(*) FROM events, s"),
+        json!([{"count": 2}])
+    );
+}
+
+#[test]
+fn a_query_in_from_knows_nothing_of_its_neighbours() {
+    let engine = start();
+    engine.collect("s", r#"{"a": 1, "b": 2}"#);
+    engine.collect("t", r#"{"c": 3}"#);
+    assert_eq!(engine.query("SELECT d.v FROM s, (SELECT b AS v FROM t) d"), json!([{"v": null}]));
+    // But it knows of what encloses the query that it is in.
+    assert_eq!(
+        engine.query("SELECT (SELECT v FROM (SELECT a + c AS v FROM t)) AS sum FROM s"),
+        json!([{"sum": 4}])
+    );
+}
+
+#[test]
+fn wildcards_are_spelled_out_however_they_are_written() {
+    let engine = start();
+    engine.collect("s", r#"{"a": 1, "$id": "x", "$timestamp": "2015-05-05T23:40:27Z"}"#);
+    let row = json!([{"a": 1, "$id": "x", "$timestamp": "2015-05-05T23:40:27Z"}]);
+    for sql in ["SELECT `t`.* FROM s AS `t`", "SELECT \"t\".* FROM s AS t", "SELECT s.* FROM s"] {
+        assert_eq!(engine.query(sql), row, "{sql}");
+    }
+    assert_eq!(
+        engine.query("SELECT * FROM (SELECT a FROM s), (SELECT a + 1 AS b FROM s)"),
+        json!([{"a": 1, "b": 2}])
+    );
+}
+
+#[test]
+fn keys_may_be_words_of_sql() {
+    let engine = start();
+    engine.collect("s", r#"{"commit": 1, "raise": 2, "rowid": 3, "place": 4, "order": 5}"#);
+    assert_eq!(
+        engine.query(r#"SELECT commit, raise, rowid, place, "order" FROM s"#),
+        json!([{"commit": 1, "raise": 2, "rowid": 3, "place": 4, "order": 5}])
+    );
+}
