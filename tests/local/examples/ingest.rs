@@ -1,5 +1,6 @@
 //! How many events a second the server takes: batches of 1000 compressed events over kept
-//! connections, for about two seconds each.
+//! connections, for about two seconds each. Beside it what SQLite alone takes of the same rows in the
+//! same transactions, in the same run, on the same kind of file: the limit.
 //!
 //! ```sh
 //! cargo run --release -p stride-local --example ingest
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde_json::Value;
 use stride_local::Local;
 
 const BATCH: u64 = 1000;
@@ -28,20 +30,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let with_id =
         |id: u64| format!(r#"{{"$id":"batch-{id}","$timestamp":"2015-05-05T23:40:27Z"}}"#);
-    for connections in [1, 2] {
-        measure("(a) 30 bytes", connections, small)?;
-        measure("(b) 340 bytes", connections, large)?;
-        measure("given the same ids again", connections, with_id)?;
-    }
+    measure("(a) 30 bytes", small)?;
+    measure("(b) 340 bytes", large)?;
+    measure("given the same ids again", with_id)?;
     Ok(())
 }
 
-fn measure(
-    what: &str,
-    connections: u64,
-    event: impl Fn(u64) -> String,
-) -> Result<(), Box<dyn Error>> {
-    let local = Local::builder().start()?;
+fn measure(what: &str, event: impl Fn(u64) -> String) -> Result<(), Box<dyn Error>> {
     let events: Vec<String> = (0..BATCH).map(event).collect();
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(format!("[{}]", events.join(",")).as_bytes())?;
@@ -56,24 +51,58 @@ fn measure(
     .into_bytes();
     request.extend_from_slice(&body);
 
+    let limit = sqlite_alone(&request)?;
+    writeln!(io::stdout().lock(), "{what}, SQLite alone: {limit:>12.0} events/s")?;
+    for connections in [1, 2, 4] {
+        let rate = over_http(&request, connections)?;
+        writeln!(
+            io::stdout().lock(),
+            "{what}, {connections} connection(s): {rate:>12.0} events/s, {:.2} of it",
+            rate / limit,
+        )?;
+    }
+    Ok(())
+}
+
+fn over_http(request: &[u8], connections: u64) -> Result<f64, Box<dyn Error>> {
+    let local = Local::builder().start()?;
     let start = Instant::now();
     let requests: u64 = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..connections)
-            .map(|_| scope.spawn(|| client(&local, &request, start + TIME)))
+            .map(|_| scope.spawn(|| client(&local, request, start + TIME)))
             .collect();
         clients
             .into_iter()
             .map(|client| client.join().unwrap_or_else(|_| Err(io::Error::other("it panicked"))))
             .sum::<io::Result<u64>>()
     })?;
-    let rate = (requests * BATCH) as f64 / start.elapsed().as_secs_f64();
-    writeln!(
-        io::stdout().lock(),
-        "{what}, {connections} connection(s): {rate:>12.0} events/s, {} kept, {} bytes each",
-        local.events("mystream").len(),
-        events.iter().map(String::len).sum::<usize>() / events.len(),
+    Ok((requests * BATCH) as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Writes rows like those of the server, which one request leaves, in transactions of a batch.
+fn sqlite_alone(request: &[u8]) -> Result<f64, Box<dyn Error>> {
+    let local = Local::builder().start()?;
+    client(&local, request, Instant::now())?;
+    let texts: Vec<String> = local.events("mystream").iter().map(Value::to_string).collect();
+    let folder = tempfile::tempdir()?;
+    let connection = rusqlite::Connection::open(folder.path().join("events.db"))?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "off")?;
+    connection.execute_batch(
+        "CREATE TABLE events (place INTEGER PRIMARY KEY, at INTEGER, id, event TEXT)",
     )?;
-    Ok(())
+    let mut insert = connection.prepare("INSERT INTO events VALUES (?, ?, NULL, ?)")?;
+    let start = Instant::now();
+    let mut place = 0;
+    while start.elapsed() < TIME {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        for text in &texts {
+            place += 1;
+            insert.execute(rusqlite::params![place, 1_430_869_227_000_000_i64, text])?;
+        }
+        connection.execute_batch("COMMIT")?;
+    }
+    Ok(place as f64 / start.elapsed().as_secs_f64())
 }
 
 fn client(local: &Local, request: &[u8], end: Instant) -> io::Result<u64> {
@@ -81,7 +110,7 @@ fn client(local: &Local, request: &[u8], end: Instant) -> io::Result<u64> {
     socket.get_ref().set_nodelay(true)?;
     let mut requests = 0;
     let mut line = String::new();
-    while Instant::now() < end {
+    loop {
         socket.get_mut().write_all(request)?;
         line.clear();
         socket.read_line(&mut line)?;
@@ -94,6 +123,8 @@ fn client(local: &Local, request: &[u8], end: Instant) -> io::Result<u64> {
             socket.read_line(&mut line)?;
         }
         requests += 1;
+        if Instant::now() >= end {
+            return Ok(requests);
+        }
     }
-    Ok(requests)
 }

@@ -3,17 +3,24 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::changes::Changes;
+use crate::engine::read::QueryLimits;
+use crate::engine::retention::Retention;
+use crate::engine::sql::STACK;
+use crate::engine::sqlite::{Settings, Sqlite};
 use crate::face::auth::Keys;
-use crate::face::intake::BodyLimits;
+use crate::face::limits::{Limits, Room};
+use crate::face::operations::Counters;
 use crate::face::server;
 use crate::fault::Faults;
 use crate::local::Local;
-use crate::shared::{Counters, Shared};
-use crate::streams::{Bounds, Streams};
+use crate::shared::Shared;
+use crate::streams::Announcer;
+use crate::streams::audience::Audiences;
 
 /// How long the last tasks may take to notice that the runtime ends.
 const LAST_TASKS: Duration = Duration::from_secs(1);
@@ -26,8 +33,9 @@ pub struct Builder {
     keys: Keys,
     threads: usize,
     keep_alive: Duration,
-    limits: BodyLimits,
-    bounds: Bounds,
+    limits: Limits,
+    subscriber_buffer: usize,
+    storage: Settings,
 }
 
 impl fmt::Debug for Builder {
@@ -44,16 +52,20 @@ impl Builder {
             keys: Keys { secret: "secret_key".to_owned(), open: None },
             threads: 1,
             keep_alive: Duration::from_secs(5),
-            limits: BodyLimits {
-                sent: 16 * MIB,
-                inflated: 64 * MIB,
-                time: Duration::from_secs(60),
-            },
-            bounds: Bounds {
-                events: 1_000_000,
-                bytes: 256 * MIB,
-                mailbox: 32 * MIB,
-                request: 128 * MIB,
+            limits: Limits::default(),
+            subscriber_buffer: 32 * MIB,
+            storage: Settings {
+                path: None,
+                retention: Retention {
+                    events: 1_000_000,
+                    bytes: 256 * 1024 * 1024,
+                    age: Duration::from_secs(30 * 24 * 60 * 60),
+                },
+                limits: QueryLimits {
+                    time: Duration::from_secs(10),
+                    rows: 100_000,
+                    bytes: 64 * MIB,
+                },
             },
         }
     }
@@ -91,41 +103,99 @@ impl Builder {
 
     /// How large the body of a request may be as sent, in bytes. By default 16 MiB.
     pub fn max_body(mut self, bytes: usize) -> Self {
-        self.limits.sent = bytes;
+        self.limits.max_body = bytes;
         self
     }
 
     /// How large a body may be once it is inflated, in bytes; the events may take twice this once
     /// they have their `$id` and `$timestamp`. By default 64 MiB.
     pub fn max_inflated(mut self, bytes: usize) -> Self {
-        self.limits.inflated = bytes;
-        self.bounds.request = bytes.saturating_mul(2);
+        self.limits.max_inflated = bytes;
         self
     }
 
     /// How long the body of a request may take to arrive. By default 60 seconds.
     pub fn body_time(mut self, limit: Duration) -> Self {
-        self.limits.time = limit;
+        self.limits.body_time = limit;
+        self
+    }
+
+    /// How long a client may take over the head of a request, the silence before it included. A
+    /// head that stops half-way is then answered with 408; a connection without one is closed. By
+    /// default 60 seconds.
+    pub fn head_time(mut self, limit: Duration) -> Self {
+        self.limits.head_time = limit;
+        self
+    }
+
+    /// How long a request may take in all, from its head to the head of its answer. One that takes
+    /// longer is answered with 503; what it was to store may be stored all the same. By default 120
+    /// seconds.
+    pub fn request_time(mut self, limit: Duration) -> Self {
+        self.limits.request_time = limit;
+        self
+    }
+
+    /// How long a client may take nothing of what it is sent, an answer or a subscription, before its
+    /// connection is closed. By default 5 minutes.
+    pub fn write_time(mut self, limit: Duration) -> Self {
+        self.limits.write_time = limit;
+        self
+    }
+
+    /// How many connections may be open at once. One more is answered with 503 and closed. By
+    /// default 512.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.limits.max_connections = connections;
+        self
+    }
+
+    /// The file to keep everything in; it is made if it is not there, and two more files lie beside
+    /// it. What was answered with 200 is in it, whatever happens to the server, and on the disk,
+    /// whatever happens to the machine, as far as the disk does what it says.
+    ///
+    /// By default there is no such file: everything is gone with the server. It is then kept in a
+    /// temporary folder, which the system holds in memory as far as there is room.
+    pub fn data(mut self, file: impl Into<PathBuf>) -> Self {
+        self.storage.path = Some(file.into());
+        self
+    }
+
+    /// How long a stream keeps an event after it was stored. By default 30 days.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.storage.retention.age = age;
+        self
+    }
+
+    /// How long a query may take. By default 10 seconds.
+    pub fn query_time(mut self, limit: Duration) -> Self {
+        self.storage.limits.time = limit;
+        self
+    }
+
+    /// How many rows the result of a query may have. By default 100,000.
+    pub fn query_rows(mut self, rows: usize) -> Self {
+        self.storage.limits.rows = rows;
         self
     }
 
     /// How many events a stream keeps. Past it the oldest go, and with them the memory of their
     /// ids. By default 1,000,000.
     pub fn max_events(mut self, events: usize) -> Self {
-        self.bounds.events = events;
+        self.storage.retention.events = events as u64;
         self
     }
 
     /// How many bytes of events a stream keeps. Past it the oldest go. By default 256 MiB.
     pub fn max_event_bytes(mut self, bytes: usize) -> Self {
-        self.bounds.bytes = bytes;
+        self.storage.retention.bytes = bytes as u64;
         self
     }
 
     /// How many bytes of events may wait for one subscriber. What comes past it is lost to that
     /// subscriber, and counted by [`Local::lost`]. By default 32 MiB.
     pub fn subscriber_buffer(mut self, bytes: usize) -> Self {
-        self.bounds.mailbox = bytes;
+        self.subscriber_buffer = bytes;
         self
     }
 
@@ -133,8 +203,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on, a key is empty or holds a `:`, both keys are the same, or the
-    /// system gives no thread.
+    /// The address cannot be listened on, a key is empty or holds a `:`, both keys are the same, the
+    /// file cannot be opened or another server has it open, or the system gives no thread.
     pub fn start(self) -> io::Result<Local> {
         check_keys(&self.keys)?;
         let listener = TcpListener::bind(self.listen)?;
@@ -149,16 +219,24 @@ impl Builder {
         }
         .enable_io()
         .enable_time()
+        .thread_stack_size(STACK)
         .build()?;
+        let audiences = Arc::new(Audiences::new(self.subscriber_buffer));
+        let changes = Arc::new(Changes::default());
+        let announcer =
+            Announcer { audiences: Arc::clone(&audiences), changes: Arc::clone(&changes) };
+        let engine = Sqlite::open(&self.storage, Arc::new(announcer))?;
         let shared = Arc::new(Shared {
             addr,
             keys: self.keys,
+            room: Room::new(&self.limits),
             limits: self.limits,
             keep_alive: self.keep_alive,
-            streams: Streams::new(self.bounds),
+            engine: Arc::new(engine),
+            audiences,
             faults: Faults::default(),
             counters: Counters::default(),
-            changes: Changes::default(),
+            changes,
         });
         let (commands, received) = tokio::sync::mpsc::unbounded_channel();
         let listener = {
@@ -166,10 +244,12 @@ impl Builder {
             tokio::net::TcpListener::from_std(listener)?
         };
         let server = server::run(listener, Arc::clone(&shared), received);
+        let engine = Arc::clone(&shared.engine);
         let thread =
             std::thread::Builder::new().name("stride-local".to_owned()).spawn(move || {
                 runtime.block_on(server);
                 runtime.shutdown_timeout(LAST_TASKS);
+                engine.close();
             })?;
         tracing::info!(%addr, "listening");
         Ok(Local::new(shared, commands, thread))

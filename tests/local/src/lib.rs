@@ -1,9 +1,9 @@
 //! Stride on one machine, as a library and as a program.
 //!
-//! Stride was a hosted service that took events into streams and sent them on to whoever was
-//! subscribed. The service is gone. This crate speaks its protocol on your own machine, so that a
-//! test, an example or a program under development has a Stride to talk to, without a network, an
-//! account or a thing to install.
+//! Stride was a hosted service that took events into streams, kept continuous SQL queries over them
+//! up to date, and sent events and changes on to whoever was subscribed. The service is gone. This
+//! crate speaks its protocol on your own machine: a test, a program under development or a small
+//! deployment has a Stride to talk to, without a network, an account or a thing to install.
 //!
 //! # In a test
 //!
@@ -43,15 +43,16 @@
 //! # As a program
 //!
 //! ```sh
-//! stride-local --listen 127.0.0.1:8080 --secret-key helloworld
+//! stride-local --listen 127.0.0.1:8080 --secret-key helloworld --data stride.db
 //! ```
 //!
 //! It prints the endpoint on its first line, which is what `STRIDE_ENDPOINT` wants to hold. On
-//! SIGINT and SIGTERM it lets open requests finish and gives subscribers a clean end.
+//! SIGINT and SIGTERM it lets open requests finish and gives subscribers a clean end. It logs to
+//! standard error, with `--log-format json` an object a line.
 //!
 //! # What it serves
 //!
-//! Everything is under `/v1`.
+//! The API is under `/v1`. Names are a letter and then letters, digits and `_`.
 //!
 //! | | |
 //! |---|---|
@@ -61,7 +62,19 @@
 //! | `GET /collect/NAME` | `{"name", "count", "first_seen", "last_seen"}` |
 //! | `DELETE /collect/NAME` | forgets the stream |
 //! | `GET /collect/NAME/subscribe` | the events that are stored from now on; `?sample=N`: at most N in any second |
-//! | `process`, `analyze` | 501: not built yet |
+//! | `POST /process/NAME` | creates a process: `{"query", "action": {"type": "MATERIALIZE"}, "ttl"}`; 201 |
+//! | `GET /process` | the names of the processes, sorted |
+//! | `GET /process/NAME` | `{"name", "query", "action", "ttl"}` |
+//! | `GET /process/NAME/stats` | how it is kept up to date, its rows, what it has cost |
+//! | `PUT /process/NAME` | changes the `query`, which starts anew, or the `ttl` |
+//! | `DELETE /process/NAME` | forgets the process and ends its subscriptions |
+//! | `GET /process/NAME/subscribe` | the changes of its rows, `{"old": ..., "new": ...}`; `sample` as above |
+//! | `POST`, `PUT /analyze/NAME` | saves `{"query"}`, in place of what the name had; 201, 200 |
+//! | `GET /analyze` | the names of the saved queries, sorted |
+//! | `GET /analyze/NAME` | `{"name", "query"}` |
+//! | `DELETE /analyze/NAME` | forgets it |
+//! | `GET`, `POST /analyze/NAME/results` | runs it: an array of objects |
+//! | `POST /analyze` | runs `{"query"}` once |
 //!
 //! * **Keys.** The API key is the user name of HTTP Basic, with an empty password. The secret key
 //!   may do everything, the open key only `POST` to `/collect`.
@@ -71,16 +84,70 @@
 //! * **Subscriptions** send each event followed by `\r\n`, and an empty line after some seconds
 //!   without one. A stream that nobody has written to can be subscribed to. A subscriber that reads
 //!   too slowly holds up nobody: past its buffer it loses events, which [`Local::lost`] counts.
-//! * **Errors** are a status and `{"message": "..."}`: 400 for bad JSON, gzip, names and samples,
-//!   401 without a good key, 403 for an open key elsewhere, 404, 405 with `Allow`, 408 for a body
-//!   that does not arrive, 413 over a limit, 415 for another type or encoding.
+//! * **Errors** are a status and `{"message": "..."}`: 400 for bad JSON, gzip, names, samples and SQL,
+//!   for what a query asks too much of, and for a request that is cut short; 401 without a good key, 403
+//!   for an open key elsewhere, 404, 405 with `Allow`, 408 for a head or a body that does not arrive, 409
+//!   for a name that is taken, 413 over a limit, 415 for another type or encoding, 503 when the storage
+//!   cannot be used, too much is going on, or a request takes too long. After a 503 nothing was stored,
+//!   but for a request that took too long. What is no HTTP at all gets 400 without a message.
+//!
+//! # Queries
+//!
+//! Queries are SQLite's SQL, one `SELECT` at a time. A stream is a relation: its columns are the
+//! top-level keys that its events have had, `"$id"` and `"$timestamp"` among them, and what is nested in
+//! one is taken out with `->` and `->>`. A stream that nobody has written to is an empty relation; a
+//! column that no event has had is `NULL`. A process is a relation, too. Streams and processes share one
+//! namespace.
+//!
+//! A saved query may name parameters, such as `:start_date`. They come from the query string,
+//! `/analyze/NAME/results?start_date=2015-05-05`, or as an object in the body of a `POST`. What is written
+//! as a number is one (`12`, but not `012`): compare a text with `CAST(:zip AS TEXT)`.
+//!
+//! Times are texts, and compare as such: `utc("$timestamp")` is the same time in UTC, always of the same
+//! length, and so is what `now()`, `date_trunc` and `- INTERVAL '5 minutes'` give. What is compared with
+//! one of these is made the same by itself.
+//!
+//! A process whose query is one stream with `count`, `sum`, `min`, `max` and `avg`, `WHERE` and `GROUP
+//! BY`, is kept incrementally: what an event costs does not grow with the events before it, and the
+//! result is up to date when the event is answered. Other queries are run again, at a bounded rate, when
+//! what they read has changed. `stats` says which way a process goes. A process starts with what is
+//! stored; retention takes nothing back from incremental results, and what is run again sees what
+//! remains. `ttl` removes rows: `{"duration": "1 day", "column": "minute"}`; it can
+//! be changed, and not taken away.
+//!
+//! # What is kept
+//!
+//! Without `--data` ([`Builder::data`]) everything is gone with the server. With it, 200 means committed:
+//! the events of an answered request, their effect on processes, and everything that was defined survive
+//! a restart and a kill. What was sent and not yet answered when it was killed may be there or not; give
+//! events an `$id` and send them again. A disk that is full and a file that is locked are a 503, until
+//! they are so no more. One server at a time has the file open.
+//!
+//! A stream keeps its last 1,000,000 events, 256 MiB of them, for 30 days; `count` is all that was ever
+//! stored.
 //!
 //! # Limits
 //!
-//! Events are in memory and gone with the server. A stream keeps its last 1,000,000 events or
-//! 256 MiB of them, a subscriber's buffer 32 MiB, a request 16 MiB, or 64 MiB unpacked; each has its
-//! method on [`Builder`]. `count` is all that was ever stored. There is no TLS: put a proxy in front
-//! of what others are to reach.
+//! An event is 2 MiB at most, a request 16 MiB, or 64 MiB unpacked, in 60 seconds for its head, 60 for its
+//! body, and 120 in all. A query may take 10 seconds and answer with 100,000 rows or 64 MiB; 4 run at once.
+//! 512 connections are open at most; one whose client takes nothing for 5 minutes is closed. Bodies have a
+//! bounded amount of memory together, whatever they unpack to: past it requests wait for one another. A
+//! subscriber's buffer is 32 MiB. Most of these have their method on [`Builder`]. There is no TLS: put a
+//! proxy in front of what others are to reach.
+//!
+//! # Operations
+//!
+//! `GET /healthz` answers 200 and `{"status": "ok"}`, or 503 while the storage cannot be used. `GET
+//! /metrics` has figures for Prometheus: requests and their answers, connections, events, subscribers and
+//! what slow ones lost, transactions, queries and their time, storage errors. Both take no key and tell
+//! no names, keys or events; by default only this machine reaches them, as it does the rest.
+//!
+//! # Another database
+//!
+//! SQLite sits behind one narrow trait: append events, create, change, show and delete streams, processes
+//! and saved queries, run a query, and tell a listener what was committed. A database that keeps
+//! continuous views itself, and speaks PostgreSQL's protocol as RisingWave and Materialize do, can take its
+//! place when one machine is too small. `src/engine.rs` says how, method by method.
 //!
 //! # What goes wrong, on demand
 //!
@@ -107,6 +174,7 @@
 
 mod builder;
 mod changes;
+pub mod engine;
 mod face;
 mod fault;
 mod local;

@@ -17,6 +17,7 @@ use crate::builder::Builder;
 use crate::face::server::Command;
 use crate::fault::Fault;
 use crate::shared::Shared;
+use crate::streams::audience::Source;
 
 /// How long [`Local::stop`] lets open requests and subscriptions come to their end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -87,37 +88,62 @@ impl Local {
     /// The names of all streams, sorted.
     #[must_use]
     pub fn streams(&self) -> Vec<String> {
-        self.shared.streams.names()
+        self.shared.engine.streams().unwrap_or_default()
     }
 
     /// How many events were ever stored in this stream; 0 if there is none of that name.
     #[must_use]
     pub fn count(&self, stream: &str) -> u64 {
-        self.shared.streams.summary(stream).map_or(0, |summary| summary.count)
+        self.shared.engine.stream(stream).map_or(0, |summary| summary.count)
     }
 
     /// The events that this stream still holds, the oldest first, with `$id` and `$timestamp`.
     #[must_use]
     pub fn events(&self, stream: &str) -> Vec<Value> {
-        self.shared.streams.events(stream)
+        let events = self.shared.engine.events(stream).unwrap_or_default();
+        events.iter().filter_map(|event| serde_json::from_str(event).ok()).collect()
+    }
+
+    /// The names of all processes, sorted.
+    #[must_use]
+    pub fn processes(&self) -> Vec<String> {
+        self.shared.engine.processes().unwrap_or_default()
+    }
+
+    /// The rows that this process has now, as queries see them; none if there is none of that name. A process
+    /// that is recomputed lags behind its streams: see [`wait_until`](Self::wait_until).
+    #[must_use]
+    pub fn rows(&self, process: &str) -> Vec<Value> {
+        let engine = &self.shared.engine;
+        if engine.process(process).is_err() {
+            return Vec::new();
+        }
+        let rows = engine.query(&format!("SELECT * FROM \"{process}\""), &[]);
+        rows.ok().and_then(|rows| serde_json::from_slice(&rows).ok()).unwrap_or_default()
+    }
+
+    /// How many are subscribed to the changes of this process now.
+    #[must_use]
+    pub fn process_subscribers(&self, process: &str) -> usize {
+        self.shared.audiences.subscribers(Source::Process, process)
     }
 
     /// How many are subscribed to this stream now.
     #[must_use]
     pub fn subscribers(&self, stream: &str) -> usize {
-        self.shared.streams.subscribers(stream)
+        self.shared.audiences.subscribers(Source::Stream, stream)
     }
 
-    /// How many subscriptions are open now, over all streams.
+    /// How many subscriptions are open now, over all streams and processes.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
-        self.shared.streams.all_subscribers()
+        self.shared.audiences.all_subscribers()
     }
 
     /// How many events subscribers of this stream missed because they were too slow, added up.
     #[must_use]
     pub fn lost(&self, stream: &str) -> u64 {
-        self.shared.streams.lost(stream)
+        self.shared.audiences.lost(Source::Stream, stream)
     }
 
     /// How many requests have come so far, those that met a fault included.

@@ -1,34 +1,28 @@
 //! What the server's thread and the handle to it have in common.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::changes::Changes;
+use crate::engine::SharedEngine;
 use crate::face::auth::Keys;
-use crate::face::intake::BodyLimits;
+use crate::face::limits::{Limits, Room};
+use crate::face::operations::Counters;
 use crate::fault::Faults;
-use crate::streams::Streams;
+use crate::streams::audience::Audiences;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) addr: SocketAddr,
     pub(crate) keys: Keys,
-    pub(crate) limits: BodyLimits,
+    pub(crate) limits: Limits,
+    pub(crate) room: Room,
     pub(crate) keep_alive: Duration,
-    pub(crate) streams: Streams,
+    pub(crate) engine: SharedEngine,
+    pub(crate) audiences: Arc<Audiences>,
     pub(crate) faults: Faults,
     pub(crate) counters: Counters,
     /// Told of everything that [`Local::wait_until`](crate::Local::wait_until) may wait for.
-    pub(crate) changes: Changes,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// Requests whose head has arrived.
-    pub(crate) requests: AtomicU64,
-    /// Connections accepted.
-    pub(crate) connections: AtomicU64,
-    /// Connections open now.
-    pub(crate) open: AtomicUsize,
+    pub(crate) changes: Arc<Changes>,
 }

@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
 
 use super::subscription::{Cut, Subscription};
+use crate::engine::EngineError;
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -56,6 +57,26 @@ pub(crate) fn done() -> Answer {
     Response::new(AnswerBody::Whole(Bytes::new()))
 }
 
+/// 201 with an empty body.
+pub(crate) fn created() -> Answer {
+    let mut answer = done();
+    *answer.status_mut() = StatusCode::CREATED;
+    answer
+}
+
+/// 200 with text that is JSON already.
+pub(crate) fn ready_json(body: impl Into<Bytes>) -> Answer {
+    with_json(StatusCode::OK, body.into())
+}
+
+/// 200 with what Prometheus reads.
+pub(crate) fn metrics(page: String) -> Answer {
+    let mut answer = Response::new(AnswerBody::Whole(page.into()));
+    let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, plain);
+    answer
+}
+
 /// 200 with `value` as JSON.
 pub(crate) fn json(value: &impl Serialize) -> Answer {
     // Only a map whose keys are no strings cannot be JSON, and nothing here has one.
@@ -86,6 +107,19 @@ pub(crate) fn message(status: StatusCode, message: &str) -> Answer {
     with_json(status, body.to_string().into())
 }
 
+/// The last bytes of a connection on which no request was read.
+pub(crate) fn last_words(status: StatusCode, message: &str) -> Vec<u8> {
+    let body = serde_json::json!({ "message": message }).to_string();
+    let reason = status.canonical_reason().unwrap_or_default();
+    format!(
+        "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        status.as_u16(),
+        body.len(),
+    )
+    .into_bytes()
+}
+
 /// Why a request is not carried out. The message says what to do about it where that is not plain.
 #[derive(Debug)]
 pub(crate) enum Refusal {
@@ -93,13 +127,32 @@ pub(crate) enum Refusal {
     Unauthorized,
     Forbidden,
     Unknown(String),
-    WrongMethod { allow: &'static str },
+    WrongMethod {
+        allow: &'static str,
+    },
+    Clash(String),
     SlowBody,
     TooLarge(String),
     WrongType,
     WrongEncoding,
-    NotYet(&'static str),
+    /// For now: it may go well later.
+    Unavailable(String),
     Broken,
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::NotFound(why) => Self::Unknown(why),
+            EngineError::Conflict(why) => Self::Clash(why),
+            EngineError::Invalid(why) => Self::BadRequest(why),
+            EngineError::Unavailable(why) => Self::Unavailable(why),
+            EngineError::Broken(why) => {
+                tracing::error!(why, "the engine failed");
+                Self::Broken
+            }
+        }
+    }
 }
 
 impl Refusal {
@@ -110,10 +163,11 @@ impl Refusal {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Unknown(_) => StatusCode::NOT_FOUND,
             Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Clash(_) => StatusCode::CONFLICT,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::WrongType | Self::WrongEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::NotYet(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -126,6 +180,7 @@ impl Refusal {
             }
             Self::WrongMethod { allow } => Some((header::ALLOW, *allow)),
             Self::WrongEncoding => Some((header::ACCEPT_ENCODING, "gzip")),
+            Self::Unavailable(_) => Some((header::RETRY_AFTER, "1")),
             _ => None,
         };
         if let Some((name, value)) = header {
@@ -138,16 +193,19 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BadRequest(why) | Self::Unknown(why) | Self::TooLarge(why) => f.write_str(why),
+            Self::BadRequest(why)
+            | Self::Unknown(why)
+            | Self::Clash(why)
+            | Self::TooLarge(why)
+            | Self::Unavailable(why) => f.write_str(why),
             Self::Unauthorized => f.write_str(
                 "no key or a wrong one: send it as the user name of HTTP Basic, with no password",
             ),
             Self::Forbidden => f.write_str("an open key may only POST to /collect"),
             Self::WrongMethod { allow } => write!(f, "wrong method; this path takes {allow}"),
             Self::SlowBody => f.write_str("the body of the request did not come in time"),
-            Self::WrongType => f.write_str("send events with Content-Type: application/json"),
+            Self::WrongType => f.write_str("send JSON with Content-Type: application/json"),
             Self::WrongEncoding => f.write_str("of the content encodings only gzip is known"),
-            Self::NotYet(what) => write!(f, "{what} is not built yet"),
             Self::Broken => f.write_str("the server failed at this request; its log says how"),
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// How long, in all and without a byte, a client may go on sending what is not wanted.
 const LINGER: Duration = Duration::from_secs(30);
@@ -35,18 +35,40 @@ impl Ending {
     }
 }
 
-/// A socket that ends as it was told.
+/// A socket that ends as it was told, and when nothing it is given is taken for too long.
 #[derive(Debug)]
 pub(crate) struct Socket {
     tcp: TcpStream,
     ending: Arc<Ending>,
+    write_time: Duration,
+    /// Set while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// Once it lingers: until when at most, and until when without a byte.
     lingering: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl Socket {
-    pub(crate) fn new(tcp: TcpStream, ending: Arc<Ending>) -> Self {
-        Self { tcp, ending, lingering: None }
+    pub(crate) fn new(tcp: TcpStream, ending: Arc<Ending>, write_time: Duration) -> Self {
+        Self { tcp, ending, write_time, stalled: None, lingering: None }
+    }
+
+    /// Passes on what came of a write, or that it has been waited for too long.
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let limit = self.write_time;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client takes nothing of what it is sent",
+        )))
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -98,7 +120,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write(cx, buf)
+        let socket = self.get_mut();
+        let written = Pin::new(&mut socket.tcp).poll_write(cx, buf);
+        socket.written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -106,7 +130,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write_vectored(cx, bufs)
+        let socket = self.get_mut();
+        let written = Pin::new(&mut socket.tcp).poll_write_vectored(cx, bufs);
+        socket.written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,27 +5,31 @@ use std::future;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request};
 use hyper::body::{Body as _, Incoming};
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::answer::{self, Answer, Refusal};
 use super::auth::Access;
 use super::connection::Ending;
-use super::intake::{self, Encoding};
+use super::intake::{self, Encoding, Received};
+use super::operations;
+use super::query;
 use super::route::{self, NoRoute, Route};
 use super::subscription::Subscription;
+use crate::engine::{Commit, Engine, EngineError, Summary};
 use crate::fault::{Effects, Outcome};
 use crate::shared::Shared;
+use crate::streams;
+use crate::streams::audience::Source;
 use crate::streams::batch::BatchError;
 
-/// A body no longer than this is decoded and stored right away. For a longer one, which may
-/// inflate to a great deal more, the wait for another thread is worth it, so that the other
-/// connections do not wait.
-const SMALL: usize = 16 * 1024;
+/// How long a healthy storage takes at most to say so.
+const HEALTHY: Duration = Duration::from_secs(5);
 
 /// Instead of an answer, the connection is reset.
 #[derive(Debug)]
@@ -39,14 +43,29 @@ impl fmt::Display for Reset {
 
 impl std::error::Error for Reset {}
 
-/// Serves one request, with what a test wants to go wrong.
+/// Serves one request.
 pub(crate) async fn serve(
     shared: Arc<Shared>,
     ending: Arc<Ending>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Answer, Reset> {
     shared.counters.requests.fetch_add(1, Ordering::Relaxed);
     shared.changes.note();
+    let answer = match operations(&shared, &request).await {
+        Some(answer) => answer,
+        None => respond(&shared, &ending, request).await?,
+    };
+    shared.counters.answered(answer.status());
+    shared.changes.note();
+    Ok(answer)
+}
+
+/// Answers one request to the API, with what a test wants to go wrong.
+async fn respond(
+    shared: &Arc<Shared>,
+    ending: &Ending,
+    mut request: Request<Incoming>,
+) -> Result<Answer, Reset> {
     let Effects { delay, outcome, cut } =
         shared.faults.next(request.uri().path().ends_with("/subscribe"));
     if !delay.is_zero() {
@@ -55,7 +74,7 @@ pub(crate) async fn serve(
     match outcome {
         Outcome::Served => {}
         Outcome::ResetAfterStore => {
-            drop(answer(&shared, &mut request, cut).await);
+            drop(answer(shared, &mut request, cut).await);
             shared.changes.note();
             ending.reset();
             return Err(Reset);
@@ -66,11 +85,11 @@ pub(crate) async fn serve(
         }
         Outcome::Stall => {
             // Read, so that hyper notices when the client gives up and hangs up.
-            drop(intake::read(request.body_mut(), &shared.limits).await);
+            drop(intake::read(request.body_mut(), &shared.limits, &shared.room).await);
             return future::pending().await;
         }
         Outcome::Status { status, retry_after } => {
-            drop(intake::read(request.body_mut(), &shared.limits).await);
+            drop(intake::read(request.body_mut(), &shared.limits, &shared.room).await);
             let mut answer = answer::message(status, "a fault on demand");
             if let Some(seconds) = retry_after {
                 answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
@@ -79,7 +98,7 @@ pub(crate) async fn serve(
         }
     }
 
-    let mut answer = answer(&shared, &mut request, cut).await;
+    let mut answer = answer(shared, &mut request, cut).await;
     if !request.body().is_end_stream() && !intake::discard(request.body_mut()).await {
         ending.linger();
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -90,7 +109,6 @@ pub(crate) async fn serve(
         status = answer.status().as_u16(),
         "answered"
     );
-    shared.changes.note();
     Ok(answer)
 }
 
@@ -99,10 +117,31 @@ async fn answer(
     request: &mut Request<Incoming>,
     cut: Option<usize>,
 ) -> Answer {
-    match carry_out(shared, request, cut).await {
-        Ok(answer) => answer,
-        Err(refusal) => refusal.answer(),
+    let limit = shared.limits.request_time;
+    let carried_out = timeout(limit, carry_out(shared, request, cut)).await.unwrap_or_else(|_| {
+        Err(Refusal::Unavailable(format!("the request was not carried out within {limit:?}")))
+    });
+    carried_out.unwrap_or_else(|refusal| refusal.answer())
+}
+
+/// Answers what operators ask, which takes no key and meets no fault.
+async fn operations(shared: &Arc<Shared>, request: &Request<Incoming>) -> Option<Answer> {
+    let path = request.uri().path();
+    if !matches!(path, "/healthz" | "/metrics") {
+        return None;
     }
+    Some(if request.method() != Method::GET {
+        Refusal::WrongMethod { allow: "GET" }.answer()
+    } else if path == "/metrics" {
+        answer::metrics(operations::metrics(shared))
+    } else {
+        let healthy = timeout(HEALTHY, ask_engine(shared, |engine| engine.health())).await;
+        let slow = |_| Err(Refusal::Unavailable("the storage does not answer".to_owned()));
+        match healthy.unwrap_or_else(slow) {
+            Ok(()) => answer::json(&serde_json::json!({"status": "ok"})),
+            Err(refusal) => refusal.answer(),
+        }
+    })
 }
 
 async fn carry_out(
@@ -123,40 +162,58 @@ async fn carry_out(
         )),
         NoRoute::WrongMethod { allow } => Refusal::WrongMethod { allow },
     })?;
-    let no_stream = |name| Refusal::Unknown(format!("there is no stream {name:?}"));
-
     match route {
-        Route::Streams => Ok(answer::json(&shared.streams.names())),
-        Route::Stream(name) => {
-            let summary = shared.streams.summary(name).ok_or_else(|| no_stream(name))?;
-            Ok(answer::json(&Shown {
-                name,
-                count: summary.count,
-                first_seen: &summary.first_seen,
-                last_seen: &summary.last_seen,
-            }))
-        }
-        Route::DeleteStream(name) => {
-            if shared.streams.delete(name) {
-                Ok(answer::done())
-            } else {
-                Err(no_stream(name))
-            }
-        }
         Route::Collect => collect(shared, request, None).await,
         Route::CollectInto(name) => collect(shared, request, Some(name)).await,
+        Route::Streams => Ok(answer::json(&ask_engine(shared, |engine| engine.streams()).await?)),
+        Route::Stream(name) => {
+            let summary = about(shared, name, |engine, name| engine.stream(name)).await?;
+            Ok(answer::json(&Shown { name, summary }))
+        }
+        Route::DeleteStream(name) => {
+            about(shared, name, |engine, name| engine.delete_stream(name)).await?;
+            Ok(answer::done())
+        }
         Route::Subscribe(name) => {
             let sample = sample(request.uri().query())?;
-            let subscriber = shared.streams.subscribe(name, sample);
-            Ok(answer::events(Subscription::new(
-                Arc::clone(shared),
-                subscriber,
-                shared.keep_alive,
-                cut,
-            )))
+            let subscriber = shared.audiences.subscribe(Source::Stream, name, sample);
+            Ok(answer::events(Subscription::new(shared, subscriber, cut)))
         }
-        Route::Process => Err(Refusal::NotYet("process")),
-        Route::Analyze => Err(Refusal::NotYet("analyze")),
+        Route::Processes => {
+            Ok(answer::json(&ask_engine(shared, |engine| engine.processes()).await?))
+        }
+        Route::Process(name) => query::show_process(shared, name).await,
+        Route::CreateProcess(name) => query::create_process(shared, request, name).await,
+        Route::ChangeProcess(name) => query::change_process(shared, request, name).await,
+        Route::DeleteProcess(name) => {
+            about(shared, name, |engine, name| engine.delete_process(name)).await?;
+            Ok(answer::done())
+        }
+        Route::ProcessStats(name) => {
+            let stats = about(shared, name, |engine, name| engine.process_stats(name)).await?;
+            Ok(answer::json(&stats))
+        }
+        Route::SubscribeToProcess(name) => {
+            let sample = sample(request.uri().query())?;
+            let subscriber = shared.audiences.subscribe(Source::Process, name, sample);
+            let changes = Subscription::new(shared, subscriber, cut);
+            // Asked once it is subscribed: a process that is deleted from now on ends it.
+            about(shared, name, |engine, name| engine.process(name)).await?;
+            Ok(answer::events(changes))
+        }
+        Route::Analyses => {
+            Ok(answer::json(&ask_engine(shared, |engine| engine.saved_queries()).await?))
+        }
+        Route::AnalyzeOnce => query::run(shared, request).await,
+        Route::Analysis(name) => query::show_analysis(shared, name).await,
+        Route::CreateAnalysis(name) | Route::SaveAnalysis(name) => {
+            query::save_analysis(shared, request, name).await
+        }
+        Route::DeleteAnalysis(name) => {
+            about(shared, name, |engine, name| engine.delete_query(name)).await?;
+            Ok(answer::done())
+        }
+        Route::Results(name) => query::results(shared, request, name).await,
     }
 }
 
@@ -173,9 +230,8 @@ fn may_write(method: &Method, path: &str) -> bool {
 #[derive(Serialize)]
 struct Shown<'a> {
     name: &'a str,
-    count: u64,
-    first_seen: &'a str,
-    last_seen: &'a str,
+    #[serde(flatten)]
+    summary: Summary,
 }
 
 fn sample(query: Option<&str>) -> Result<Option<NonZeroU32>, Refusal> {
@@ -200,32 +256,69 @@ async fn collect(
     name: Option<&str>,
 ) -> Result<Answer, Refusal> {
     let encoding = intake::encoding(request.headers())?;
-    let body = intake::read(request.body_mut(), &shared.limits).await?;
-    if body.len() <= SMALL {
-        store(shared, name, body, encoding)?;
-    } else {
-        let (shared, name) = (Arc::clone(shared), name.map(str::to_owned));
-        let store = move || store(&shared, name.as_deref(), body, encoding);
-        tokio::task::spawn_blocking(store).await.map_err(|_| Refusal::Broken)??;
-    }
-    Ok(answer::done())
+    let body = intake::read(request.body_mut(), &shared.limits, &shared.room).await?;
+    let room = shared.room.inflated(body.bytes.len(), encoding).await;
+    let (shared, name) = (Arc::clone(shared), name.map(str::to_owned));
+    // A task of its own, which keeps the room until the events are out of memory, though the client
+    // may have hung up.
+    let stored = tokio::spawn(async move {
+        let _room = room;
+        let append = move || append(&shared, name.as_deref(), body, encoding);
+        let commit = on_a_thread(append).await?;
+        Ok(commit.await.map_err(|_| Refusal::Broken)??)
+    });
+    stored.await.unwrap_or(Err(Refusal::Broken)).map(|()| answer::done())
 }
 
-fn store(
+/// Asks the engine where the other connections do not wait for its answer.
+pub(super) async fn ask_engine<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    ask: impl FnOnce(&dyn Engine) -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, Refusal> {
+    let engine = Arc::clone(&shared.engine);
+    on_a_thread(move || ask(&*engine).map_err(Refusal::from)).await
+}
+
+/// Asks the engine about something of this name.
+pub(super) async fn about<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    name: &str,
+    ask: impl FnOnce(&dyn Engine, &str) -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, Refusal> {
+    let name = name.to_owned();
+    ask_engine(shared, move |engine| ask(engine, &name)).await
+}
+
+/// Does what may take a while where the other connections do not wait for it.
+pub(super) async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    // What is begun is finished, though nobody may wait for it any more.
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request could not be carried out");
+        Err(Refusal::Broken)
+    })
+}
+
+fn append(
     shared: &Shared,
     name: Option<&str>,
-    body: Bytes,
+    body: Received,
     encoding: Encoding,
-) -> Result<(), Refusal> {
-    let body = intake::decode(body, encoding, shared.limits.inflated)?;
-    let json = std::str::from_utf8(&body)
+) -> Result<Commit, Refusal> {
+    let json = intake::decode(body.bytes, encoding, shared.limits.max_inflated)?;
+    let json = std::str::from_utf8(&json)
         .map_err(|error| Refusal::BadRequest(format!("bad JSON: {error}")))?;
+    // Stamps may double small events; what they come to has a limit of its own.
+    let limit = shared.limits.max_inflated.saturating_mul(2);
     match name {
-        Some(name) => shared.streams.collect(name, json),
-        None => shared.streams.collect_map(json),
+        Some(name) => streams::collect(&*shared.engine, name, json, limit),
+        None => streams::collect_map(&*shared.engine, json, limit),
     }
     .map_err(|error| match error {
         BatchError::Bad(why) => Refusal::BadRequest(why),
-        BatchError::TooLarge { .. } => Refusal::TooLarge(error.to_string()),
+        BatchError::TooLarge { .. } | BatchError::LargeEvent { .. } => {
+            Refusal::TooLarge(error.to_string())
+        }
     })
 }

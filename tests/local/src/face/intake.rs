@@ -12,21 +12,11 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::answer::Refusal;
+use super::limits::{Limits, Room, Share};
 
 /// A body that is not going to be used and is no longer than this is read all the same, which
 /// costs less than a new connection.
 const WORTH_READING: u64 = 64 * 1024;
-
-/// What a body may be.
-#[derive(Clone, Debug)]
-pub(crate) struct BodyLimits {
-    /// Bytes on the wire.
-    pub(crate) sent: usize,
-    /// Bytes after gunzip.
-    pub(crate) inflated: usize,
-    /// Time for all of it to arrive.
-    pub(crate) time: Duration,
-}
 
 /// How a body is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,17 +46,32 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     }
 }
 
+/// A body that has arrived, and the room it takes until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) bytes: Bytes,
+    _share: Share,
+}
+
 /// Reads the whole body.
-pub(crate) async fn read(body: &mut Incoming, limits: &BodyLimits) -> Result<Bytes, Refusal> {
-    let too_large = || Refusal::TooLarge(format!("the body is larger than {} bytes", limits.sent));
-    if body.size_hint().lower() > limits.sent as u64 {
+pub(crate) async fn read(
+    body: &mut Incoming,
+    limits: &Limits,
+    room: &Room,
+) -> Result<Received, Refusal> {
+    let too_large =
+        || Refusal::TooLarge(format!("the body is larger than {} bytes", limits.max_body));
+    if body.size_hint().lower() > limits.max_body as u64 {
         return Err(too_large());
     }
+    let share = timeout(limits.body_time, room.sent(body.size_hint().upper()))
+        .await
+        .map_err(|_| Refusal::Unavailable("too many large bodies at once".to_owned()))?;
     let read = async {
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
         while let Some(chunk) = next_chunk(body).await? {
-            if first.len() + all.len() + chunk.len() > limits.sent {
+            if first.len() + all.len() + chunk.len() > limits.max_body {
                 return Err(too_large());
             }
             // Most bodies come in one piece, which is then not copied.
@@ -84,7 +89,8 @@ pub(crate) async fn read(body: &mut Incoming, limits: &BodyLimits) -> Result<Byt
         }
         Ok(if all.is_empty() { first } else { all.freeze() })
     };
-    timeout(limits.time, read).await.unwrap_or(Err(Refusal::SlowBody))
+    let bytes = timeout(limits.body_time, read).await.unwrap_or(Err(Refusal::SlowBody))?;
+    Ok(Received { bytes, _share: share })
 }
 
 /// Reads and forgets a body that is not worth a new connection, and says whether it came to its end.
@@ -92,12 +98,22 @@ pub(crate) async fn discard(body: &mut Incoming) -> bool {
     if body.is_end_stream() {
         return true;
     }
-    if body.size_hint().upper().is_none_or(|size| size > WORTH_READING) {
+    if body.size_hint().lower() > WORTH_READING {
         return false;
     }
-    let all = async { while let Ok(Some(_)) = next_chunk(body).await {} };
-    let arrived = timeout(Duration::from_secs(1), all).await.is_ok();
-    arrived && body.is_end_stream()
+    let all = async {
+        let mut read = 0;
+        // A body in chunks does not say that it was read to its end until it is asked once more.
+        while let Ok(chunk) = next_chunk(body).await {
+            let Some(chunk) = chunk else { return true };
+            read += chunk.len() as u64;
+            if read > WORTH_READING {
+                break;
+            }
+        }
+        false
+    };
+    timeout(Duration::from_secs(1), all).await.unwrap_or(false)
 }
 
 async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {

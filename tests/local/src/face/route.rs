@@ -13,8 +13,21 @@ pub(crate) enum Route<'a> {
     Stream(&'a str),
     DeleteStream(&'a str),
     Subscribe(&'a str),
-    Process,
-    Analyze,
+    Processes,
+    Process(&'a str),
+    CreateProcess(&'a str),
+    ChangeProcess(&'a str),
+    DeleteProcess(&'a str),
+    ProcessStats(&'a str),
+    SubscribeToProcess(&'a str),
+    Analyses,
+    AnalyzeOnce,
+    Analysis(&'a str),
+    CreateAnalysis(&'a str),
+    SaveAnalysis(&'a str),
+    DeleteAnalysis(&'a str),
+    /// By `GET`, which has no body, or by `POST`.
+    Results(&'a str),
 }
 
 /// Why a request is for nothing.
@@ -35,7 +48,6 @@ pub(crate) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, NoRo
         return Err(NoRoute::Unknown);
     }
 
-    let name_or_nothing = name.unwrap_or_default();
     let allow = match (resource, name, rest) {
         ("collect", None, None) => "GET, POST",
         ("collect", Some(_), None) => "DELETE, GET, POST",
@@ -54,15 +66,31 @@ pub(crate) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, NoRo
     if !allow.split(", ").any(|allowed| allowed == method.as_str()) {
         return Err(NoRoute::WrongMethod { allow });
     }
-    Ok(match (resource, name, rest, method) {
-        ("collect", None, _, &Method::POST) => Route::Collect,
-        ("collect", None, ..) => Route::Streams,
-        ("collect", _, Some(_), _) => Route::Subscribe(name_or_nothing),
-        ("collect", _, None, &Method::POST) => Route::CollectInto(name_or_nothing),
-        ("collect", _, None, &Method::DELETE) => Route::DeleteStream(name_or_nothing),
-        ("collect", ..) => Route::Stream(name_or_nothing),
-        ("process", ..) => Route::Process,
-        _ => Route::Analyze,
+    let Some(name) = name else {
+        return Ok(match (resource, method) {
+            ("collect", &Method::POST) => Route::Collect,
+            ("collect", _) => Route::Streams,
+            ("process", _) => Route::Processes,
+            (_, &Method::POST) => Route::AnalyzeOnce,
+            _ => Route::Analyses,
+        });
+    };
+    Ok(match (resource, rest, method) {
+        ("collect", Some(_), _) => Route::Subscribe(name),
+        ("collect", None, &Method::POST) => Route::CollectInto(name),
+        ("collect", None, &Method::DELETE) => Route::DeleteStream(name),
+        ("collect", None, _) => Route::Stream(name),
+        ("process", Some("stats"), _) => Route::ProcessStats(name),
+        ("process", Some(_), _) => Route::SubscribeToProcess(name),
+        ("process", None, &Method::POST) => Route::CreateProcess(name),
+        ("process", None, &Method::PUT) => Route::ChangeProcess(name),
+        ("process", None, &Method::DELETE) => Route::DeleteProcess(name),
+        ("process", None, _) => Route::Process(name),
+        (_, Some(_), _) => Route::Results(name),
+        (_, None, &Method::POST) => Route::CreateAnalysis(name),
+        (_, None, &Method::PUT) => Route::SaveAnalysis(name),
+        (_, None, &Method::DELETE) => Route::DeleteAnalysis(name),
+        (_, None, _) => Route::Analysis(name),
     })
 }
 
@@ -127,7 +155,20 @@ mod tests {
         assert_eq!(find(Method::GET, "/v1/collect/a"), Route::Stream("a"));
         assert_eq!(find(Method::DELETE, "/v1/collect/a"), Route::DeleteStream("a"));
         assert_eq!(find(Method::GET, "/v1/collect/a/subscribe"), Route::Subscribe("a"));
-        assert_eq!(find(Method::GET, "/v1/process/a/subscribe"), Route::Process);
-        assert_eq!(find(Method::POST, "/v1/analyze"), Route::Analyze);
+        assert_eq!(find(Method::GET, "/v1/process"), Route::Processes);
+        assert_eq!(find(Method::GET, "/v1/process/a"), Route::Process("a"));
+        assert_eq!(find(Method::POST, "/v1/process/a"), Route::CreateProcess("a"));
+        assert_eq!(find(Method::PUT, "/v1/process/a"), Route::ChangeProcess("a"));
+        assert_eq!(find(Method::DELETE, "/v1/process/a"), Route::DeleteProcess("a"));
+        assert_eq!(find(Method::GET, "/v1/process/a/stats"), Route::ProcessStats("a"));
+        assert_eq!(find(Method::GET, "/v1/process/a/subscribe"), Route::SubscribeToProcess("a"));
+        assert_eq!(find(Method::GET, "/v1/analyze"), Route::Analyses);
+        assert_eq!(find(Method::POST, "/v1/analyze"), Route::AnalyzeOnce);
+        assert_eq!(find(Method::GET, "/v1/analyze/a"), Route::Analysis("a"));
+        assert_eq!(find(Method::POST, "/v1/analyze/a"), Route::CreateAnalysis("a"));
+        assert_eq!(find(Method::PUT, "/v1/analyze/a"), Route::SaveAnalysis("a"));
+        assert_eq!(find(Method::DELETE, "/v1/analyze/a"), Route::DeleteAnalysis("a"));
+        assert_eq!(find(Method::GET, "/v1/analyze/a/results"), Route::Results("a"));
+        assert_eq!(find(Method::POST, "/v1/analyze/a/results"), Route::Results("a"));
     }
 }

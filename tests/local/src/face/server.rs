@@ -3,30 +3,37 @@
 use std::future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use http::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::answer;
 use super::connection::{Ending, Socket};
 use super::handler;
 use crate::shared::Shared;
 
-/// How long a client may take over the head of a request, and stay without sending one.
-const HEAD_TIME: Duration = Duration::from_secs(60);
-
 /// How much hyper may buffer of a connection. A subscriber's events wait in its mailbox instead,
 /// where they are counted.
 const BUFFER: usize = 64 * 1024;
+
+/// How many connections too many are told so at once; the others are closed without a word.
+const TURNED_AWAY: usize = 64;
+
+/// How long an answer that ends a connection may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What the server can be told. The senders are dropped when it is done.
 #[derive(Debug)]
@@ -96,14 +103,24 @@ pub(crate) async fn run(
     let at = shared.addr;
     let mut door = Door::Open(listener);
     let mut connections = JoinSet::new();
+    let mut turned_away = JoinSet::new();
     let (finish, _) = watch::channel(false);
 
     let grace = loop {
         tokio::select! {
             accepted = door.accept() => match accepted {
                 Ok(tcp) => {
-                    shared.counters.connections.fetch_add(1, Ordering::Relaxed);
-                    connections.spawn(serve(tcp, Arc::clone(&shared), finish.subscribe()));
+                    let counters = &shared.counters;
+                    counters.connections.fetch_add(1, Ordering::Relaxed);
+                    if counters.open.load(Ordering::Relaxed) < shared.limits.max_connections {
+                        let open = Open::new(&shared);
+                        connections.spawn(serve(tcp, open, finish.subscribe()));
+                    } else {
+                        counters.turned_away.fetch_add(1, Ordering::Relaxed);
+                        if turned_away.len() < TURNED_AWAY {
+                            turned_away.spawn(turn_away(tcp));
+                        }
+                    }
                     shared.changes.note();
                 }
                 Err(error) => {
@@ -113,6 +130,7 @@ pub(crate) async fn run(
                 }
             },
             Some(_) = connections.join_next() => {}
+            Some(_) = turned_away.join_next() => {}
             command = commands.recv() => match command {
                 Some(Command::Disconnect { done }) => {
                     connections.shutdown().await;
@@ -135,7 +153,7 @@ pub(crate) async fn run(
 
     drop(door);
     if !grace.is_zero() {
-        shared.streams.close();
+        shared.audiences.close();
         finish.send_replace(true);
         let all = async { while connections.join_next().await.is_some() {} };
         if timeout(grace, all).await.is_err() {
@@ -145,52 +163,83 @@ pub(crate) async fn run(
     connections.shutdown().await;
 }
 
-async fn serve(tcp: TcpStream, shared: Arc<Shared>, mut finish: watch::Receiver<bool>) {
-    let _open = Open::new(&shared);
+async fn serve(tcp: TcpStream, open: Open, mut finish: watch::Receiver<bool>) {
+    let shared = &open.shared;
     // An answer is a head and a body; the body must not wait for the client to acknowledge the head.
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     let ending = Arc::new(Ending::default());
-    let socket = TokioIo::new(Socket::new(tcp, Arc::clone(&ending)));
+    let socket = TokioIo::new(Socket::new(tcp, Arc::clone(&ending), shared.limits.write_time));
     let service =
-        service_fn(|request| handler::serve(Arc::clone(&shared), Arc::clone(&ending), request));
-    let connection = http1::Builder::new()
+        service_fn(|request| handler::serve(Arc::clone(shared), Arc::clone(&ending), request));
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
+        .header_read_timeout(shared.limits.head_time)
         .max_buf_size(BUFFER)
         .serve_connection(socket, service);
-    let mut connection = std::pin::pin!(connection);
     let finishing = async { drop(finish.wait_for(|finish| *finish).await) };
     let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
+        ended = &mut connection => Some(ended),
         () = finishing => None,
     };
     let ended = match ended {
         Some(ended) => ended,
         None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended badly");
+    let Err(error) = ended else { return };
+    tracing::debug!(%error, "a connection ended badly");
+    let (status, why) = if error.is_timeout() {
+        (StatusCode::REQUEST_TIMEOUT, "the head of the request did not come in time")
+    } else if error.is_incomplete_message() {
+        (StatusCode::BAD_REQUEST, "the head of the request was cut short")
+    } else {
+        return;
+    };
+    let parts = connection.into_parts();
+    // hyper closes the connection without a word, which is right if the client sent none.
+    if !parts.read_buf.is_empty() {
+        shared.counters.answered(status);
+        end_with(parts.io.into_inner(), &ending, status, why).await;
+    }
+}
+
+/// Answers a connection that is one too many.
+async fn turn_away(tcp: TcpStream) {
+    let ending = Arc::new(Ending::default());
+    let socket = Socket::new(tcp, Arc::clone(&ending), LAST_WORDS);
+    let why = "too many connections are open";
+    end_with(socket, &ending, StatusCode::SERVICE_UNAVAILABLE, why).await;
+}
+
+/// Ends a connection with an answer to a request that was not read.
+async fn end_with(mut socket: Socket, ending: &Ending, status: StatusCode, why: &str) {
+    ending.linger();
+    let last = async {
+        socket.write_all(&answer::last_words(status, why)).await?;
+        socket.shutdown().await
+    };
+    if let Ok(Err(error)) = timeout(LAST_WORDS, last).await {
+        tracing::debug!(%error, "a connection went before its last answer");
     }
 }
 
 /// Counts a connection for as long as it is open, however it ends.
-struct Open<'a> {
-    shared: &'a Shared,
+struct Open {
+    shared: Arc<Shared>,
 }
 
-impl<'a> Open<'a> {
-    fn new(shared: &'a Shared) -> Self {
+impl Open {
+    fn new(shared: &Arc<Shared>) -> Self {
         shared.counters.open.fetch_add(1, Ordering::Relaxed);
-        Self { shared }
+        Self { shared: Arc::clone(shared) }
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         self.shared.counters.open.fetch_sub(1, Ordering::Relaxed);
         self.shared.changes.note();

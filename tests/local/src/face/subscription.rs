@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::shared::Shared;
-use crate::streams::Subscriber;
-use crate::streams::batch::DELIMITER;
+use crate::streams::audience::Subscriber;
+use crate::streams::lines::DELIMITER;
 use crate::streams::mailbox::Next;
 
 /// The subscription breaks off on demand of a test.
@@ -41,12 +41,8 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        subscriber: Subscriber,
-        keep_alive: Duration,
-        cut: Option<usize>,
-    ) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, subscriber: Subscriber, cut: Option<usize>) -> Self {
+        let (shared, keep_alive) = (Arc::clone(shared), shared.keep_alive);
         let quiet_until = Instant::now() + keep_alive;
         let timer = Box::pin(sleep_until(quiet_until));
         let cut = cut.map(|at| (at, false));
@@ -101,7 +97,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.shared.streams.unsubscribe(&self.subscriber);
+        self.shared.audiences.unsubscribe(&self.subscriber);
         self.shared.changes.note();
     }
 }

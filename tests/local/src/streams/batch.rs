@@ -3,15 +3,16 @@
 
 use std::fmt;
 
-use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::event::{self, Id};
-use super::stamp::{self, EventId, Ids};
+use super::keys::{Keys, Kinds};
+use super::lines::DELIMITER;
+use super::stamp::{self, EventId};
 
-/// What follows every event.
-pub(crate) const DELIMITER: &[u8] = b"\r\n";
+/// The largest event, in bytes: what a query can still read with room to spare.
+pub(crate) const LARGEST_EVENT: usize = 2 * 1024 * 1024;
 
 /// Why events were not taken. `Display` is what the client gets to read.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) enum BatchError {
     Bad(String),
     /// With their stamps they are larger than a request may be.
     TooLarge { limit: usize },
+    /// One of them is larger than an event may be.
+    LargeEvent { size: usize },
 }
 
 impl fmt::Display for BatchError {
@@ -27,8 +30,26 @@ impl fmt::Display for BatchError {
         match self {
             Self::Bad(why) => f.write_str(why),
             Self::TooLarge { limit } => write!(f, "the events take more than {limit} bytes"),
+            Self::LargeEvent { size } => {
+                write!(f, "an event has {size} bytes; the most is {LARGEST_EVENT}")
+            }
         }
     }
+}
+
+/// Where the `$id` of an event stands that was given one: this far before its end, as 32 characters.
+/// The engine writes it when it knows the event's place in its stream.
+pub(crate) const GIVEN_ID: std::ops::Range<usize> = {
+    let after = r#""}"#.len() + DELIMITER.len();
+    after..after + stamp::ID
+};
+
+/// Events in order, each with its delimiter.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) text: Vec<u8>,
+    pub(crate) records: Vec<Record>,
+    pub(crate) keys: Keys,
 }
 
 /// One event of a batch.
@@ -36,30 +57,24 @@ impl fmt::Display for BatchError {
 pub(crate) struct Record {
     /// Where its text ends, delimiter included; it starts where the one before it ends.
     pub(crate) end: usize,
-    pub(crate) id: EventId,
-}
-
-/// Events in order. The text of each is followed by [`DELIMITER`], so that a run of events can be
-/// sent to a subscriber as it lies in memory.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) text: Bytes,
-    pub(crate) records: Vec<Record>,
+    /// The `$id` that it came with. `None`: it is to be given one, at [`GIVEN_ID`].
+    pub(crate) id: Option<EventId>,
 }
 
 impl Batch {
     /// Reads `json`, one event or an array of them, and stamps those that need it. The stamped
     /// text may take `limit` bytes: it is a bound of its own, because `{}` becomes 100 bytes.
-    pub(crate) fn read(json: &str, ids: &Ids, now: &str, limit: usize) -> Result<Self, BatchError> {
+    pub(crate) fn read(json: &str, now: &str, limit: usize) -> Result<Self, BatchError> {
         let json = json.trim_matches([' ', '\t', '\r', '\n']);
-        let mut draft = Draft { ids, now, limit, text: Vec::new(), records: Vec::new() };
+        let (text, records, keys) = (Vec::new(), Vec::new(), Keys::default());
+        let mut draft = Draft { now, limit, batch: Self { text, records, keys } };
         match json.as_bytes().first() {
             Some(b'{') => {
-                draft.text.reserve(json.len() + 100);
+                draft.batch.text.reserve(json.len() + 100);
                 draft.push(json, None)?;
             }
             Some(b'[') => {
-                draft.text.reserve((4 * json.len()).min(limit));
+                draft.batch.text.reserve((4 * json.len()).min(limit));
                 draft.read_array(json)?;
             }
             Some(_) => {
@@ -71,45 +86,15 @@ impl Batch {
             }
             None => return Err(BatchError::Bad("bad JSON: the body is empty".into())),
         }
-        draft.text.shrink_to_fit();
-        Ok(Self { text: draft.text.into(), records: draft.records })
-    }
-
-    pub(crate) fn start(&self, index: usize) -> usize {
-        index.checked_sub(1).map_or(0, |before| self.records[before].end)
-    }
-
-    /// The text of event `index`, without its delimiter.
-    pub(crate) fn event(&self, index: usize) -> &[u8] {
-        &self.text[self.start(index)..self.records[index].end - DELIMITER.len()]
-    }
-
-    /// The same batch without the events that `keep` answers `false` to, asked in order.
-    pub(crate) fn retain(self, mut keep: impl FnMut(&Record) -> bool) -> Self {
-        let kept: Vec<bool> = self.records.iter().map(&mut keep).collect();
-        if kept.iter().all(|kept| *kept) {
-            return self;
-        }
-        // The text is copied, so that a batch of many known events does not keep them all.
-        let (mut text, mut records, mut start) = (Vec::new(), Vec::new(), 0);
-        for (record, kept) in self.records.into_iter().zip(kept) {
-            let end = record.end;
-            if kept {
-                text.extend_from_slice(&self.text[start..end]);
-                records.push(Record { end: text.len(), id: record.id });
-            }
-            start = end;
-        }
-        Self { text: text.into(), records }
+        draft.batch.text.shrink_to_fit();
+        Ok(draft.batch)
     }
 }
 
 struct Draft<'a> {
-    ids: &'a Ids,
     now: &'a str,
     limit: usize,
-    text: Vec<u8>,
-    records: Vec<Record>,
+    batch: Batch,
 }
 
 impl Draft<'_> {
@@ -137,19 +122,24 @@ impl Draft<'_> {
         if !event.starts_with('{') {
             return Err(at(format_args!("an event must be an object")));
         }
-        let reserved = event::read(event).map_err(|error| at(format_args!("bad JSON: {error}")))?;
+        if event.len() > LARGEST_EVENT {
+            return Err(BatchError::LargeEvent { size: event.len() });
+        }
+        let Batch { text, records, keys } = &mut self.batch;
+        let reserved =
+            event::read(event, keys).map_err(|error| at(format_args!("bad JSON: {error}")))?;
         if let Some(timestamp) = &reserved.timestamp
             && !stamp::is_timestamp(timestamp)
         {
             return Err(at(format_args!("$timestamp is not a time as in 2015-05-05T23:40:27Z")));
         }
 
-        let start = self.text.len();
-        self.text.extend_from_slice(&event.as_bytes()[..event.len() - 1]);
+        let start = text.len();
+        text.extend_from_slice(&event.as_bytes()[..event.len() - 1]);
         // A line break in JSON can only be white space between tokens: without it every event
         // keeps to its line.
         if memchr::memchr2(b'\r', b'\n', event.as_bytes()).is_some() {
-            for byte in &mut self.text[start..] {
+            for byte in &mut text[start..] {
                 if matches!(byte, b'\r' | b'\n') {
                     *byte = b' ';
                 }
@@ -158,28 +148,32 @@ impl Draft<'_> {
         let mut comma = if reserved.empty { "" } else { "," };
         if reserved.timestamp.is_none() {
             for part in [comma, r#""$timestamp":""#, self.now, "\""] {
-                self.text.extend_from_slice(part.as_bytes());
+                text.extend_from_slice(part.as_bytes());
             }
             comma = ",";
+            let place = keys.place("$timestamp");
+            keys.note(place, Kinds::OTHER);
         }
         let id = match reserved.id {
-            Some(Id::Text(text)) => self.ids.recognise(&text),
-            Some(Id::Unsigned(number)) => EventId::Unsigned(number),
-            Some(Id::Negative(number)) => EventId::Negative(number),
+            Some(Id::Text(text)) => Some(EventId::Text(text.into())),
+            Some(Id::Unsigned(number)) => Some(EventId::Unsigned(number)),
+            Some(Id::Negative(number)) => Some(EventId::Negative(number)),
             None => {
-                self.text.extend_from_slice(comma.as_bytes());
-                self.text.extend_from_slice(br#""$id":""#);
-                let id = self.ids.give(&mut self.text);
-                self.text.push(b'"');
-                id
+                text.extend_from_slice(comma.as_bytes());
+                text.extend_from_slice(br#""$id":""#);
+                text.extend_from_slice(&[b'0'; stamp::ID]);
+                text.push(b'"');
+                let place = keys.place("$id");
+                keys.note(place, Kinds::OTHER);
+                None
             }
         };
-        self.text.push(b'}');
-        self.text.extend_from_slice(DELIMITER);
-        if self.text.len() > self.limit {
+        text.push(b'}');
+        text.extend_from_slice(DELIMITER);
+        if text.len() > self.limit {
             return Err(BatchError::TooLarge { limit: self.limit });
         }
-        self.records.push(Record { end: self.text.len(), id });
+        records.push(Record { end: text.len(), id });
         Ok(())
     }
 }
@@ -254,9 +248,16 @@ mod tests {
     const NOW: &str = "2015-05-05T23:40:27.000000Z";
 
     fn read(json: &str) -> Result<Vec<String>, BatchError> {
-        let batch = Batch::read(json, &Ids::new(), NOW, 10_000)?;
-        Ok((0..batch.records.len())
-            .map(|index| String::from_utf8(batch.event(index).to_vec()).unwrap())
+        let batch = Batch::read(json, NOW, 10_000)?;
+        let mut start = 0;
+        Ok(batch
+            .records
+            .iter()
+            .map(|record| {
+                let event = &batch.text[start..record.end];
+                start = record.end;
+                String::from_utf8(event.strip_suffix(DELIMITER).unwrap().to_vec()).unwrap()
+            })
             .collect())
     }
 
@@ -301,13 +302,24 @@ mod tests {
     }
 
     #[test]
-    fn retaining_some_leaves_their_text_as_it_was() {
-        let ids = Ids::new();
-        let json = r#"[{"$id":1},{"$id":2},{"$id":3}]"#;
-        let batch = Batch::read(json, &ids, NOW, 1000).unwrap();
-        let (first, last) = (batch.event(0).to_vec(), batch.event(2).to_vec());
-        let batch = batch.retain(|record| record.id != EventId::Unsigned(2));
-        assert_eq!(batch.records.len(), 2);
-        assert_eq!((batch.event(0), batch.event(1)), (&first[..], &last[..]));
+    fn an_id_that_was_given_stands_where_it_is_said_to() {
+        let batch = Batch::read("{}", NOW, 1000).unwrap();
+        let end = batch.text.len();
+        let id = &batch.text[end - GIVEN_ID.end..end - GIVEN_ID.start];
+        assert_eq!(id, [b'0'; stamp::ID]);
+        assert!(batch.text[..end - GIVEN_ID.end].ends_with(br#""$id":""#));
+    }
+
+    #[test]
+    fn stamps_are_keys_too() {
+        let batch = Batch::read(r#"[{"a": true}, {"b": null, "a": false}]"#, NOW, 1000).unwrap();
+        let keys: Vec<_> = batch.keys.iter().collect();
+        let expected = [
+            ("a", Kinds::BOOLEAN),
+            ("$timestamp", Kinds::OTHER),
+            ("$id", Kinds::OTHER),
+            ("b", Kinds::NULL),
+        ];
+        assert_eq!(keys, expected);
     }
 }

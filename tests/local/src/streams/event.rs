@@ -1,5 +1,5 @@
 //! Reading one event without building it: is it a whole and sound JSON object, and which of the
-//! reserved keys does it have?
+//! reserved keys does it have? Which keys does it have at all, and with what kind of value?
 //!
 //! Events are kept and sent on as text. So that nobody downstream stumbles over one, the text is
 //! checked as strictly as parsing it into a `serde_json::Value` would: strings hold no lone
@@ -8,7 +8,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::keys::{Keys, Kinds};
 
 /// What one event says about itself.
 #[derive(Debug, Default, PartialEq)]
@@ -27,20 +29,20 @@ pub(crate) enum Id<'a> {
     Negative(i64),
 }
 
-/// Reads `text`, which must be one JSON object and nothing else.
-pub(crate) fn read(text: &str) -> Result<Reserved<'_>, serde_json::Error> {
-    serde_json::from_str(text)
+/// Reads `text`, which must be one JSON object and nothing else, and notes its keys.
+pub(crate) fn read<'a>(text: &'a str, keys: &mut Keys) -> Result<Reserved<'a>, serde_json::Error> {
+    keys.start_event();
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let reserved = (&mut deserializer).deserialize_map(ReservedVisitor { keys })?;
+    deserializer.end()?;
+    Ok(reserved)
 }
 
-impl<'de> Deserialize<'de> for Reserved<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ReservedVisitor)
-    }
+struct ReservedVisitor<'k> {
+    keys: &'k mut Keys,
 }
 
-struct ReservedVisitor;
-
-impl<'de> Visitor<'de> for ReservedVisitor {
+impl<'de> Visitor<'de> for ReservedVisitor<'_> {
     type Value = Reserved<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,19 +51,24 @@ impl<'de> Visitor<'de> for ReservedVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut reserved = Reserved { empty: true, ..Reserved::default() };
-        while let Some(key) = map.next_key()? {
+        while let Some((key, place)) = map.next_key_seed(KeySeed { keys: &mut *self.keys })? {
             reserved.empty = false;
-            match key {
+            let kinds = match key {
                 Key::Id if reserved.id.is_some() => return Err(Error::duplicate_field("$id")),
-                Key::Id => reserved.id = Some(map.next_value()?),
+                Key::Id => {
+                    reserved.id = Some(map.next_value()?);
+                    Kinds::OTHER
+                }
                 Key::Timestamp if reserved.timestamp.is_some() => {
                     return Err(Error::duplicate_field("$timestamp"));
                 }
-                Key::Timestamp => reserved.timestamp = Some(map.next_value::<Text<'de>>()?.0),
-                Key::Other => {
-                    map.next_value::<Sound>()?;
+                Key::Timestamp => {
+                    reserved.timestamp = Some(map.next_value::<Text<'de>>()?.0);
+                    Kinds::OTHER
                 }
-            }
+                Key::Other => map.next_value::<Sound>()?.0,
+            };
+            self.keys.note(place, kinds);
         }
         Ok(reserved)
     }
@@ -73,25 +80,33 @@ enum Key {
     Other,
 }
 
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeyVisitor;
-        impl Visitor<'_> for KeyVisitor {
-            type Value = Key;
+/// Reads a key, and finds its place among those of the batch.
+struct KeySeed<'k> {
+    keys: &'k mut Keys,
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
+    type Value = (Key, Option<usize>);
 
-            fn visit_str<E: Error>(self, key: &str) -> Result<Key, E> {
-                Ok(match key {
-                    "$id" => Key::Id,
-                    "$timestamp" => Key::Timestamp,
-                    _ => Key::Other,
-                })
-            }
-        }
-        deserializer.deserialize_identifier(KeyVisitor)
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for KeySeed<'_> {
+    type Value = (Key, Option<usize>);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
+        let place = self.keys.place(key);
+        Ok(match key {
+            "$id" => (Key::Id, place),
+            "$timestamp" => (Key::Timestamp, place),
+            _ => (Key::Other, place),
+        })
     }
 }
 
@@ -156,7 +171,7 @@ impl<'de> Deserialize<'de> for Text<'de> {
 
 /// Any value that could be parsed in full. [`serde::de::IgnoredAny`] only follows the grammar: it takes
 /// numbers that no number type can hold, strings that are no Unicode and any depth of nesting.
-struct Sound;
+struct Sound(Kinds);
 
 impl<'de> Deserialize<'de> for Sound {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -174,43 +189,47 @@ impl<'de> Visitor<'de> for SoundVisitor {
     }
 
     fn visit_unit<E>(self) -> Result<Sound, E> {
-        Ok(Sound)
+        Ok(Sound(Kinds::NULL))
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Sound, E> {
-        Ok(Sound)
+        Ok(Sound(Kinds::BOOLEAN))
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Sound, E> {
-        Ok(Sound)
+        Ok(Sound(Kinds::OTHER))
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Sound, E> {
-        Ok(Sound)
+        Ok(Sound(Kinds::OTHER))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Sound, E> {
-        Ok(Sound)
+        Ok(Sound(Kinds::OTHER))
     }
 
     fn visit_str<E>(self, _: &str) -> Result<Sound, E> {
-        Ok(Sound)
+        Ok(Sound(Kinds::OTHER))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Sound, A::Error> {
-        while let Some(Sound) = seq.next_element()? {}
-        Ok(Sound)
+        while let Some(Sound(_)) = seq.next_element()? {}
+        Ok(Sound(Kinds::OTHER))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Sound, A::Error> {
-        while let Some((Sound, Sound)) = map.next_entry()? {}
-        Ok(Sound)
+        while let Some((Sound(_), Sound(_))) = map.next_entry()? {}
+        Ok(Sound(Kinds::OTHER))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(text: &str) -> Result<Reserved<'_>, serde_json::Error> {
+        super::read(text, &mut Keys::default())
+    }
 
     #[test]
     fn reserved_keys_are_found_wherever_they_stand() {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::batch::Batch;
+use super::lines::Lines;
 use super::sampler::{self, Sampler};
 
 /// Small runs are put together until they are this long: one chunk costs as much as many events.
@@ -68,8 +68,8 @@ impl Mailbox {
 
     /// Puts in what there is room for and returns how many events were lost. What sampling leaves
     /// out is not lost.
-    pub(crate) fn put(&self, batch: &Batch) -> u64 {
-        if batch.records.is_empty() {
+    pub(crate) fn put(&self, lines: &Lines) -> u64 {
+        if lines.ends.is_empty() {
             return 0;
         }
         let mut state = self.state();
@@ -77,10 +77,10 @@ impl Mailbox {
             return 0;
         }
         let lost = match &state.sample {
-            None => state.put_all(batch, self.room),
+            None => state.put_all(lines, self.room),
             Some(sample) => {
                 let most = sample.most;
-                state.put_sample(batch, most, self.room);
+                state.put_sample(lines, most, self.room);
                 0
             }
         };
@@ -120,31 +120,30 @@ impl Mailbox {
 }
 
 impl State {
-    fn put_all(&mut self, batch: &Batch, room: usize) -> u64 {
+    fn put_all(&mut self, lines: &Lines, room: usize) -> u64 {
         let left = room.saturating_sub(self.bytes);
-        let run = if batch.text.len() <= left {
-            batch.text.clone()
+        let run = if lines.text.len() <= left {
+            lines.text.clone()
         } else {
-            // As many as there is room for, as a copy: a slice would keep the whole batch.
-            let fitting = batch.records.partition_point(|record| record.end <= left);
+            // As many as there is room for, as a copy: a slice would keep them all.
+            let fitting = lines.ends.partition_point(|end| *end <= left);
             if fitting == 0 {
-                return batch.records.len() as u64;
+                return lines.ends.len() as u64;
             }
-            let run = Bytes::copy_from_slice(&batch.text[..batch.start(fitting)]);
+            let run = Bytes::copy_from_slice(&lines.text[..lines.start(fitting)]);
             self.bytes += run.len();
             self.runs.push_back(run);
-            return (batch.records.len() - fitting) as u64;
+            return (lines.ends.len() - fitting) as u64;
         };
         self.bytes += run.len();
         self.runs.push_back(run);
         0
     }
 
-    /// Takes events spread over the batch, and the newest if they are too many.
-    fn put_sample(&mut self, batch: &Batch, most: usize, room: usize) {
-        for index in sampler::spread(batch.records.len(), most) {
-            let event =
-                Bytes::copy_from_slice(&batch.text[batch.start(index)..batch.records[index].end]);
+    /// Takes events spread over the lines, and the newest if they are too many.
+    fn put_sample(&mut self, lines: &Lines, most: usize, room: usize) {
+        for index in sampler::spread(lines.ends.len(), most) {
+            let event = Bytes::copy_from_slice(&lines.text[lines.start(index)..lines.ends[index]]);
             self.bytes += event.len();
             self.runs.push_back(event);
             while self.runs.len() > most || (self.bytes > room && !self.runs.is_empty()) {
@@ -186,15 +185,15 @@ impl State {
 mod tests {
     use std::time::Duration;
 
-    use super::super::stamp::Ids;
     use super::*;
 
-    fn batch(events: usize) -> Batch {
-        let json: Vec<String> = (0..events)
-            .map(|id| format!(r#"{{"$id":{id},"$timestamp":"2015-05-05T23:40:27Z"}}"#))
-            .collect();
-        let json = format!("[{}]", json.join(","));
-        Batch::read(&json, &Ids::new(), "", usize::MAX).unwrap()
+    fn lines(count: usize) -> Lines {
+        let (mut text, mut ends) = (String::new(), Vec::new());
+        for id in 0..count {
+            text.push_str(&format!("{{\"$id\":{id}}}\r\n"));
+            ends.push(text.len());
+        }
+        Lines { text: text.into(), ends }
     }
 
     fn next(mailbox: &Mailbox, now: Instant) -> Poll<Next> {
@@ -210,8 +209,8 @@ mod tests {
 
     #[test]
     fn past_the_bound_events_are_lost_and_counted_one_by_one() {
-        let ten = batch(10);
-        let mailbox = Mailbox::new(2 * ten.text.len() + ten.records[2].end, None);
+        let ten = lines(10);
+        let mailbox = Mailbox::new(2 * ten.text.len() + ten.ends[2], None);
         let now = Instant::now();
         assert_eq!(mailbox.put(&ten), 0);
         assert_eq!(mailbox.put(&ten), 0);
@@ -225,9 +224,9 @@ mod tests {
     #[test]
     fn a_closed_mailbox_gives_what_it_holds_and_then_ends() {
         let mailbox = Mailbox::new(10_000, None);
-        mailbox.put(&batch(3));
+        mailbox.put(&lines(3));
         mailbox.close();
-        mailbox.put(&batch(3));
+        mailbox.put(&lines(3));
         let now = Instant::now();
         assert_eq!(sent(next(&mailbox, now)), 3);
         assert_eq!(next(&mailbox, now), Poll::Ready(Next::End));
@@ -236,7 +235,7 @@ mod tests {
     #[test]
     fn a_burst_is_let_out_over_the_next_second() {
         let mailbox = Mailbox::new(1 << 20, NonZeroU32::new(10));
-        assert_eq!(mailbox.put(&batch(1000)), 0);
+        assert_eq!(mailbox.put(&lines(1000)), 0);
         let mut now = Instant::now();
         let start = now;
         let mut events = 0;

@@ -3,56 +3,56 @@
 use std::collections::hash_map::RandomState;
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+/// Length of an id that was given, in characters.
+pub(crate) const ID: usize = 2 * HALF;
+
 /// Length of half an id: a 64-bit number in hexadecimal.
 const HALF: usize = 16;
 
-/// An `$id` as one stream remembers it. Two ids are the same if their JSON values are: the string
-/// `"5"` and the number `5` are not.
+/// An `$id` that a client gave. Two ids are the same if their JSON values are: the string `"5"` and
+/// the number `5` are not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum EventId {
-    /// One that this server gave out. Most ids are of this kind, and so cost no allocation.
-    Own(u64),
-    Text(Arc<str>),
+    Text(Box<str>),
     Unsigned(u64),
     Negative(i64),
 }
 
-/// Gives out ids that are unique over streams and restarts: 16 digits drawn at start, then 16 that
-/// count up.
-#[derive(Debug)]
+/// Makes the ids that the server gives: 16 digits that the storage drew when it was made, then 16 of
+/// the event's place in it. So they are unique over streams and restarts, and what place an id is
+/// of can be read off it: none has to be remembered.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Ids {
     prefix: [u8; HALF],
-    next: AtomicU64,
 }
 
 impl Ids {
-    pub(crate) fn new() -> Self {
-        // The standard library seeds every `RandomState` apart, and a start needs but one draw.
-        let draw = RandomState::new().build_hasher().finish();
-        Self { prefix: hex(draw), next: AtomicU64::new(0) }
+    pub(crate) fn new(drawn: u64) -> Self {
+        Self { prefix: hex(drawn) }
     }
 
-    /// Appends a new id, 32 hexadecimal digits, to `out`.
-    pub(crate) fn give(&self, out: &mut Vec<u8>) -> EventId {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        out.extend_from_slice(&self.prefix);
-        out.extend_from_slice(&hex(number));
-        EventId::Own(number)
+    /// A number that nobody can guess, for [`new`](Self::new).
+    pub(crate) fn draw() -> u64 {
+        // The standard library seeds every `RandomState` apart, and a storage needs but one draw.
+        RandomState::new().build_hasher().finish()
     }
 
-    /// The id that a client sent as `text`, which may be one that this server gave out before.
-    pub(crate) fn recognise(&self, text: &str) -> EventId {
-        let own = text.as_bytes().strip_prefix(&self.prefix).and_then(|digits| {
-            let number = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-            (hex(number) == digits).then_some(number)
-        });
-        own.map_or_else(|| EventId::Text(text.into()), EventId::Own)
+    pub(crate) fn give(&self, place: u64) -> [u8; ID] {
+        let mut id = [0; ID];
+        id[..HALF].copy_from_slice(&self.prefix);
+        id[HALF..].copy_from_slice(&hex(place));
+        id
+    }
+
+    /// The place that `id` was given for, if it has the form of one that was given.
+    pub(crate) fn place(&self, id: &str) -> Option<u64> {
+        let digits = id.as_bytes().strip_prefix(&self.prefix)?;
+        let place = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        (hex(place) == digits).then_some(place)
     }
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn now() -> String {
     rfc3339(OffsetDateTime::now_utc())
 }
 
-fn rfc3339(at: OffsetDateTime) -> String {
+pub(crate) fn rfc3339(at: OffsetDateTime) -> String {
     let mut text = String::with_capacity(27);
     let (date, time) = (at.date(), at.time());
     let written = write!(
@@ -97,26 +97,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_unique_and_recognised() {
-        let ids = Ids::new();
-        let (mut first, mut second) = (Vec::new(), Vec::new());
-        let (a, b) = (ids.give(&mut first), ids.give(&mut second));
+    fn ids_are_unique_and_tell_their_place() {
+        let ids = Ids::new(Ids::draw());
+        let (first, second) = (ids.give(1), ids.give(2));
         assert_ne!(first, second);
-        assert_eq!(first.len(), 32);
-        assert_eq!(ids.recognise(std::str::from_utf8(&first).unwrap()), a);
-        assert_eq!(ids.recognise(std::str::from_utf8(&second).unwrap()), b);
+        assert_eq!(ids.place(std::str::from_utf8(&first).unwrap()), Some(1));
+        assert_eq!(ids.place(std::str::from_utf8(&second).unwrap()), Some(2));
     }
 
     #[test]
-    fn an_id_that_only_looks_like_one_of_ours_is_text() {
-        let ids = Ids::new();
-        let mut given = Vec::new();
-        ids.give(&mut given);
-        let prefix = String::from_utf8(given[..HALF].to_vec()).unwrap();
+    fn an_id_that_only_looks_like_one_of_ours_is_not() {
+        let ids = Ids::new(Ids::draw());
+        let given = String::from_utf8(ids.give(10).to_vec()).unwrap();
+        let prefix = &given[..HALF];
         for foreign in
-            ["", "a", &prefix, &format!("{prefix}1"), &format!("{prefix}+00000000000000a")]
+            ["", "a", prefix, &format!("{prefix}1"), &format!("{prefix}+00000000000000a")]
         {
-            assert_eq!(ids.recognise(foreign), EventId::Text((*foreign).into()));
+            assert_eq!(ids.place(foreign), None);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -24,12 +24,15 @@ pub(crate) struct Request {
 }
 
 pub(crate) fn request(local: &Local, method: &str, path: &str) -> Request {
-    Request { method: method.into(), path: path.into(), headers: Vec::new(), body: Vec::new() }
-        .header("Host", "localhost")
-        .key(local.secret_key())
+    Request::new(method, path).key(local.secret_key())
 }
 
 impl Request {
+    pub(crate) fn new(method: &str, path: &str) -> Self {
+        Self { method: method.into(), path: path.into(), headers: Vec::new(), body: Vec::new() }
+            .header("Host", "localhost")
+    }
+
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self = self.without(name);
         self.headers.push((name.into(), value.into()));
@@ -126,11 +129,15 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(local: &Local) -> Self {
-        let socket = TcpStream::connect(local.addr()).unwrap();
+        Self::to(local.addr()).unwrap()
+    }
+
+    pub(crate) fn to(addr: SocketAddr) -> io::Result<Self> {
+        let socket = TcpStream::connect(addr)?;
         socket.set_read_timeout(Some(WATCHDOG)).unwrap();
         socket.set_write_timeout(Some(WATCHDOG)).unwrap();
         socket.set_nodelay(true).unwrap();
-        Self { socket: BufReader::new(socket) }
+        Ok(Self { socket: BufReader::new(socket) })
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -165,7 +172,7 @@ impl Connection {
         Ok((status, headers))
     }
 
-    fn read_line(&mut self) -> io::Result<String> {
+    pub(crate) fn read_line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         if self.socket.read_line(&mut line)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -193,8 +200,12 @@ pub(crate) struct Subscription {
 pub(crate) fn subscribe(local: &Local, stream_and_query: &str) -> Subscription {
     let (stream, query) = stream_and_query.split_once('?').unwrap_or((stream_and_query, ""));
     let path = format!("/v1/collect/{stream}/subscribe?{query}");
-    let mut connection = Connection::open(local);
-    connection.write(&request(local, "GET", &path).bytes()).unwrap();
+    subscribe_at(local.addr(), local.secret_key(), &path)
+}
+
+pub(crate) fn subscribe_at(addr: SocketAddr, key: &str, path: &str) -> Subscription {
+    let mut connection = Connection::to(addr).unwrap();
+    connection.write(&Request::new("GET", path).key(key).bytes()).unwrap();
     let (status, headers) = connection.read_head().unwrap();
     assert_eq!(status, 200);
     Subscription { connection, headers, body: Vec::new() }

@@ -1,21 +1,34 @@
 //! The program.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use crate::http::WATCHDOG;
 
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stride-local"));
-    for name in ["LISTEN", "SECRET_KEY", "OPEN_KEY", "LOG"] {
+    for name in ["LISTEN", "SECRET_KEY", "OPEN_KEY", "DATA", "LOG", "LOG_FORMAT"] {
         command.env_remove(format!("STRIDE_LOCAL_{name}"));
     }
     command
 }
 
-/// Ends it even when the test fails.
-struct Running(Child);
+/// Kills it even when the test fails.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    /// Starts it and reads where it listens.
+    pub(crate) fn start(command: &mut Command) -> (Self, SocketAddr) {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut endpoint = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
+        let addr =
+            endpoint.trim().strip_prefix("http://").and_then(|rest| rest.strip_suffix("/v1"));
+        let addr = addr.unwrap_or_else(|| panic!("it did not start: {endpoint:?}"));
+        (Self(child), addr.parse().unwrap())
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -28,7 +41,16 @@ impl Drop for Running {
 fn help_says_what_a_stranger_needs() {
     let output = program().arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    for needed in ["--listen", "--secret-key", "--open-key", "curl", "Ctrl-C", "127.0.0.1:8080"] {
+    for needed in [
+        "--listen",
+        "--secret-key",
+        "--open-key",
+        "--data",
+        "/healthz",
+        "curl",
+        "Ctrl-C",
+        "127.0.0.1:8080",
+    ] {
         assert!(help.contains(needed), "{needed} is missing in:\n{help}");
     }
 }
@@ -44,24 +66,20 @@ fn without_a_key_it_says_so() {
 #[test]
 fn it_serves_and_ends_cleanly_on_sigterm_and_never_logs_a_key() {
     for signal in ["-TERM", "-INT"] {
-        let child = program()
-            .args(["--listen", "127.0.0.1:0", "--log", "trace"])
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = program();
+        command
+            .args(["--listen", "127.0.0.1:0", "--log", "trace", "--data"])
+            .arg(folder.path().join("stride.db"))
             .env("STRIDE_LOCAL_SECRET_KEY", "helloworld")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut running = Running(child);
+            .stderr(Stdio::piped());
+        let (mut running, addr) = Running::start(&mut command);
         // Read all along, so that the log never blocks the program.
         let mut stderr = running.0.stderr.take().unwrap();
         let log = std::thread::spawn(move || {
             let mut log = String::new();
             stderr.read_to_string(&mut log).map(|_| log)
         });
-        let mut endpoint = String::new();
-        BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
-        let addr = endpoint.trim().strip_prefix("http://").unwrap().strip_suffix("/v1").unwrap();
-
         let connect = || {
             let socket = TcpStream::connect(addr).unwrap();
             socket.set_read_timeout(Some(WATCHDOG)).unwrap();
@@ -91,6 +109,9 @@ fn it_serves_and_ends_cleanly_on_sigterm_and_never_logs_a_key() {
         subscription.read_to_string(&mut body).unwrap();
         assert!(body.contains("\"payload\": 507") && body.ends_with("\r\n0\r\n\r\n"), "{body}");
         assert!(running.0.wait().unwrap().success());
+        // The database was closed in order: its log is folded into it.
+        assert!(folder.path().join("stride.db").exists());
+        assert!(!folder.path().join("stride.db-wal").exists());
         let log = log.join().unwrap().unwrap();
         assert!(log.contains("listening") && log.contains("stopped"), "{log}");
         for secret in ["helloworld", "aGVsbG93b3JsZDo", "payload"] {
@@ -99,19 +120,31 @@ fn it_serves_and_ends_cleanly_on_sigterm_and_never_logs_a_key() {
     }
 }
 
-#[cfg(unix)]
 #[test]
-fn a_second_signal_does_not_wait_for_open_requests() {
-    let child = program()
-        .args(["--listen", "127.0.0.1:0", "--secret-key", "k", "--grace", "3600"])
-        .stdout(Stdio::piped())
+fn the_log_can_be_json_for_programs() {
+    let mut child = program()
+        .args(["--listen", "127.0.0.1:0", "--secret-key", "k", "--log-format", "json"])
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut running = Running(child);
-    let mut endpoint = String::new();
-    BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
-    let addr = endpoint.trim().strip_prefix("http://").unwrap().strip_suffix("/v1").unwrap();
+    let stderr = child.stderr.take().unwrap();
+    let _running = Running(child);
+    let mut line = String::new();
+    BufReader::new(stderr).read_line(&mut line).unwrap();
+    let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&entry["level"], &entry["message"]), (&"INFO".into(), &"listening".into()));
+    assert!(entry["addr"].as_str().unwrap().starts_with("127.0.0.1:"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_signal_does_not_wait_for_open_requests() {
+    let mut command = program();
+    command
+        .args(["--listen", "127.0.0.1:0", "--secret-key", "k", "--grace", "3600"])
+        .stderr(Stdio::piped());
+    let (mut running, addr) = Running::start(&mut command);
     let mut open = TcpStream::connect(addr).unwrap();
     open.set_read_timeout(Some(WATCHDOG)).unwrap();
     // Its body never comes; the 100 says that the server waits for it.

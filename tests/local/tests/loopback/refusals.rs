@@ -114,26 +114,6 @@ fn a_wrong_method_is_405_and_says_which_are_right() {
 }
 
 #[test]
-fn process_and_analyze_are_501_for_now() {
-    let local = Local::start().unwrap();
-    for (method, path) in [
-        ("GET", "/v1/process"),
-        ("POST", "/v1/process/p"),
-        ("PUT", "/v1/process/p"),
-        ("DELETE", "/v1/process/p"),
-        ("GET", "/v1/process/p/stats"),
-        ("GET", "/v1/process/p/subscribe"),
-        ("POST", "/v1/analyze"),
-        ("PUT", "/v1/analyze/a"),
-        ("GET", "/v1/analyze/a/results?start_date=2015-05-05"),
-    ] {
-        let answer = request(&local, method, path).send(&local);
-        assert_eq!(answer.status, 501, "{method} {path}");
-        assert!(answer.message().contains("not built yet"));
-    }
-}
-
-#[test]
 fn another_type_or_encoding_is_415() {
     let local = Local::start().unwrap();
     let post = || request(&local, "POST", "/v1/collect/s").json("{}");
@@ -166,6 +146,25 @@ fn a_body_over_the_limit_is_413() {
     connection.write(format!("7d0\r\n{}\r\n", "x".repeat(2000)).as_bytes()).unwrap();
     assert_eq!(connection.read_answer().unwrap().status, 413);
     assert_eq!(local.count("s"), 1);
+}
+
+#[test]
+fn an_event_that_no_query_could_read_is_413() {
+    let local = Local::start().unwrap();
+    let event = |size: usize| format!(r#"{{"a": "{}"}}"#, "x".repeat(size - 9));
+    let most = 2 << 20;
+    post(&local, "/v1/collect/s", &event(most)).assert_stored();
+    for (path, body) in [
+        ("/v1/collect/s", event(most + 1)),
+        ("/v1/collect", format!(r#"{{"s": [{{}}, {}]}}"#, event(most + 1))),
+    ] {
+        let answer = post(&local, path, &body);
+        assert_eq!(answer.status, 413);
+        assert!(answer.message().contains("2097152"), "{}", answer.message());
+    }
+    let query = r#"{"query": "SELECT length(a) AS a FROM s"}"#;
+    let rows = post(&local, "/v1/analyze", query).json();
+    assert_eq!(rows, serde_json::json!([{"a": most - 9}]));
 }
 
 #[test]

@@ -1,0 +1,294 @@
+//! The engine keeps events, keeps processes up to date and answers queries. It knows no HTTP.
+//!
+//! The rest of the server knows of its database only one narrow trait, `Engine`. SQLite is behind
+//! it. This page says what SQLite is used for, and how another database would take its place.
+//!
+//! # With SQLite
+//!
+//! * **Streams.** All events are in one table, as the text that came, under a key of stream and
+//!   place in the stream. A stream costs one row, so 10,000 of them in one request are cheap. There
+//!   may be 100,000.
+//! * **Writes** are made by one thread. Requests that wait while it commits share the next
+//!   transaction, and each has a savepoint in it, so that one that is refused leaves the others alone.
+//!   With a file ([`Builder::data`](crate::Builder::data)) a commit is synced to the disk before it is
+//!   answered: neither the end of the process nor that of the machine loses what was answered with
+//!   200, if the disk does what it says. Without one, a database in a temporary folder is never
+//!   synced and removed at the end; a process that is killed leaves it behind.
+//! * **Retention.** A stream keeps its last events, by count, bytes and age; the oldest go when new
+//!   ones come, and old ones every ten seconds, at most 20,000 at once.
+//! * **Queries** run on four connections that can only read, each on a snapshot, so that they and
+//!   the writer do not wait for each other. They are parsed and rewritten: the name of a stream
+//!   becomes a subquery that gives those of its keys that the query mentions, the name of a process one
+//!   over its rows. Keys are told apart by case, and `*` is the first 1,000 keys that a stream has
+//!   had. Objects and arrays are JSON in SQLite's binary form until they are answered with, so `->`,
+//!   `->>` and `json_each` work on them. A key that has only had `true` and `false` is answered with as
+//!   that, and in SQL is 1 or 0. A query may take 10 seconds, 100,000 rows, 64 MiB of answer, and no
+//!   value larger than 4 MiB.
+//! * **Times** are texts, as in RFC 3339. `now()`, `date_trunc(unit, time)`, `TIMESTAMP '...'` and
+//!   adding and taking away an `INTERVAL` of weeks or shorter units give them in UTC and in one length,
+//!   and what is compared to such a time is brought to that form first, whatever its offset.
+//! * **Processes** with a query of one stream that aggregates with `count`, `sum`, `min`, `max`,
+//!   `avg` or `total`, with or without `GROUP BY` and `WHERE`, are *incremental*: in the transaction
+//!   that stores events, these alone are aggregated, and the result is merged into one row for each
+//!   group. Sums of fractions may differ in their last digits from those of another order. An event
+//!   that the query fails at is left out, and counted.
+//! * All other processes are *recomputed*, at most once a second and no more than half of the time, when
+//!   what they read has changed, or always, if they ask for the time. What changed is found by
+//!   comparing the rows: those that are equal in what the query groups by are one row.
+//! * What a process reads can be deleted if it is a stream, which is empty then, but not if it is
+//!   a process: that is a 409.
+//!
+//! # With a database that keeps views itself
+//!
+//! RisingWave and Materialize speak PostgreSQL's protocol and keep continuous views. What the trait
+//! asks for maps to them so:
+//!
+//! | the trait | with RisingWave or Materialize |
+//! |---|---|
+//! | `append` | `COPY` or a multi-row `INSERT` into a table `events_NAME (id, at, event jsonb)`, one transaction for all streams of a request; RisingWave: then `FLUSH`, so that 200 means stored |
+//! | an `$id` that is known | the primary key of that table, with `ON CONFLICT DO NOTHING` (RisingWave), or a lookup before the insert (Materialize) |
+//! | a stream as a relation | the same rewriting, with `event ->> 'key'` in the place of `jsonb_extract`; the columns that a stream has had are kept in a table of ours |
+//! | `create_process` | `CREATE MATERIALIZED VIEW name AS` the rewritten query; every process is incremental then, joins and windows included, and `stats` says so |
+//! | `now() - INTERVAL` | a temporal filter: `mz_now()`, or RisingWave's `now()` in a `WHERE` |
+//! | `changed` | `SUBSCRIBE (view) ENVELOPE UPSERT` (Materialize), or `CREATE SUBSCRIPTION` and a cursor (RisingWave), one connection for all subscribers of a process; an update is a pair of old and new row of one timestamp |
+//! | `stored` | by ourselves, after the commit: the events are at hand |
+//! | `query` | `SELECT` as a role that may only read, with `statement_timeout`; rows as text with `row_to_json` |
+//! | `change_process` | a new view under another name, then `ALTER ... RENAME`, or `SWAP` |
+//! | retention, `ttl` | a temporal filter in the view; `DELETE` of old events by a task of ours |
+//! | saved queries | a table of ours |
+//! | `EngineError` | by SQLSTATE: class 42 is `Invalid`, 08, 53 and 57 are `Unavailable` |
+//!
+//! Two things would change for users: SQL is PostgreSQL's, and a process would follow its streams a
+//! moment after the commit instead of with it.
+
+pub(crate) mod sqlite;
+
+mod answer;
+mod catalogue;
+mod columns;
+mod difference;
+mod incremental;
+mod moment;
+mod process;
+mod processes;
+pub(crate) mod read;
+mod recompute;
+pub(crate) mod retention;
+mod rewrite;
+mod schema;
+pub(crate) mod sql;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use serde::Serialize;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::streams::batch::Batch;
+use crate::streams::lines::Lines;
+
+/// Why the engine did not do what it was asked to. The message is for the client.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(crate) enum EngineError {
+    /// There is nothing of that name.
+    #[error("{0}")]
+    NotFound(String),
+    /// The name is taken, or others depend on what is there.
+    #[error("{0}")]
+    Conflict(String),
+    /// What was asked for makes no sense, or takes more than a query may take.
+    #[error("{0}")]
+    Invalid(String),
+    /// The storage cannot be used now: the disk is full, the file is locked. Nothing was changed, and
+    /// asking again later helps.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The engine itself failed.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<rusqlite::Error> for EngineError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        let message = || format!("the storage failed: {error}");
+        match error.sqlite_error_code() {
+            Some(
+                Code::DiskFull
+                | Code::DatabaseBusy
+                | Code::DatabaseLocked
+                | Code::SystemIoFailure
+                | Code::ReadOnly
+                | Code::CannotOpen
+                | Code::PermissionDenied
+                | Code::OutOfMemory
+                | Code::FileLockingProtocolFailed,
+            ) => Self::Unavailable(message()),
+            _ => Self::Broken(message()),
+        }
+    }
+}
+
+/// Becomes known once a transaction is over. It can be awaited, and waited for.
+pub(crate) type Commit = oneshot::Receiver<Result<(), EngineError>>;
+
+/// What there is to say about one stream.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Summary {
+    /// How many events were ever stored.
+    pub(crate) count: u64,
+    /// When its first and its last event were stored, RFC 3339 in UTC.
+    pub(crate) first_seen: String,
+    pub(crate) last_seen: String,
+}
+
+/// A process as it was asked for. Its action is always `MATERIALIZE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Definition {
+    pub(crate) query: String,
+    pub(crate) ttl: Option<Ttl>,
+}
+
+/// Rows go once the time in `column` is older than `duration`, as in `1 day` or `90 minutes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Ttl {
+    pub(crate) duration: String,
+    pub(crate) column: String,
+}
+
+/// What to change of a process; `None` leaves it as it is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) query: Option<String>,
+    pub(crate) ttl: Option<Ttl>,
+}
+
+/// How a process is kept up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// Each event is added to the result: what it costs does not depend on those before it.
+    Incremental,
+    /// The query is run again, at a bounded rate, when what it reads has changed.
+    Recomputed,
+}
+
+/// How a process fares. Counts are since the server started, but `rows`.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ProcessStats {
+    pub(crate) mode: Mode,
+    /// Rows that it has now.
+    pub(crate) rows: u64,
+    /// Events of its streams that it has been given.
+    pub(crate) events: u64,
+    /// Events that its query failed at and that it therefore lacks.
+    pub(crate) skipped: u64,
+    /// Steps of the database's virtual machine.
+    pub(crate) steps: u64,
+    /// How often its query was run, and how long that took the last time, in milliseconds.
+    pub(crate) runs: u64,
+    pub(crate) last_run_ms: u64,
+    /// What last went wrong.
+    pub(crate) last_error: Option<String>,
+}
+
+impl ProcessStats {
+    fn new(mode: Mode) -> Self {
+        let (rows, events, skipped, steps, runs, last_run_ms) = (0, 0, 0, 0, 0, 0);
+        Self { mode, rows, events, skipped, steps, runs, last_run_ms, last_error: None }
+    }
+}
+
+/// Figures for operators, counted since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EngineCounters {
+    pub(crate) events: u64,
+    pub(crate) transactions: u64,
+    /// Transactions that the storage refused.
+    pub(crate) storage_errors: u64,
+    pub(crate) queries: u64,
+    pub(crate) failed_queries: u64,
+    pub(crate) query_micros: u64,
+}
+
+/// What [`EngineCounters`] are read from.
+#[derive(Debug, Default)]
+struct Counted {
+    events: AtomicU64,
+    transactions: AtomicU64,
+    storage_errors: AtomicU64,
+    queries: AtomicU64,
+    failed_queries: AtomicU64,
+    query_micros: AtomicU64,
+}
+
+/// Is told what was committed, in the order of the transactions, by the thread that wrote: it must
+/// not wait for anything.
+pub(crate) trait Listener: Send + Sync + fmt::Debug {
+    /// These events were added to `stream`.
+    fn stored(&self, stream: &str, events: &Lines);
+    /// Whether anybody wants to know what changes in `process`.
+    fn wants_changes(&self, process: &str) -> bool;
+    /// Rows of `process` changed: objects with `old` and `new`.
+    fn changed(&self, process: &str, changes: &Lines);
+    /// The process is no more.
+    fn process_deleted(&self, process: &str);
+    /// A transaction is over, one way or the other.
+    fn progressed(&self);
+}
+
+/// A database for one server. All methods but `append` may block for as long as a query may take.
+///
+/// Streams and processes share one namespace, and the names are checked by the caller.
+pub(crate) trait Engine: Send + Sync + fmt::Debug {
+    /// Adds events to streams in one transaction: all of them or none, but for those whose `$id`
+    /// their stream still remembers. Once the commit is known to have succeeded, nothing but the loss of
+    /// the storage itself can lose them.
+    fn append(&self, batches: Vec<(String, Batch)>) -> Commit;
+
+    /// The names of the streams, sorted.
+    fn streams(&self) -> Result<Vec<String>, EngineError>;
+    fn stream(&self, name: &str) -> Result<Summary, EngineError>;
+    fn delete_stream(&self, name: &str) -> Result<(), EngineError>;
+    /// The events that the stream still holds, the oldest first, each as JSON; none if there is no
+    /// such stream.
+    fn events(&self, name: &str) -> Result<Vec<String>, EngineError>;
+
+    /// Starts a process over what is stored and what will be.
+    fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError>;
+    /// The names of the processes, sorted.
+    fn processes(&self) -> Result<Vec<String>, EngineError>;
+    fn process(&self, name: &str) -> Result<Definition, EngineError>;
+    fn process_stats(&self, name: &str) -> Result<ProcessStats, EngineError>;
+    /// A new query starts anew, over what is stored.
+    fn change_process(&self, name: &str, change: &Change) -> Result<(), EngineError>;
+    fn delete_process(&self, name: &str) -> Result<(), EngineError>;
+
+    /// Saves a query, in place of one of the same name. Its SQL is checked.
+    fn save_query(&self, name: &str, query: &str) -> Result<(), EngineError>;
+    /// The names of the saved queries, sorted.
+    fn saved_queries(&self) -> Result<Vec<String>, EngineError>;
+    fn saved_query(&self, name: &str) -> Result<String, EngineError>;
+    fn delete_query(&self, name: &str) -> Result<(), EngineError>;
+
+    /// Runs one `SELECT` and answers with a JSON array of objects. `parameters` stand in for `:name` in
+    /// the query; those that it does not name are ignored.
+    fn query(&self, sql: &str, parameters: &[(String, String)]) -> Result<Bytes, EngineError>;
+
+    /// Whether the storage can be written to and read from now.
+    fn health(&self) -> Result<(), EngineError>;
+    fn counters(&self) -> EngineCounters;
+    /// Ends the engine's threads once everything that was appended is committed. What comes
+    /// later is `Unavailable`.
+    fn close(&self);
+}
+
+/// What the server holds: it does not care which one.
+pub(crate) type SharedEngine = Arc<dyn Engine>;

@@ -1,0 +1,534 @@
+//! Queries whose result can be added to: aggregates of one stream that can be combined.
+//!
+//! A plan splits such a query in three. The *part* groups and aggregates some events, which is all
+//! that is ever read of them. The *merge* adds a part to what is kept: one row for each group, with
+//! its key and the state of each aggregate. The *outputs* are the query's columns, in terms of keys
+//! and states.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, Ident, InTarget,
+    LimitClause, Query, Select, SelectItem, SetExpr, TableFactor, Value, VisitMut, VisitorMut,
+};
+
+use super::EngineError;
+use super::columns::name_results;
+use super::moment;
+use super::rewrite::{self, Catalogue, Relation};
+use super::sql::{Parsed, call};
+
+/// The functions that can stand in such a query besides the aggregates: what they give depends on
+/// nothing but their arguments, and is not much longer than they are.
+const FUNCTIONS: [&str; 30] = [
+    "abs",
+    "ceil",
+    "ceiling",
+    "coalesce",
+    "date",
+    "datetime",
+    "exp",
+    "floor",
+    "ifnull",
+    "iif",
+    "json_array_length",
+    "json_extract",
+    "json_type",
+    "json_valid",
+    "julianday",
+    "length",
+    "ln",
+    "log",
+    "lower",
+    "max",
+    "min",
+    "nullif",
+    "round",
+    "sign",
+    "sqrt",
+    "strftime",
+    "substr",
+    "time",
+    "typeof",
+    "upper",
+];
+
+/// Stands for `NULL` in a key, because `NULL`s are not equal to each other. It is no JSON in SQLite's binary
+/// form, so no event can have it.
+const NULL_KEY: &str = "x'FF'";
+
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    stream: String,
+    /// A query of the stream for keys and states.
+    part: Query,
+    keys: usize,
+    states: Vec<State>,
+    outputs: Vec<Expr>,
+}
+
+/// One column that is kept of an aggregate.
+#[derive(Clone, Debug, PartialEq)]
+struct State {
+    /// What it is of some events.
+    part: Expr,
+    merge: Merge,
+}
+
+/// How two states become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Merge {
+    /// Both are numbers.
+    Add,
+    /// Either may be `NULL`.
+    Sum,
+    Min,
+    Max,
+}
+
+impl Plan {
+    /// The plan for a query, if it is one that can be added to.
+    pub(super) fn new(parsed: &Parsed) -> Option<Self> {
+        if parsed.changes_with_time {
+            return None;
+        }
+        let Query { with: None, body, order_by: None, limit_clause, fetch: None, .. } =
+            &parsed.query
+        else {
+            return None;
+        };
+        if !matches!(
+            limit_clause,
+            None | Some(LimitClause::LimitOffset { limit: None, offset: None, .. })
+        ) {
+            return None;
+        }
+        let SetExpr::Select(select) = &**body else { return None };
+        let mut select = (**select).clone();
+        let stream = only_stream(&select)?;
+        if select.distinct.is_some() || select.having.is_some() {
+            return None;
+        }
+        name_results(&mut select.projection);
+        let named: Option<Vec<(Expr, String)>> = select
+            .projection
+            .iter()
+            .map(|item| match item {
+                SelectItem::ExprWithAlias { expr, alias } => {
+                    Some((expr.clone(), alias.value.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        let named = named?;
+        let keys = keys(&select, &named)?;
+        if let Some(condition) = &select.selection {
+            check(condition, &[])?;
+        }
+
+        let mut split = Split { keys: &keys, states: Vec::new() };
+        let outputs: Option<Vec<Expr>> = named
+            .iter()
+            .map(|(expr, _)| {
+                let mut expr = expr.clone();
+                expr.visit(&mut split).is_continue().then_some(expr)
+            })
+            .collect();
+        let outputs = outputs?;
+        let Split { states, .. } = split;
+        if keys.is_empty() && states.is_empty() {
+            return None;
+        }
+        for expr in keys.iter().chain(states.iter().map(|state| &state.part)) {
+            check_functions(expr)?;
+        }
+
+        let null = raw(NULL_KEY);
+        let key_columns = keys.iter().map(|key| call("ifnull", vec![key.clone(), null.clone()]));
+        let state_columns = states.iter().map(|state| state.part.clone());
+        select.projection = key_columns
+            .chain(state_columns)
+            .enumerate()
+            .map(|(place, expr)| SelectItem::ExprWithAlias {
+                expr,
+                // No key of an event has such a name, so nothing in the query can mean it.
+                alias: Ident::with_quote('"', format!("\u{1}{place}")),
+            })
+            .collect();
+        let count = keys.len();
+        select.group_by = GroupByExpr::Expressions(keys, Vec::new());
+        let part =
+            Query { body: Box::new(SetExpr::Select(Box::new(select))), ..parsed.query.clone() };
+        Some(Self { stream, part, keys: count, states, outputs })
+    }
+
+    pub(super) fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// Column `place` of the result, in terms of the table of keys and states.
+    pub(super) fn output(&self, place: usize) -> String {
+        self.outputs[place].to_string()
+    }
+
+    /// The columns of the table of keys and states.
+    fn columns(&self) -> Vec<String> {
+        let keys = (0..self.keys).map(|key| format!("k{key}"));
+        keys.chain((0..self.states.len()).map(|state| format!("a{state}"))).collect()
+    }
+
+    /// The columns that are the key. Without a `GROUP BY` there is one group, and its key is 0.
+    fn key_columns(&self) -> String {
+        let keys: Vec<String> = (0..self.keys).map(|key| format!("k{key}")).collect();
+        if keys.is_empty() { "k".to_owned() } else { keys.join(", ") }
+    }
+
+    /// Makes the tables for what is kept (`table`) and for what is to be added (`delta`).
+    pub(super) fn create(&self, table: &str, temporary: bool) -> String {
+        let mut columns = self.columns();
+        if self.keys == 0 {
+            columns.insert(0, "k".to_owned());
+        }
+        let temporary = if temporary { "TEMP " } else { "" };
+        format!(
+            "CREATE {temporary}TABLE {table} ({}, PRIMARY KEY ({})) WITHOUT ROWID",
+            columns.join(", "),
+            self.key_columns(),
+        )
+    }
+
+    /// Fills `delta` from the events at places from `?1` up to, but without, `?2`.
+    pub(super) fn fill(
+        &self,
+        delta: &str,
+        catalogue: &dyn Catalogue,
+    ) -> Result<String, EngineError> {
+        let some = SomeEvents { catalogue, stream: &self.stream };
+        let parsed = Parsed { query: self.part.clone(), changes_with_time: false };
+        let part = rewrite::rewrite(&parsed, &some)?.sql;
+        let key = if self.keys == 0 { "0, " } else { "" };
+        Ok(format!("INSERT INTO {delta} SELECT {key}* FROM ({part})"))
+    }
+
+    /// Adds what is in `delta` to `table`.
+    pub(super) fn merge(&self, table: &str, delta: &str) -> String {
+        let updates: Vec<String> = self
+            .states
+            .iter()
+            .enumerate()
+            .map(|(place, state)| {
+                let (old, new) = (format!("{table}.a{place}"), format!("excluded.a{place}"));
+                let other = match state.merge {
+                    Merge::Add => return format!("a{place} = {old} + {new}"),
+                    Merge::Sum => format!("{old} + {new}"),
+                    // As the aggregates do: of equals, the first.
+                    Merge::Min => format!("CASE WHEN {new} < {old} THEN {new} ELSE {old} END"),
+                    Merge::Max => format!("CASE WHEN {new} > {old} THEN {new} ELSE {old} END"),
+                };
+                format!(
+                    "a{place} = CASE WHEN {new} IS NULL THEN {old} WHEN {old} IS NULL THEN {new} \
+                     ELSE {other} END"
+                )
+            })
+            .collect();
+        let update = match updates.is_empty() {
+            true => "NOTHING".to_owned(),
+            false => format!("UPDATE SET {}", updates.join(", ")),
+        };
+        // Without a `WHERE`, SQLite would take `ON` for a join's.
+        format!(
+            "INSERT INTO {table} SELECT * FROM {delta} WHERE true ON CONFLICT ({}) DO {update}",
+            self.key_columns(),
+        )
+    }
+
+    /// The rows of the result that `delta` is about to change or has changed, in the order of their
+    /// keys; those that are not there yet are `NULL` in their first column, which is 1 else.
+    pub(super) fn touched(&self, table: &str, delta: &str) -> String {
+        let outputs: Vec<String> = self.outputs.iter().map(ToString::to_string).collect();
+        let columns: Vec<String> = (0..outputs.len()).map(|place| format!("o{place}")).collect();
+        let outputs: Vec<String> = outputs
+            .iter()
+            .zip(&columns)
+            .map(|(output, column)| format!("{output} AS {column}"))
+            .collect();
+        let keys = self.key_columns();
+        format!(
+            "SELECT t.is_there, {} FROM {delta} LEFT JOIN \
+             (SELECT 1 AS is_there, {keys}, {} FROM {table}) AS t USING ({keys}) ORDER BY {keys}",
+            columns.iter().map(|column| format!("t.{column}")).collect::<Vec<_>>().join(", "),
+            outputs.join(", "),
+        )
+    }
+}
+
+/// Some of the events of one stream, in place of all of them.
+struct SomeEvents<'a> {
+    catalogue: &'a dyn Catalogue,
+    stream: &'a str,
+}
+
+impl Catalogue for SomeEvents<'_> {
+    fn relation(&self, name: &str) -> Result<Relation, EngineError> {
+        Ok(match self.catalogue.relation(name)? {
+            Relation::Stream { keys, .. } if name == self.stream => {
+                Relation::Stream { rows: Some("place >= ?1 AND place < ?2".to_owned()), keys }
+            }
+            other => other,
+        })
+    }
+}
+
+/// The name of the stream, if nothing else is read.
+fn only_stream(select: &Select) -> Option<String> {
+    let [table] = &select.from[..] else { return None };
+    if !table.joins.is_empty() {
+        return None;
+    }
+    let TableFactor::Table { name, args: None, .. } = &table.relation else { return None };
+    let [part] = &name.0[..] else { return None };
+    Some(part.as_ident()?.value.clone())
+}
+
+/// What the events are grouped by, with results spelled out.
+fn keys(select: &Select, named: &[(Expr, String)]) -> Option<Vec<Expr>> {
+    let GroupByExpr::Expressions(group_by, modifiers) = &select.group_by else { return None };
+    if !modifiers.is_empty() {
+        return None;
+    }
+    let keys = group_by.iter().map(|expr| {
+        // In a condition a name is a column, and then it is one here, too.
+        if let (Expr::Identifier(name), Some(condition)) = (expr, &select.selection)
+            && mentions(condition, &name.value)
+            && result_only(name, named).is_some()
+        {
+            return None;
+        }
+        let key = spelled_out(expr, named)?;
+        check(&key, named)?;
+        Some(key)
+    });
+    keys.collect()
+}
+
+/// What a `GROUP BY` groups by, which it may say by the number or the name of a result.
+pub(super) fn spelled_out(expr: &Expr, named: &[(Expr, String)]) -> Option<Expr> {
+    Some(match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Number(place, _) => {
+                let place = place.parse::<usize>().ok()?.checked_sub(1)?;
+                named.get(place)?.0.clone()
+            }
+            _ => return None,
+        },
+        Expr::Identifier(name) => result_only(name, named).unwrap_or(expr).clone(),
+        _ => expr.clone(),
+    })
+}
+
+/// What a name that can only mean a result stands for: no result is made of a column of that name.
+fn result_only<'a>(name: &Ident, named: &'a [(Expr, String)]) -> Option<&'a Expr> {
+    let (expr, _) = named.iter().find(|(_, result)| result.eq_ignore_ascii_case(&name.value))?;
+    let mentioned = named.iter().any(|(expr, _)| mentions(expr, &name.value));
+    (!mentioned).then_some(expr)
+}
+
+fn mentions(expr: &Expr, name: &str) -> bool {
+    sqlparser::ast::visit_expressions(expr, |expr| match expr {
+        Expr::Identifier(column) if column.value.eq_ignore_ascii_case(name) => {
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    })
+    .is_break()
+}
+
+/// An expression about one event: no aggregate, no query, no name of a result.
+fn check(expr: &Expr, named: &[(Expr, String)]) -> Option<()> {
+    let of_event = sqlparser::ast::visit_expressions(expr, |expr| match expr {
+        Expr::Identifier(name) if result_only(name, named).is_some() => ControlFlow::Break(()),
+        Expr::Function(function) if aggregate(function).is_some() => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    of_event.is_continue().then_some(())?;
+    check_functions(expr)
+}
+
+/// All functions are known, and there is nothing that is a query of its own.
+fn check_functions(expr: &Expr) -> Option<()> {
+    let known = sqlparser::ast::visit_expressions(expr, |expr| {
+        let known = match expr {
+            Expr::Function(function) => {
+                let name = function.name.to_string().to_ascii_lowercase();
+                aggregate(function).is_some()
+                    || function.over.is_none()
+                        && function.filter.is_none()
+                        && (FUNCTIONS.contains(&&*name) || moment::FUNCTIONS.contains(&&*name))
+            }
+            Expr::Subquery(_) | Expr::Exists { .. } => false,
+            Expr::In { target, .. } => matches!(target, InTarget::List(_)),
+            // In what order texts come, and which are equal, is another matter there.
+            Expr::Collate { .. } => false,
+            Expr::Trim { trim_what, trim_characters, .. } => {
+                trim_what.is_none() && trim_characters.is_none()
+            }
+            Expr::Value(value) => !matches!(value.value, Value::Placeholder(_)),
+            _ => true,
+        };
+        if known { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    known.is_continue().then_some(())
+}
+
+/// Takes a result apart: what is a key or an aggregate in it is replaced by columns of the table.
+struct Split<'a> {
+    keys: &'a [Expr],
+    states: Vec<State>,
+}
+
+impl VisitorMut for Split<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        ControlFlow::Break(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Some(key) = self.keys.iter().position(|key| same(key, expr)) {
+            let column = format!("nullif(k{key}, {NULL_KEY})");
+            // A cast says how its value is compared, too.
+            *expr = match &self.keys[key] {
+                Expr::Cast { data_type, .. } => raw(&format!("CAST({column} AS {data_type})")),
+                _ => raw(&column),
+            };
+            return ControlFlow::Continue(());
+        }
+        match expr {
+            Expr::Function(function) => match aggregate(function) {
+                Some(aggregate) => {
+                    *expr = self.state(function, aggregate);
+                    ControlFlow::Continue(())
+                }
+                None if check_functions(&Expr::Function(function.clone())).is_some() => {
+                    ControlFlow::Continue(())
+                }
+                None => ControlFlow::Break(()),
+            },
+            // A column that is neither aggregated nor grouped by, or one that this function made.
+            Expr::Identifier(name) if is_raw(name) => ControlFlow::Continue(()),
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Collate { .. } => {
+                ControlFlow::Break(())
+            }
+            Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+impl Split<'_> {
+    /// What gives the aggregate's value from its states, which are added if they are new.
+    fn state(&mut self, function: &Function, aggregate: Aggregate) -> Expr {
+        let named = |name: &str| {
+            let mut function = function.clone();
+            function.name = vec![Ident::new(name)].into();
+            Expr::Function(function)
+        };
+        let mut keep = |part: Expr, merge| {
+            let state = State { part, merge };
+            self.states.iter().position(|known| *known == state).unwrap_or_else(|| {
+                self.states.push(state);
+                self.states.len() - 1
+            })
+        };
+        let value = match aggregate {
+            Aggregate::Count => format!("(a{})", keep(named("count"), Merge::Add)),
+            Aggregate::Total => format!("(a{})", keep(named("total"), Merge::Add)),
+            Aggregate::Sum => format!("(a{})", keep(named("sum"), Merge::Sum)),
+            Aggregate::Min => format!("(a{})", keep(named("min"), Merge::Min)),
+            Aggregate::Max => format!("(a{})", keep(named("max"), Merge::Max)),
+            Aggregate::Average => {
+                let total = keep(named("total"), Merge::Add);
+                let count = keep(named("count"), Merge::Add);
+                format!("(a{total} / nullif(a{count}, 0))")
+            }
+        };
+        raw(&value)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aggregate {
+    Count,
+    Sum,
+    Total,
+    Min,
+    Max,
+    Average,
+}
+
+pub(super) fn is_aggregate(function: &Function) -> bool {
+    const OTHERS: [&str; 5] =
+        ["group_concat", "string_agg", "json_group_array", "json_group_object", "median"];
+    let name = function.name.to_string().to_ascii_lowercase();
+    function.over.is_none()
+        && (matches!(&*name, "count" | "sum" | "total" | "avg")
+            || OTHERS.contains(&&*name)
+            || aggregate(function).is_some())
+}
+
+/// Which aggregate a function is, if it is one whose parts can be combined.
+fn aggregate(function: &Function) -> Option<Aggregate> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let plain = function.over.is_none()
+        && function.within_group.is_empty()
+        && list.clauses.is_empty()
+        && list.duplicate_treatment != Some(DuplicateTreatment::Distinct);
+    if !plain {
+        return None;
+    }
+    match (function.name.to_string().to_ascii_lowercase().as_str(), list.args.len()) {
+        ("count", 0 | 1) => Some(Aggregate::Count),
+        ("sum", 1) => Some(Aggregate::Sum),
+        ("total", 1) => Some(Aggregate::Total),
+        ("avg", 1) => Some(Aggregate::Average),
+        ("min", 1) => Some(Aggregate::Min),
+        ("max", 1) => Some(Aggregate::Max),
+        _ => None,
+    }
+}
+
+/// Whether two expressions are written the same way, but for quotes and parentheses.
+pub(super) fn same(one: &Expr, other: &Expr) -> bool {
+    fn plain(expr: &Expr) -> Expr {
+        let mut expr = expr.clone();
+        while let Expr::Nested(inner) = expr {
+            expr = *inner;
+        }
+        let _ = sqlparser::ast::visit_expressions_mut(&mut expr, |expr| {
+            match expr {
+                Expr::Identifier(name) => *name = Ident::new(name.value.clone()),
+                Expr::CompoundIdentifier(parts) => {
+                    if let Some(name) = parts.pop() {
+                        *expr = Expr::Identifier(Ident::new(name.value));
+                    }
+                }
+                _ => {}
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        expr
+    }
+    plain(one) == plain(other)
+}
+
+/// SQL of our own as an expression: an identifier without quotes is printed as it is.
+fn raw(sql: &str) -> Expr {
+    Expr::Identifier(Ident::new(sql))
+}
+
+/// Nobody can write such an identifier.
+pub(super) fn is_raw(name: &Ident) -> bool {
+    name.quote_style.is_none() && name.value.contains(['(', '\''])
+}

@@ -1,0 +1,229 @@
+//! Times in SQL: `now()`, `date_trunc`, and `INTERVAL`s.
+//!
+//! SQLite has no type for them. Here a time is a text as in `2015-05-05T23:40:27.000000Z`: in UTC and
+//! of one length, so that texts compare as the times do. `utc` makes it of any RFC 3339 text, and of
+//! the texts that SQLite's own functions make.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, Error};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime, UtcOffset};
+
+use super::EngineError;
+use crate::streams::stamp;
+
+/// The names that [`install`] gives to SQL, all of which answer with a time.
+pub(super) const FUNCTIONS: [&str; 4] = ["now", "utc", "time_add", "date_trunc"];
+
+/// A function for what is looked for in a text: `NULL` if it is long. The time that SQLite takes to look
+/// is that of both lengths multiplied, and no limit can interrupt it.
+pub(super) const NEEDLE: &str = "needle";
+
+/// How long what is looked for may be, in bytes.
+const LONGEST_NEEDLE: usize = 1000;
+
+/// What `now()` is to a connection, in microseconds since 1970: one moment for a whole statement.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clock(Arc<AtomicI64>);
+
+impl Clock {
+    pub(super) fn set(&self, micros: i64) {
+        self.0.store(micros, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_now(&self) {
+        let micros = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000;
+        self.set(i64::try_from(micros).unwrap_or(i64::MAX));
+    }
+
+    fn text(&self) -> String {
+        text_of(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// Microseconds since 1970 as a text.
+pub(super) fn text_of(micros: i64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000);
+    stamp::rfc3339(at.unwrap_or(OffsetDateTime::UNIX_EPOCH))
+}
+
+/// A text as microseconds since 1970.
+pub(super) fn micros_of(text: &str) -> Option<i64> {
+    i64::try_from(parse(text)?.unix_timestamp_nanos() / 1000).ok()
+}
+
+/// Teaches a connection the functions that queries are written with.
+pub(super) fn install(connection: &Connection) -> rusqlite::Result<Clock> {
+    let clock = Clock::default();
+    let pure = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    let of_statement = clock.clone();
+    connection.create_scalar_function("now", 0, FunctionFlags::SQLITE_UTF8, move |_| {
+        Ok(of_statement.text())
+    })?;
+    connection.create_scalar_function("utc", 1, pure, |context| Ok(time(context, 0).map(text)))?;
+    connection.create_scalar_function("time_add", 2, pure, |context| {
+        let micros = Duration::microseconds(context.get(1)?);
+        let at = time(context, 0).and_then(|at| at.checked_add(micros));
+        Ok(at.filter(|at| (0..=9999).contains(&at.year())).map(text))
+    })?;
+    connection.create_scalar_function("date_trunc", 2, pure, |context| {
+        let unit: String = context.get(0)?;
+        time(context, 1).map(|at| truncate(&unit, at).map(text)).transpose()
+    })?;
+    connection.create_scalar_function(NEEDLE, 1, pure, |context| {
+        let needle: Value = context.get(0)?;
+        let is_long = matches!(&needle, Value::Text(text) if text.len() > LONGEST_NEEDLE);
+        Ok(if is_long { Value::Null } else { needle })
+    })?;
+    Ok(clock)
+}
+
+/// An argument as a time; anything that is none is `NULL`.
+fn time(context: &Context<'_>, argument: usize) -> Option<OffsetDateTime> {
+    let ValueRef::Text(text) = context.get_raw(argument) else { return None };
+    parse(std::str::from_utf8(text).ok()?)
+}
+
+/// Reads RFC 3339, and what SQLite's own functions make, which is in UTC and has parts left out.
+fn parse(text: &str) -> Option<OffsetDateTime> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| {
+        let (date, time) = text.split_once([' ', 'T']).unwrap_or((text, "00:00"));
+        let seconds = if time.len() == "00:00".len() { ":00" } else { "" };
+        OffsetDateTime::parse(&format!("{date}T{time}{seconds}Z"), &Rfc3339).ok()
+    })?;
+    // What has no year of four digits in UTC would not compare as a text.
+    at.checked_to_offset(UtcOffset::UTC).filter(|at| (0..=9999).contains(&at.year()))
+}
+
+fn text(at: OffsetDateTime) -> String {
+    stamp::rfc3339(at)
+}
+
+fn truncate(unit: &str, at: OffsetDateTime) -> rusqlite::Result<OffsetDateTime> {
+    let midnight = at.replace_time(time::Time::MIDNIGHT);
+    let first = |at: OffsetDateTime| at.replace_day(1).unwrap_or(at);
+    Ok(match unit.to_ascii_lowercase().as_str() {
+        "second" => at.truncate_to_second(),
+        "minute" => at.truncate_to_minute(),
+        "hour" => at.truncate_to_hour(),
+        "day" => midnight,
+        "week" => midnight - Duration::days(at.weekday().number_days_from_monday().into()),
+        "month" => first(midnight),
+        "year" => first(midnight.replace_month(time::Month::January).unwrap_or(midnight)),
+        _ => {
+            return Err(Error::UserFunctionError(
+                format!("date_trunc knows no {unit:?}: it truncates to second, minute, hour, day, week, month or year").into(),
+            ));
+        }
+    })
+}
+
+/// How many microseconds `text` is, as in `5 minutes`, `1 day 2 hours` or `01:30:00`.
+pub(super) fn duration(text: &str) -> Result<i64, EngineError> {
+    let bad = || {
+        EngineError::Invalid(format!(
+            "{text:?} is no duration: write it as in '90 seconds', '5 minutes' or '1 day 12 hours'"
+        ))
+    };
+    let mut micros = 0_f64;
+    let mut words = text.split_whitespace();
+    let mut any = false;
+    while let Some(word) = words.next() {
+        any = true;
+        if word.contains(':') {
+            let mut unit = 3600e6;
+            for part in word.split(':') {
+                micros += part.parse::<u32>().map_err(|_| bad())? as f64 * unit;
+                unit /= 60.0;
+            }
+            continue;
+        }
+        // The number and its unit may be written as one word.
+        let digits = word.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+        let number: f64 = digits.parse().map_err(|_| bad())?;
+        let unit = &word[digits.len()..];
+        let unit = if unit.is_empty() { words.next().ok_or_else(bad)? } else { unit };
+        micros += number * unit_micros(unit).ok_or_else(bad)?;
+    }
+    // A thousand years: what is longer cannot be meant.
+    if !any || !micros.is_finite() || micros.abs() > 3.2e16 {
+        return Err(bad());
+    }
+    Ok(micros as i64)
+}
+
+/// Units of one length only: a month has many.
+fn unit_micros(unit: &str) -> Option<f64> {
+    let unit = unit.to_ascii_lowercase();
+    Some(match unit.strip_suffix('s').filter(|unit| unit.len() > 1).unwrap_or(&unit) {
+        "microsecond" => 1.0,
+        "millisecond" | "ms" => 1e3,
+        "second" | "sec" | "s" => 1e6,
+        "minute" | "min" | "m" => 60e6,
+        "hour" | "h" => 3600e6,
+        "day" | "d" => 86_400e6,
+        "week" | "w" => 604_800e6,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(sql: &str) -> Option<String> {
+        let connection = Connection::open_in_memory().unwrap();
+        install(&connection).unwrap().set(1_430_869_227_000_042);
+        connection.query_row(&format!("SELECT {sql}"), [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        let cases = [
+            ("1 day", 86_400_000_000),
+            ("5 minutes", 300_000_000),
+            ("1 minute", 60_000_000),
+            ("1 day 2 hours", 93_600_000_000),
+            ("90s", 90_000_000),
+            ("1.5 hours", 5_400_000_000),
+            ("01:30:00", 5_400_000_000),
+            ("250 ms", 250_000),
+        ];
+        for (text, micros) in cases {
+            assert_eq!(duration(text), Ok(micros), "{text}");
+        }
+        for text in ["", "day", "1", "1 month", "one day", "1 day 2", "1e300 days", "inf days"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_of_any_offset_are_one_text() {
+        let utc = Some("2015-05-05T21:40:27.500000Z".to_owned());
+        assert_eq!(ask("utc('2015-05-05T23:40:27.5+02:00')"), utc);
+        assert_eq!(ask("utc('2015-05-05T21:40:27.500Z')"), utc);
+        let midnight = Some("2015-05-05T00:00:00.000000Z".to_owned());
+        for text in ["2015-05-05", "2015-05-05 00:00", "2015-05-05T00:00:00"] {
+            assert_eq!(ask(&format!("utc('{text}')")), midnight);
+        }
+        assert_eq!(ask("utc('9999-12-31T23:59:59-23:00')"), None);
+        assert_eq!(ask("time_add('9999-12-31T23:59:59Z', 1000000000)"), None);
+        assert_eq!(ask("utc('noon')"), None);
+        assert_eq!(ask("utc(5)"), None);
+        assert_eq!(ask("now()").as_deref(), Some("2015-05-05T23:40:27.000042Z"));
+        assert_eq!(ask("time_add(now(), -42)").as_deref(), Some("2015-05-05T23:40:27.000000Z"));
+    }
+
+    #[test]
+    fn times_are_truncated_in_utc() {
+        let at = |unit| ask(&format!("date_trunc('{unit}', '2015-05-05T23:40:27.5-02:00')"));
+        assert_eq!(at("minute").as_deref(), Some("2015-05-06T01:40:00.000000Z"));
+        assert_eq!(at("week").as_deref(), Some("2015-05-04T00:00:00.000000Z"));
+        assert_eq!(at("month").as_deref(), Some("2015-05-01T00:00:00.000000Z"));
+        assert_eq!(at("year").as_deref(), Some("2015-01-01T00:00:00.000000Z"));
+    }
+}

@@ -1,0 +1,409 @@
+//! A process: what follows from its query, and the table that its rows are in.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, Params, StatementStatus, params};
+
+use super::answer::{ChangeLines, Objects};
+use super::catalogue::Tables;
+use super::columns::Column;
+use super::difference::Stored;
+use super::incremental::Plan;
+use super::read::query_error;
+use super::rewrite::{self, Catalogue, Relation};
+use super::sql::{self, Parsed};
+use super::{EngineError, Mode, Ttl, moment};
+
+/// What a query makes of a process.
+#[derive(Clone, Debug)]
+pub(super) struct Compiled {
+    pub(super) parsed: Parsed,
+    pub(super) columns: Vec<Column>,
+    /// The streams and processes that it reads.
+    pub(super) reads: BTreeSet<String>,
+    /// How its result is added to, if it can be.
+    pub(super) plan: Option<Plan>,
+}
+
+impl Compiled {
+    pub(super) fn new(query: &str, catalogue: &dyn Catalogue) -> Result<Self, EngineError> {
+        let parsed = sql::parse(query)?;
+        let runnable = rewrite::rewrite(&parsed, catalogue)?;
+        let columns = runnable.columns.ok_or_else(|| {
+            EngineError::Invalid(
+                "what a process keeps has names: write its columns in place of *".to_owned(),
+            )
+        })?;
+        let plan = plan(&parsed, catalogue)?;
+        Ok(Self { parsed, columns, reads: runnable.reads, plan })
+    }
+
+    /// A process that was made earlier, with the columns that it has. If its query is no good any more, it
+    /// stays as it is, with the reason, and can be changed and deleted.
+    pub(super) fn stored(
+        query: &str,
+        columns: Vec<Column>,
+        catalogue: &dyn Catalogue,
+    ) -> Result<(Self, Option<String>), EngineError> {
+        let again = || {
+            let parsed = sql::parse(query)?;
+            let reads = rewrite::rewrite(&parsed, catalogue)?.reads;
+            let plan = plan(&parsed, catalogue)?;
+            Ok(Self { parsed, columns: columns.clone(), reads, plan })
+        };
+        match again() {
+            Ok(compiled) => Ok((compiled, None)),
+            Err(EngineError::Invalid(why)) => {
+                let parsed = sql::parse("SELECT NULL WHERE false")?;
+                Ok((Self { parsed, columns, reads: BTreeSet::new(), plan: None }, Some(why)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        if self.plan.is_some() { Mode::Incremental } else { Mode::Recomputed }
+    }
+}
+
+fn plan(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Option<Plan>, EngineError> {
+    Ok(match Plan::new(parsed) {
+        Some(plan) => match catalogue.relation(plan.stream())? {
+            Relation::Stream { .. } => Some(plan),
+            Relation::Process { .. } => None,
+        },
+        None => None,
+    })
+}
+
+/// Which column a row's age is told by, and how old it may get, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expiry {
+    column: usize,
+    micros: i64,
+}
+
+impl Expiry {
+    pub(super) fn new(ttl: &Ttl, columns: &[Column]) -> Result<Self, EngineError> {
+        let micros = moment::duration(&ttl.duration)?;
+        if micros <= 0 {
+            return Err(EngineError::Invalid("a ttl lasts longer than nothing".to_owned()));
+        }
+        let column = columns.iter().position(|column| column.name == ttl.column);
+        let column = column.ok_or_else(|| {
+            EngineError::Invalid(format!("the query has no column {:?} for the ttl", ttl.column))
+        })?;
+        Ok(Self { column, micros })
+    }
+}
+
+/// A process as the writer holds it.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) number: i64,
+    pub(super) compiled: Compiled,
+    pub(super) expiry: Option<Expiry>,
+    objects: Objects,
+    /// How to read events, once that has been found out.
+    fill: Option<String>,
+}
+
+/// How many events of a transaction may fail one by one. If it is more, the rest of those that are with
+/// them is left out unseen: to try them all takes too long.
+pub(super) const MOST_TRIED: u64 = 100;
+
+/// What adding some events came to.
+#[derive(Debug, Default)]
+pub(super) struct Added {
+    pub(super) steps: u64,
+    pub(super) skipped: u64,
+    pub(super) error: Option<String>,
+}
+
+impl Process {
+    pub(super) fn new(number: i64, compiled: Compiled, expiry: Option<Expiry>) -> Self {
+        let objects = Objects::new(&compiled.columns);
+        Self { number, compiled, expiry, objects, fill: None }
+    }
+
+    /// The table that holds its rows.
+    fn table(&self) -> String {
+        table(self.number)
+    }
+
+    /// The table for what is to be added next. It lasts as long as the connection.
+    fn delta(&self) -> String {
+        format!("delta_{}", self.number)
+    }
+
+    /// The value of a column, in terms of the table.
+    fn value(&self, place: usize) -> String {
+        match &self.compiled.plan {
+            Some(plan) => plan.output(place),
+            None => format!("c{place}"),
+        }
+    }
+
+    fn values(&self) -> String {
+        let values = (0..self.compiled.columns.len()).map(|place| self.value(place));
+        values.collect::<Vec<_>>().join(", ")
+    }
+
+    /// A `SELECT` of its rows, for those who read it.
+    pub(super) fn select(&self) -> String {
+        let columns = self.compiled.columns.iter().enumerate().map(|(place, column)| {
+            format!("{} AS \"{}\"", self.value(place), column.name.replace('"', "\"\""))
+        });
+        let columns = columns.collect::<Vec<_>>().join(", ");
+        format!("SELECT {columns} FROM main.{}", self.table())
+    }
+
+    /// Writes down how others read its rows.
+    pub(super) fn save(&self, connection: &Connection) -> Result<(), EngineError> {
+        let columns = serde_json::json!(self.compiled.columns).to_string();
+        let update = "UPDATE processes SET rows = ?, columns = ? WHERE number = ?";
+        connection.execute(update, params![self.select(), columns, self.number])?;
+        Ok(())
+    }
+
+    /// Looks again at what is true or false: the keys of the stream have had new kinds of values.
+    /// Answers whether that is news.
+    pub(super) fn learn_columns(&mut self, connection: &Connection) -> Result<bool, EngineError> {
+        let runnable = rewrite::rewrite(&self.compiled.parsed, &Tables { connection })?;
+        if let Some(columns) = runnable.columns
+            && columns != self.compiled.columns
+        {
+            *self = self.with_columns(columns);
+            self.save(connection)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    pub(super) fn create_table(&self, connection: &Connection) -> Result<(), EngineError> {
+        let create = match &self.compiled.plan {
+            Some(plan) => plan.create(&self.table(), false),
+            None => {
+                let columns = (0..self.compiled.columns.len()).map(|place| format!("c{place}"));
+                let columns = columns.collect::<Vec<_>>().join(", ");
+                format!("CREATE TABLE {} ({columns})", self.table())
+            }
+        };
+        Ok(connection.execute_batch(&create)?)
+    }
+
+    pub(super) fn create_delta(&self, connection: &Connection) -> Result<(), EngineError> {
+        if let Some(plan) = &self.compiled.plan {
+            let delta = self.delta();
+            let create = plan.create(&delta, true);
+            connection.execute_batch(&format!("DROP TABLE IF EXISTS temp.{delta}; {create}"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_tables(&self, connection: &Connection) -> Result<(), EngineError> {
+        let (table, delta) = (self.table(), self.delta());
+        let drop = format!("DROP TABLE {table}; DROP TABLE IF EXISTS temp.{delta}");
+        Ok(connection.execute_batch(&drop)?)
+    }
+
+    /// Adds the events at `places` to the result. Events that the query fails at are left out: they
+    /// can only be found by trying. `changes` are noted if somebody wants to know them.
+    pub(super) fn add(
+        &mut self,
+        connection: &Connection,
+        places: Range<i64>,
+        mut changes: Option<&mut ChangeLines>,
+    ) -> Result<Added, EngineError> {
+        let mut added = Added::default();
+        let mut left = vec![places];
+        while let Some(places) = left.pop() {
+            if added.skipped >= MOST_TRIED {
+                added.skipped += places.end.abs_diff(places.start);
+                continue;
+            }
+            connection.prepare_cached("SAVEPOINT part")?.execute([])?;
+            let noted = changes.as_ref().map_or(0, |changes| changes.len());
+            match self.add_part(connection, &places, changes.as_deref_mut()) {
+                Ok(steps) => added.steps += steps,
+                Err(EngineError::Invalid(why)) => {
+                    connection.prepare_cached("ROLLBACK TO part")?.execute([])?;
+                    if let Some(changes) = &mut changes {
+                        changes.truncate(noted);
+                    }
+                    if places.end - places.start > 1 {
+                        let middle = places.start + (places.end - places.start) / 2;
+                        left.extend([middle..places.end, places.start..middle]);
+                    } else {
+                        added.skipped += 1;
+                        added.error = Some(why);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            connection.prepare_cached("RELEASE part")?.execute([])?;
+        }
+        Ok(added)
+    }
+
+    fn add_part(
+        &mut self,
+        connection: &Connection,
+        places: &Range<i64>,
+        changes: Option<&mut ChangeLines>,
+    ) -> Result<u64, EngineError> {
+        let (table, delta) = (self.table(), self.delta());
+        let Some(plan) = &self.compiled.plan else { return Ok(0) };
+        let fill = match self.fill.take() {
+            Some(fill) => fill,
+            None => plan.fill(&delta, &Tables { connection })?,
+        };
+        let fill = self.fill.insert(fill);
+        let mut steps = 0;
+        let mut run = |sql: &str, places: &[i64]| {
+            steps += execute(connection, sql, rusqlite::params_from_iter(places))?;
+            Ok::<_, EngineError>(())
+        };
+        run(&format!("DELETE FROM {delta}"), &[])?;
+        run(fill, &[places.start, places.end])?;
+        let merge = plan.merge(&table, &delta);
+        let Some(changes) = changes else {
+            run(&merge, &[])?;
+            return Ok(steps);
+        };
+        let touched = plan.touched(&table, &delta);
+        let old = rows(connection, &touched)?;
+        run(&merge, &[])?;
+        let new = rows(connection, &touched)?;
+        for (old, new) in old.iter().zip(&new) {
+            if old != new {
+                let row = |row: &'_ [Value]| (row[0] != Value::Null).then(|| row[1..].to_vec());
+                let (old, new) = (row(old), row(new));
+                changes.push(connection, &self.objects, old.as_deref(), new.as_deref())?;
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Takes away the rows that have become too old.
+    pub(super) fn expire(
+        &self,
+        connection: &Connection,
+        now: i64,
+        changes: &mut ChangeLines,
+    ) -> Result<(), EngineError> {
+        let Some(Expiry { column, micros }) = self.expiry else { return Ok(()) };
+        let before = moment::text_of(now.saturating_sub(micros));
+        let (table, column, values) = (self.table(), self.value(column), self.values());
+        let old = format!("FROM {table} WHERE utc({column}) < ?");
+        let mut select = connection.prepare_cached(&format!("SELECT {values} {old}"))?;
+        let mut rows = select.query([&before])?;
+        let mut any = false;
+        while let Some(row) = rows.next().map_err(query_error)? {
+            any = true;
+            changes.push(connection, &self.objects, Some(&self.row(row)?), None)?;
+        }
+        drop(rows);
+        if any {
+            connection.prepare_cached(&format!("DELETE {old}"))?.execute([&before])?;
+        }
+        Ok(())
+    }
+
+    /// Whether a row of a result has become too old to be kept.
+    pub(super) fn is_old(&self, row: &[Value], now: i64) -> bool {
+        let Some(Expiry { column, micros }) = self.expiry else { return false };
+        match row.get(column) {
+            Some(Value::Text(at)) => {
+                moment::micros_of(at).is_some_and(|at| at < now.saturating_sub(micros))
+            }
+            _ => false,
+        }
+    }
+
+    /// The same process with other columns, because that is what its query has come to give.
+    pub(super) fn with_columns(&self, columns: Vec<Column>) -> Self {
+        let compiled = Compiled { columns, ..self.compiled.clone() };
+        let expiry = self.expiry.and_then(|expiry| {
+            let name = &self.compiled.columns.get(expiry.column)?.name;
+            let column = compiled.columns.iter().position(|column| column.name == *name)?;
+            Some(Expiry { column, ..expiry })
+        });
+        Self::new(self.number, compiled, expiry)
+    }
+
+    /// Makes `rows` the rows of this process, which is one that is computed anew, and changes no more
+    /// in the table than is different. Rows that are equal in the columns `by` are one row that changed.
+    pub(super) fn replace(
+        &self,
+        connection: &Connection,
+        rows: Vec<Vec<Value>>,
+        by: Option<&[usize]>,
+        changes: &mut ChangeLines,
+    ) -> Result<(), EngineError> {
+        let table = self.table();
+        let (mut old, mut count) = (Stored::default(), 0);
+        let mut select =
+            connection.prepare_cached(&format!("SELECT rowid, {} FROM {table}", self.values()))?;
+        let mut stored = select.query([])?;
+        while let Some(row) = stored.next()? {
+            count += 1;
+            let number = row.get(0)?;
+            let values = (1..=self.compiled.columns.len()).map(|place| row.get(place));
+            old.put(number, values.collect::<Result<_, _>>()?);
+        }
+        drop(stored);
+        // A result of one row that stays one is that row, whatever it is made of.
+        let by = by.or((count == 1 && rows.len() == 1).then_some(&[]));
+        let new: Vec<Vec<Value>> = rows.into_iter().filter(|row| !old.take_equal(row)).collect();
+        let mut old = old.left(by);
+        let new: Vec<_> =
+            new.into_iter().map(|row| (by.and_then(|by| old.take(&row, by)), row)).collect();
+
+        let mut delete =
+            connection.prepare_cached(&format!("DELETE FROM {table} WHERE rowid = ?"))?;
+        for (number, row) in old.rest() {
+            delete.execute([number])?;
+            changes.push(connection, &self.objects, Some(&row), None)?;
+        }
+        let marks = vec!["?"; self.compiled.columns.len()].join(", ");
+        let mut insert =
+            connection.prepare_cached(&format!("INSERT INTO {table} VALUES ({marks})"))?;
+        for (before, row) in new {
+            if let Some((number, _)) = &before {
+                delete.execute([number])?;
+            }
+            insert.execute(rusqlite::params_from_iter(&row))?;
+            let before = before.as_ref().map(|(_, row)| &row[..]);
+            changes.push(connection, &self.objects, before, Some(&row))?;
+        }
+        Ok(())
+    }
+
+    fn row(&self, row: &rusqlite::Row<'_>) -> Result<Vec<Value>, EngineError> {
+        let values = (0..self.compiled.columns.len()).map(|place| row.get(place));
+        Ok(values.collect::<Result<_, _>>()?)
+    }
+}
+
+/// The table that holds the rows of the process with this number.
+pub(super) fn table(number: i64) -> String {
+    format!("process_{number}")
+}
+
+/// Runs a statement of a process and answers with the steps that it took.
+fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<u64, EngineError> {
+    let mut statement = connection.prepare_cached(sql).map_err(query_error)?;
+    statement.execute(params).map_err(query_error)?;
+    let steps = statement.reset_status(StatementStatus::VmStep);
+    Ok(steps.unsigned_abs().into())
+}
+
+fn rows(connection: &Connection, sql: &str) -> Result<Vec<Vec<Value>>, EngineError> {
+    let mut statement = connection.prepare_cached(sql).map_err(query_error)?;
+    let columns = statement.column_count();
+    let rows = statement.query_map([], |row| (0..columns).map(|place| row.get(place)).collect());
+    rows.and_then(Iterator::collect).map_err(query_error)
+}

@@ -1,0 +1,464 @@
+//! All processes, as the writing connection keeps them: up to date in the transaction that stores.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::answer::ChangeLines;
+use super::catalogue::Tables;
+use super::columns::Column;
+use super::process::{Compiled, Expiry, MOST_TRIED, Process};
+use super::recompute::{Run, Schedule, same_row_by};
+use super::storage::Stored;
+use super::writer::Notice;
+use super::{Definition, EngineError, Listener, Mode, ProcessStats, Ttl};
+
+/// How many processes there may be.
+const MOST: usize = 1000;
+
+/// How the processes fare, by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stats(Arc<Mutex<HashMap<String, ProcessStats>>>);
+
+impl Stats {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, ProcessStats>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn of(&self, process: &str) -> Option<ProcessStats> {
+        self.all().get(process).cloned()
+    }
+
+    pub(super) fn note(&self, process: &str, note: impl FnOnce(&mut ProcessStats)) {
+        if let Some(stats) = self.all().get_mut(process) {
+            note(stats);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Processes {
+    /// As they are in the table; `None` when that has to be looked up again.
+    loaded: Option<BTreeMap<String, Process>>,
+    /// Whether something in there is not committed yet.
+    touched: bool,
+    stats: Stats,
+    schedule: Arc<Schedule>,
+    listener: Arc<dyn Listener>,
+}
+
+/// A process as it is stored.
+struct Row {
+    number: i64,
+    name: String,
+    query: String,
+    columns: Vec<Column>,
+    ttl: Option<Ttl>,
+}
+
+impl Row {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        let (duration, column): (Option<String>, Option<String>) = (row.get(4)?, row.get(5)?);
+        Ok(Self {
+            number: row.get(0)?,
+            name: row.get(1)?,
+            query: row.get(2)?,
+            columns: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
+            ttl: duration.zip(column).map(|(duration, column)| Ttl { duration, column }),
+        })
+    }
+}
+
+/// A process that is to be made, checked as far as that needs no lock.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) definition: Definition,
+    /// Its first result, if it is one that is computed anew.
+    pub(super) run: Option<Run>,
+}
+
+impl Processes {
+    pub(super) fn new(stats: Stats, schedule: Arc<Schedule>, listener: Arc<dyn Listener>) -> Self {
+        Self { loaded: None, touched: false, stats, schedule, listener }
+    }
+
+    /// Forgets what has not become true.
+    pub(super) fn rolled_back(&mut self) {
+        if std::mem::take(&mut self.touched) {
+            self.loaded = None;
+        }
+    }
+
+    pub(super) fn committed(&mut self) {
+        self.touched = false;
+    }
+
+    pub(super) fn all(
+        &mut self,
+        connection: &Connection,
+    ) -> Result<&mut BTreeMap<String, Process>, EngineError> {
+        let all = match self.loaded.take() {
+            Some(all) => all,
+            None => self.load(connection)?,
+        };
+        Ok(self.loaded.insert(all))
+    }
+
+    fn load(&self, connection: &Connection) -> Result<BTreeMap<String, Process>, EngineError> {
+        let select = "SELECT number, name, query, columns, ttl_duration, ttl_column FROM processes";
+        let rows: Vec<Row> = connection
+            .prepare_cached(select)?
+            .query_map([], Row::read)?
+            .collect::<Result<_, _>>()?;
+        let mut all = BTreeMap::new();
+        for Row { number, name, query, columns, ttl } in rows {
+            // The table has the columns of the last run, whatever `*` would be now.
+            let (compiled, error) = Compiled::stored(&query, columns, &Tables { connection })?;
+            let expiry = ttl.and_then(|ttl| Expiry::new(&ttl, &compiled.columns).ok());
+            let process = Process::new(number, compiled, expiry);
+            process.create_delta(connection)?;
+            let mode = process.compiled.mode();
+            if self.stats.of(&name).is_none_or(|stats| stats.mode != mode) {
+                let stats = ProcessStats { last_error: error, ..ProcessStats::new(mode) };
+                self.stats.all().insert(name.clone(), stats);
+                self.schedule(&name, &process);
+            }
+            all.insert(name, process);
+        }
+        Ok(all)
+    }
+
+    /// Has a process computed from here on, if it is one of that kind.
+    fn schedule(&self, name: &str, process: &Process) {
+        match process.compiled.mode() {
+            Mode::Incremental => self.schedule.remove(name),
+            Mode::Recomputed => {
+                self.schedule.put(name, process.compiled.parsed.changes_with_time);
+            }
+        }
+    }
+
+    fn end(&self, name: &str) {
+        self.stats.all().remove(name);
+        self.schedule.remove(name);
+    }
+
+    /// Gives new events of a stream to the processes that read it.
+    pub(super) fn stored(
+        &mut self,
+        connection: &Connection,
+        stream: &str,
+        stored: &Stored,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        let places = &stored.places;
+        let (stats, listener) = (self.stats.clone(), Arc::clone(&self.listener));
+        let events = places.end.abs_diff(places.start);
+        let mut touched = self.touched;
+        for (name, process) in self.all(connection)? {
+            if !process.compiled.reads.contains(stream) {
+                continue;
+            }
+            if process.compiled.plan.is_some() {
+                if stored.new_kinds {
+                    touched |= process.learn_columns(connection)?;
+                }
+                let mut changes = listener.wants_changes(name).then(ChangeLines::default);
+                let added = process.add(connection, places.clone(), changes.as_mut())?;
+                stats.note(name, |stats| {
+                    stats.events += events;
+                    stats.steps += added.steps;
+                    stats.skipped += added.skipped;
+                    stats.last_error = added.error.or(stats.last_error.take());
+                });
+                notices.push(Notice::changed(name, changes));
+            } else {
+                stats.note(name, |stats| stats.events += events);
+                notices.push(Notice::Outdated(name.clone()));
+            }
+        }
+        self.touched = touched;
+        Ok(())
+    }
+
+    /// Takes away the rows that have become too old.
+    pub(super) fn expire(
+        &mut self,
+        connection: &Connection,
+        now: i64,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        for (name, process) in self.all(connection)? {
+            let mut changes = ChangeLines::default();
+            process.expire(connection, now, &mut changes)?;
+            if changes.len() > 0 {
+                notices.push(Notice::changed(name, Some(changes)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn have_ttl(&self) -> bool {
+        let all = self.loaded.iter().flat_map(BTreeMap::values);
+        all.into_iter().any(|process| process.expiry.is_some())
+    }
+
+    pub(super) fn create(
+        &mut self,
+        connection: &Connection,
+        draft: Draft,
+        now: i64,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        let name = draft.name.clone();
+        let all = self.all(connection)?;
+        if all.contains_key(&name) {
+            return Err(EngineError::Conflict(format!("there is a process {name:?} already")));
+        }
+        if all.len() >= MOST {
+            return Err(EngineError::Invalid(format!(
+                "there are {MOST} processes already, which is the most there may be"
+            )));
+        }
+        let stream = "SELECT 1 FROM streams WHERE name = ?";
+        if connection.prepare_cached(stream)?.exists([&name])? {
+            return Err(EngineError::Conflict(format!("{name:?} is a stream, not a process")));
+        }
+        if let Some(reader) = self.reader_of(connection, &name)? {
+            return Err(EngineError::Conflict(format!(
+                "the process {reader:?} reads {name:?} as a stream"
+            )));
+        }
+        self.insert(connection, draft, now, notices)
+    }
+
+    fn insert(
+        &mut self,
+        connection: &Connection,
+        draft: Draft,
+        now: i64,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        self.touched = true;
+        let Draft { name, definition, run } = draft;
+        let Definition { query, ttl } = &definition;
+        let insert = "INSERT INTO processes (name, query, ttl_duration, ttl_column, rows, columns)
+            VALUES (?, ?, ?, ?, '', '')";
+        let number = connection.prepare_cached(insert)?.insert(params![
+            name,
+            query,
+            ttl.as_ref().map(|ttl| &ttl.duration),
+            ttl.as_ref().map(|ttl| &ttl.column),
+        ])?;
+        let mut process = make(connection, number, query, ttl.as_ref())?;
+        if process.compiled.reads.contains(&name) {
+            return Err(EngineError::Invalid("a process cannot read itself".to_owned()));
+        }
+        process.create_table(connection)?;
+        process.save(connection)?;
+        let mut stats = ProcessStats::new(process.compiled.mode());
+        match (&process.compiled.plan, run) {
+            (Some(plan), None) => {
+                let places = "SELECT number << 40 | first, number << 40 | next FROM streams
+                    WHERE name = ?";
+                let places = connection
+                    .prepare_cached(places)?
+                    .query_row([plan.stream()], |row| Ok(row.get(0)?..row.get(1)?))
+                    .optional()?;
+                let added = process.add(connection, places.unwrap_or(0..0), None)?;
+                if let (MOST_TRIED.., Some(why)) = (added.skipped, &added.error) {
+                    return Err(EngineError::Invalid(why.clone()));
+                }
+                (stats.steps, stats.skipped, stats.last_error) =
+                    (added.steps, added.skipped, added.error);
+            }
+            (None, Some(run)) => {
+                (stats.steps, stats.runs, stats.last_run_ms) = (run.steps, 1, millis(&run));
+                update(connection, &mut process, run, now, &mut ChangeLines::default())?;
+            }
+            _ => {
+                return Err(EngineError::Conflict(
+                    "what the query reads has changed meanwhile: try again".to_owned(),
+                ));
+            }
+        }
+        self.stats.all().insert(name.clone(), stats);
+        notices.push(Notice::Created(name.clone()));
+        self.all(connection)?.insert(name, process);
+        Ok(())
+    }
+
+    /// Puts the result of a new run in the place of the last one.
+    pub(super) fn ran(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        number: i64,
+        run: Run,
+        now: i64,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        let stats = self.stats.clone();
+        self.touched = true;
+        // It may be gone by now, or be another one.
+        let Some(process) =
+            self.all(connection)?.get_mut(name).filter(|process| process.number == number)
+        else {
+            return Ok(());
+        };
+        let (steps, took) = (run.steps, millis(&run));
+        let mut changes = ChangeLines::default();
+        update(connection, process, run, now, &mut changes)?;
+        stats.note(name, |stats| {
+            stats.steps += steps;
+            stats.runs += 1;
+            stats.last_run_ms = took;
+            stats.last_error = None;
+        });
+        if changes.len() > 0 {
+            notices.push(Notice::changed(name, Some(changes)));
+        }
+        Ok(())
+    }
+
+    /// Changes a process; with a new query it is made anew, under its old name.
+    pub(super) fn change(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        ttl: Option<&Ttl>,
+        draft: Option<Draft>,
+        now: i64,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        self.touched = true;
+        let process = self.all(connection)?.get_mut(name).ok_or_else(|| no_process(name))?;
+        if let Some(draft) = draft {
+            process.drop_tables(connection)?;
+            connection.execute("DELETE FROM processes WHERE name = ?", [name])?;
+            self.all(connection)?.remove(name);
+            self.insert(connection, draft, now, notices)?;
+            return self.check_no_circle(connection, name);
+        }
+        if let Some(ttl) = ttl {
+            process.expiry = Some(Expiry::new(ttl, &process.compiled.columns)?);
+            let update = "UPDATE processes SET ttl_duration = ?, ttl_column = ? WHERE name = ?";
+            connection.execute(update, [&ttl.duration, &ttl.column, name])?;
+        }
+        Ok(())
+    }
+
+    /// A process that came to read itself through others would never be done.
+    fn check_no_circle(&mut self, connection: &Connection, name: &str) -> Result<(), EngineError> {
+        let all = self.all(connection)?;
+        let mut left: Vec<&String> = all[name].compiled.reads.iter().collect();
+        let mut seen = std::collections::BTreeSet::new();
+        while let Some(read) = left.pop() {
+            if read == name {
+                return Err(EngineError::Invalid(format!(
+                    "{name:?} would read itself, through other processes"
+                )));
+            }
+            if seen.insert(read) {
+                left.extend(all.get(read).iter().flat_map(|process| &process.compiled.reads));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn delete(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        if let Some(reader) = self.reader_of(connection, name)? {
+            return Err(EngineError::Conflict(format!("the process {reader:?} reads {name:?}")));
+        }
+        let process = self.all(connection)?.remove(name).ok_or_else(|| no_process(name))?;
+        self.touched = true;
+        process.drop_tables(connection)?;
+        connection.execute("DELETE FROM processes WHERE name = ?", [name])?;
+        self.end(name);
+        notices.push(Notice::Deleted(name.to_owned()));
+        Ok(())
+    }
+
+    /// A process that reads `name`.
+    fn reader_of(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+    ) -> Result<Option<String>, EngineError> {
+        let all = self.all(connection)?;
+        let reader = all.iter().find(|(_, process)| process.compiled.reads.contains(name));
+        Ok(reader.map(|(reader, _)| reader.clone()))
+    }
+
+    /// The processes that have to be computed anew because `name` has changed.
+    pub(super) fn outdate_readers_of(&self, name: &str) {
+        for (reader, process) in self.loaded.iter().flatten() {
+            if process.compiled.plan.is_none() && process.compiled.reads.contains(name) {
+                self.schedule.outdated(reader);
+            }
+        }
+    }
+
+    /// A new process is committed.
+    pub(super) fn created(&self, name: &str) {
+        if let Some(process) = self.loaded.as_ref().and_then(|all| all.get(name)) {
+            self.schedule(name, process);
+        }
+    }
+
+    pub(super) fn outdated(&self, name: &str) {
+        self.schedule.outdated(name);
+    }
+}
+
+pub(super) fn no_process(name: &str) -> EngineError {
+    EngineError::NotFound(format!("there is no process {name:?}"))
+}
+
+fn make(
+    connection: &Connection,
+    number: i64,
+    query: &str,
+    ttl: Option<&Ttl>,
+) -> Result<Process, EngineError> {
+    let compiled = Compiled::new(query, &Tables { connection })?;
+    let expiry = ttl.map(|ttl| Expiry::new(ttl, &compiled.columns)).transpose()?;
+    let process = Process::new(number, compiled, expiry);
+    process.create_delta(connection)?;
+    Ok(process)
+}
+
+/// Gives a process the rows of a run, and another table if `*` has come to mean other columns.
+fn update(
+    connection: &Connection,
+    process: &mut Process,
+    run: Run,
+    now: i64,
+    changes: &mut ChangeLines,
+) -> Result<(), EngineError> {
+    let by = same_row_by(&process.compiled.parsed);
+    if process.compiled.columns != run.columns {
+        let other = process.with_columns(run.columns);
+        if other.compiled.columns.len() != process.compiled.columns.len() {
+            process.replace(connection, Vec::new(), None, changes)?;
+            process.drop_tables(connection)?;
+            other.create_table(connection)?;
+        }
+        other.save(connection)?;
+        *process = other;
+    }
+    let mut rows = run.rows;
+    rows.retain(|row| !process.is_old(row, now));
+    process.replace(connection, rows, by.as_deref(), changes)
+}
+
+fn millis(run: &Run) -> u64 {
+    u64::try_from(run.took.as_millis()).unwrap_or(u64::MAX)
+}

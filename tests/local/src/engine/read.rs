@@ -1,0 +1,352 @@
+//! Queries: on connections of their own that can only read, and that are held to limits.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::limits::Limit;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, Row, Statement, StatementStatus};
+
+use super::EngineError;
+use super::answer::Objects;
+use super::catalogue::Tables;
+use super::columns::{Column, unique};
+use super::moment::{self, Clock};
+use super::process::Compiled;
+use super::rewrite;
+use super::schema;
+use super::sql::Parsed;
+
+/// How many queries run at once; others wait for their turn.
+const READERS: usize = 4;
+
+/// How large a value may become, in bytes: twice the largest event.
+const LARGEST_VALUE: i32 = 4 * 1024 * 1024;
+
+/// Steps of SQLite's machine between two looks at the clock: less than a millisecond.
+const LOOK: i32 = 2000;
+
+/// What a query may take. Past any of it, it is an error.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueryLimits {
+    pub(crate) time: Duration,
+    pub(crate) rows: usize,
+    /// Of the answer.
+    pub(crate) bytes: usize,
+}
+
+/// Connections that read, opened when they are first needed.
+#[derive(Debug)]
+pub(super) struct Readers {
+    path: PathBuf,
+    pub(super) limits: QueryLimits,
+    state: Mutex<State>,
+    returned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: Vec<Reader>,
+    lent: usize,
+}
+
+/// A reader on loan.
+pub(super) struct Loan<'r> {
+    readers: &'r Readers,
+    reader: Option<Reader>,
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf, limits: QueryLimits) -> Self {
+        Self { path, limits, state: Mutex::default(), returned: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does `work` with a reader, as soon as there is one.
+    pub(super) fn lend(&self) -> Result<Loan<'_>, EngineError> {
+        let all_lent = |state: &mut State| state.idle.is_empty() && state.lent >= READERS;
+        let (mut state, waited) = self
+            .returned
+            .wait_timeout_while(self.state(), self.limits.time, all_lent)
+            .unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return Err(EngineError::Unavailable("too many queries are running".to_owned()));
+        }
+        state.lent += 1;
+        let reader = state.idle.pop();
+        drop(state);
+        // Counted from here on, so that it is counted off if no connection can be had.
+        let mut loan = Loan { readers: self, reader };
+        if loan.reader.is_none() {
+            loan.reader = Some(Reader::open(&self.path, self.limits)?);
+        }
+        Ok(loan)
+    }
+}
+
+impl Loan<'_> {
+    pub(super) fn reader(&mut self) -> Result<&mut Reader, EngineError> {
+        self.reader.as_mut().ok_or_else(|| EngineError::Broken("there is no reader".to_owned()))
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        let mut state = self.readers.state();
+        state.lent -= 1;
+        state.idle.extend(self.reader.take());
+        drop(state);
+        self.readers.returned.notify_one();
+    }
+}
+
+/// One connection that reads.
+#[derive(Debug)]
+pub(super) struct Reader {
+    connection: Connection,
+    pub(super) limits: QueryLimits,
+    clock: Clock,
+    deadline: Arc<Mutex<Option<Instant>>>,
+    /// What is run is the engine's own, and may look at all tables.
+    trusted: Arc<AtomicBool>,
+}
+
+/// How a query went.
+#[derive(Debug)]
+pub(super) struct Effort {
+    pub(super) columns: Vec<Column>,
+    pub(super) steps: u64,
+}
+
+impl Reader {
+    pub(super) fn open(path: &std::path::Path, limits: QueryLimits) -> Result<Self, EngineError> {
+        use rusqlite::config::DbConfig;
+        let mut connection = schema::open_reader(path)?;
+        let clock = moment::install(&connection)?;
+        connection.pragma_update(None, "cache_size", -8 * 1024)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        // "x" is a column, never a text.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST_VALUE)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)?;
+
+        let deadline = Arc::new(Mutex::new(None::<Instant>));
+        let until = Arc::clone(&deadline);
+        let is_late = move || {
+            let until = until.lock().unwrap_or_else(PoisonError::into_inner);
+            until.is_some_and(|until| Instant::now() >= until)
+        };
+        connection.progress_handler(LOOK, Some(is_late))?;
+        let trusted = Arc::new(AtomicBool::new(true));
+        let is_trusted = Arc::clone(&trusted);
+        let authorize = move |context: AuthContext<'_>| match is_trusted.load(Ordering::Relaxed) {
+            true => Authorization::Allow,
+            false => authorize(context.action),
+        };
+        connection.authorizer(Some(authorize))?;
+        Ok(Self { connection, limits, clock, deadline, trusted })
+    }
+
+    /// Runs a query and answers with a JSON array of objects.
+    pub(super) fn json(
+        &mut self,
+        parsed: &Parsed,
+        parameters: &[(String, String)],
+    ) -> Result<Vec<u8>, EngineError> {
+        let most = self.limits.bytes;
+        let mut out = vec![b'['];
+        let mut objects = None;
+        self.run(parsed, parameters, |connection, columns, row| {
+            let objects = objects.get_or_insert_with(|| Objects::new(columns));
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            let values: Vec<_> =
+                (0..columns.len()).map(|place| row.get_ref(place)).collect::<Result<_, _>>()?;
+            // Before it is copied.
+            if out.len() + values.iter().map(length).sum::<usize>() > most {
+                return Err(too_large(most));
+            }
+            objects.write(connection, values, &mut out)?;
+            if out.len() > most { Err(too_large(most)) } else { Ok(()) }
+        })?;
+        out.push(b']');
+        Ok(out)
+    }
+
+    /// Checks that a query could be run, with `parameters` or without.
+    pub(super) fn check(&mut self, parsed: &Parsed, parameters: bool) -> Result<(), EngineError> {
+        self.in_snapshot(|reader| {
+            let runnable = rewrite::rewrite(parsed, &Tables { connection: &reader.connection })?;
+            reader.trusted.store(false, Ordering::Relaxed);
+            let statement = reader.connection.prepare(&runnable.sql).map_err(query_error)?;
+            if !parameters && statement.parameter_count() > 0 {
+                return Err(EngineError::Invalid("a process has no parameters".to_owned()));
+            }
+            Ok(())
+        })
+    }
+
+    /// What a query would make of a process.
+    pub(super) fn compile(&mut self, query: &str) -> Result<Compiled, EngineError> {
+        self.in_snapshot(|reader| Compiled::new(query, &Tables { connection: &reader.connection }))
+    }
+
+    /// Runs a query and hands its rows over one by one.
+    pub(super) fn run(
+        &mut self,
+        parsed: &Parsed,
+        parameters: &[(String, String)],
+        mut take: impl FnMut(&Connection, &[Column], &Row<'_>) -> Result<(), EngineError>,
+    ) -> Result<Effort, EngineError> {
+        let QueryLimits { time, rows: most, .. } = self.limits;
+        self.clock.set_now();
+        let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => EngineError::Invalid(format!(
+                "the query takes more than {} ms, which is the most that is allowed",
+                time.as_millis()
+            )),
+            Some(ErrorCode::OutOfMemory) => {
+                EngineError::Invalid("the query takes more memory than there is for it".to_owned())
+            }
+            _ => query_error(error),
+        };
+        self.in_snapshot(|reader| {
+            let Self { connection, trusted, .. } = reader;
+            let runnable = rewrite::rewrite(parsed, &Tables { connection })?;
+            // From here on it is somebody else's SQL.
+            trusted.store(false, Ordering::Relaxed);
+            *reader.deadline() = Some(Instant::now() + time);
+            let mut statement = connection.prepare(&runnable.sql).map_err(failed)?;
+            bind(&mut statement, parameters)?;
+            let columns = columns(&statement, runnable.columns);
+            let mut rows = statement.raw_query();
+            let mut count = 0;
+            while let Some(row) = rows.next().map_err(failed)? {
+                count += 1;
+                if count > most {
+                    return Err(EngineError::Invalid(format!(
+                        "the result has more than {most} rows: use LIMIT"
+                    )));
+                }
+                take(connection, &columns, row)?;
+            }
+            drop(rows);
+            let steps = statement.get_status(StatementStatus::VmStep);
+            Ok(Effort { columns, steps: steps.unsigned_abs().into() })
+        })
+    }
+
+    fn deadline(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that `work` reads is of one moment.
+    fn in_snapshot<T>(
+        &mut self,
+        work: impl FnOnce(&Self) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        self.connection.execute_batch("BEGIN")?;
+        let result = work(self);
+        *self.deadline() = None;
+        self.trusted.store(true, Ordering::Relaxed);
+        self.connection.execute_batch("ROLLBACK")?;
+        result
+    }
+}
+
+fn length(value: &ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
+        _ => 0,
+    }
+}
+
+pub(super) fn too_large(most: usize) -> EngineError {
+    EngineError::Invalid(format!(
+        "the result is larger than {most} bytes: ask for less, or use LIMIT"
+    ))
+}
+
+/// What a query may do. Names have been replaced by then: this is what holds if that went wrong.
+fn authorize(action: AuthAction<'_>) -> Authorization {
+    let allowed = match action {
+        AuthAction::Select | AuthAction::Recursive => true,
+        // Without a column, it is the name of a part of the query.
+        AuthAction::Read { table_name, column_name } => {
+            column_name.is_empty()
+                || matches!(table_name, "events" | "json_each" | "json_tree" | "")
+                || table_name.starts_with("process_")
+        }
+        AuthAction::Function { function_name } => {
+            !matches!(function_name, "load_extension" | "fts3_tokenizer" | "readfile" | "writefile")
+        }
+        _ => false,
+    };
+    if allowed { Authorization::Allow } else { Authorization::Deny }
+}
+
+/// SQLite knows the names better than anybody, once the statement is prepared.
+fn columns(statement: &Statement<'_>, known: Option<Vec<Column>>) -> Vec<Column> {
+    let names = statement.column_names();
+    match known {
+        Some(columns) if columns.len() == names.len() => columns,
+        _ => {
+            let column = |name: &str| Column { name: name.to_owned(), boolean: false };
+            unique(names.into_iter().map(column).collect())
+        }
+    }
+}
+
+/// Sets what stands for `:name`. What is written as a number is one: in SQLite a text is greater than
+/// all numbers.
+fn bind(statement: &mut Statement<'_>, given: &[(String, String)]) -> Result<(), EngineError> {
+    for place in 1..=statement.parameter_count() {
+        let name = statement.parameter_name(place).unwrap_or("?").to_owned();
+        let value = given
+            .iter()
+            .find(|(given, _)| name.strip_prefix([':', '@', '$']) == Some(given))
+            .map(|(_, value)| value)
+            .ok_or_else(|| {
+                EngineError::Invalid(format!(
+                    "the query has a parameter {name}, and no value for it"
+                ))
+            })?;
+        if let Some(number) = same::<i64>(value) {
+            statement.raw_bind_parameter(place, number)?;
+        } else if let Some(number) = same::<f64>(value).filter(|number| number.is_finite()) {
+            statement.raw_bind_parameter(place, number)?;
+        } else {
+            statement.raw_bind_parameter(place, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// The number that is written just like this: `0123` and `+49` are texts.
+fn same<T: FromStr + ToString>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|number: &T| number.to_string() == text)
+}
+
+/// An error of SQLite at somebody's query: theirs, unless the storage failed.
+pub(super) fn query_error(error: rusqlite::Error) -> EngineError {
+    let message = match &error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        _ => error.to_string(),
+    };
+    match EngineError::from(error) {
+        EngineError::Broken(_) => EngineError::Invalid(message),
+        error => error,
+    }
+}

@@ -1,0 +1,573 @@
+//! From a query over streams and processes to one over the tables that SQLite has.
+//!
+//! Each name of a stream becomes a subquery that gives the keys which the query mentions as
+//! columns, each name of a process one over the rows it keeps. So a stream may have any number of
+//! keys: those that nobody asks for cost nothing.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use serde_json::Value;
+use sqlparser::ast::{
+    Expr, Ident, InTarget, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableWithJoins, Visit, VisitMut,
+    Visitor, VisitorMut, visit_relations_mut,
+};
+
+use super::EngineError;
+use super::columns::{Column, Outputs, name_results, output_names, unique};
+use super::incremental::is_raw;
+use super::sql::Parsed;
+use crate::streams::keys::Kinds;
+
+/// What a name in a query stands for.
+#[derive(Clone, Debug)]
+pub(super) enum Relation {
+    /// A stream: which rows of the table of events are to be read, and the keys that its events have had.
+    /// One that nobody has written to has no rows.
+    Stream { rows: Option<String>, keys: Vec<(String, Kinds)> },
+    /// What a process keeps: a `SELECT` of its rows, and its columns.
+    Process { select: String, columns: Vec<Column> },
+}
+
+/// Knows what names stand for.
+pub(super) trait Catalogue {
+    fn relation(&self, name: &str) -> Result<Relation, EngineError>;
+}
+
+/// A query that SQLite can run.
+#[derive(Clone, Debug)]
+pub(super) struct Runnable {
+    pub(super) sql: String,
+    /// The columns of the result, as far as they are known beforehand.
+    pub(super) columns: Option<Vec<Column>>,
+    /// The streams and processes that it reads, by name.
+    pub(super) reads: BTreeSet<String>,
+}
+
+/// Puts tables in the place of names.
+pub(super) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runnable, EngineError> {
+    let mut query = parsed.query.clone();
+    let mut names = Names {
+        catalogue,
+        reads: BTreeSet::new(),
+        sources: Vec::new(),
+        scopes: Vec::new(),
+        aside: Vec::new(),
+        queries: Vec::new(),
+    };
+    if let ControlFlow::Break(error) = VisitMut::visit(&mut query, &mut names) {
+        return Err(error);
+    }
+    let Names { reads, sources, .. } = names;
+    let columns_of = |name: &ObjectName| Some(sources.get(source_number(name)?)?.columns());
+    let columns = Outputs::new(&columns_of).of_query(&query).map(unique);
+    // An identifier without quotes is printed as it is.
+    let _ = visit_relations_mut(&mut query, |name| {
+        if let Some(source) = source_number(name).and_then(|number| sources.get(number)) {
+            *name = ObjectName::from(vec![Ident::new(source.select())]);
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    Ok(Runnable { sql: query.to_string(), columns, reads })
+}
+
+/// A place in the query where a stream or a process is named.
+#[derive(Debug)]
+struct Source {
+    relation: Relation,
+    /// The columns that are mentioned of a stream, by name, and the keys they are of.
+    columns: Vec<(String, String)>,
+}
+
+impl Source {
+    /// A column of this relation is mentioned. In SQL `a` and `A` are one name, but they are two keys,
+    /// so the second is given a name that nobody can have meant.
+    fn mention(&mut self, column: &mut Ident) {
+        if matches!(self.relation, Relation::Process { .. }) {
+            return;
+        }
+        let key = &column.value;
+        let name = match self.columns.iter().find(|(_, known)| known == key) {
+            Some((name, _)) => name.clone(),
+            None => {
+                let mut name = key.clone();
+                while self.columns.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name)) {
+                    name.push('\u{1}');
+                }
+                self.columns.push((name.clone(), key.clone()));
+                name
+            }
+        };
+        // With quotes, lest it is a word of SQLite's.
+        *column = Ident::with_quote('"', name);
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match &self.relation {
+            Relation::Stream { keys, .. } => keys.iter().any(|(key, _)| key == name),
+            Relation::Process { columns, .. } => {
+                columns.iter().any(|column| column.name.eq_ignore_ascii_case(name))
+            }
+        }
+    }
+
+    /// The columns that it has in this query.
+    fn columns(&self) -> Vec<Column> {
+        match &self.relation {
+            Relation::Process { columns, .. } => columns.clone(),
+            Relation::Stream { keys, .. } => self
+                .columns
+                .iter()
+                .map(|(name, of)| Column {
+                    name: name.clone(),
+                    boolean: keys.iter().any(|(key, kinds)| key == of && kinds.is_boolean()),
+                })
+                .collect(),
+        }
+    }
+
+    fn select(&self) -> String {
+        match &self.relation {
+            Relation::Process { select, .. } => format!("({select})"),
+            Relation::Stream { rows, .. } => {
+                let columns: Vec<String> = self
+                    .columns
+                    .iter()
+                    .map(|(name, key)| {
+                        let name = name.replace('"', "\"\"");
+                        match rows {
+                            Some(_) => format!("{} AS \"{name}\"", value_of(key)),
+                            None => format!("NULL AS \"{name}\""),
+                        }
+                    })
+                    .collect();
+                let columns = match columns.is_empty() {
+                    true => "1".to_owned(),
+                    false => columns.join(", "),
+                };
+                match rows {
+                    Some(rows) => format!("(SELECT {columns} FROM main.events WHERE {rows})"),
+                    None => format!("(SELECT {columns} WHERE false)"),
+                }
+            }
+        }
+    }
+}
+
+/// The value of a key: objects and arrays in SQLite's binary form, so that they can be told from texts.
+pub(super) fn value_of(key: &str) -> String {
+    let path = Value::from(key).to_string();
+    format!("jsonb_extract(event, '$.{}')", path.replace('\'', "''"))
+}
+
+/// Which rows of the table of events are of this stream.
+pub(super) fn of_stream(number: i64) -> String {
+    let (from, to) = (super::schema::place(number, 0), super::schema::place(number + 1, 0));
+    format!("place >= {from} AND place < {to}")
+}
+
+/// Finds out what every name stands for, on the way down.
+struct Names<'a> {
+    catalogue: &'a dyn Catalogue,
+    reads: BTreeSet<String>,
+    sources: Vec<Source>,
+    /// Of the `SELECT`s that enclose the place, the innermost last.
+    scopes: Vec<Scope>,
+    /// Of the `SELECT`s in whose `FROM` the place is: it cannot speak of what stands beside it.
+    aside: Vec<Option<Scope>>,
+    queries: Vec<Frame>,
+}
+
+/// What the names of columns in one `SELECT` can mean.
+#[derive(Debug)]
+struct Scope {
+    relations: Vec<(String, Meaning)>,
+    /// Names given to results, and names that are mentioned where they can only be columns: in the
+    /// results themselves, in conditions of events and of joins. Elsewhere a result comes first.
+    aliases: BTreeSet<String>,
+    columns: BTreeSet<String>,
+    /// Columns that are joined by name, and so come once in `*`.
+    joined_by: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Meaning {
+    Source(usize),
+    /// A part of the query itself, with the names of its columns.
+    Part(Vec<String>),
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Frame {
+    /// How many scopes enclose the query.
+    depth: usize,
+    ctes: Vec<(String, Meaning)>,
+}
+
+impl VisitorMut for Names<'_> {
+    type Break = EngineError;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<EngineError> {
+        let ctes = query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| {
+            let names = if cte.alias.columns.is_empty() {
+                output_names(&cte.query)
+            } else {
+                Some(cte.alias.columns.iter().map(|column| column.name.value.clone()).collect())
+            };
+            (cte.alias.name.value.clone(), names.map_or(Meaning::Unknown, Meaning::Part))
+        });
+        let ctes = ctes.collect();
+        self.queries.push(Frame { depth: self.scopes.len(), ctes });
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<EngineError> {
+        if let Some(frame) = self.queries.pop() {
+            self.scopes.truncate(frame.depth);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The scope stays until the query ends, because its `ORDER BY` still speaks of it.
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<EngineError> {
+        self.scopes.truncate(self.queries.last().map_or(0, |frame| frame.depth));
+        match self.scope_of(select) {
+            Ok(scope) => {
+                self.scopes.push(scope);
+                ControlFlow::Continue(())
+            }
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<EngineError> {
+        if matches!(table, TableFactor::Derived { .. }) {
+            self.aside.push(self.scopes.pop());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<EngineError> {
+        if matches!(table, TableFactor::Derived { .. }) {
+            self.scopes.extend(self.aside.pop().flatten());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
+        match expr {
+            Expr::Identifier(column) if !is_raw(column) => self.column(column),
+            Expr::CompoundIdentifier(parts) => {
+                if let [relation, column] = &mut parts[..] {
+                    self.column_of(relation, column);
+                }
+            }
+            Expr::In { target: InTarget::Table { name, .. }, .. } => {
+                return ControlFlow::Break(EngineError::Invalid(format!(
+                    "write IN (SELECT ... FROM {name})"
+                )));
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Names<'_> {
+    fn scope_of(&mut self, select: &mut Select) -> Result<Scope, EngineError> {
+        name_results(&mut select.projection);
+        let mut scope = Scope {
+            relations: Vec::new(),
+            aliases: BTreeSet::new(),
+            columns: BTreeSet::new(),
+            joined_by: Vec::new(),
+        };
+        for table in &mut select.from {
+            self.bind_joined(table, &mut scope)?;
+        }
+        self.spell_out_wildcards(&mut select.projection, &scope);
+        for item in &select.projection {
+            if let SelectItem::ExprWithAlias { alias, .. } = item {
+                scope.aliases.insert(alias.value.to_ascii_lowercase());
+            }
+        }
+        let mut mentioned = Mentioned(&mut scope.columns);
+        let _ = Visit::visit(&select.projection, &mut mentioned);
+        let _ = Visit::visit(&select.selection, &mut mentioned);
+        let joins = select.from.iter().flat_map(|table| &table.joins);
+        for constraint in joins.filter_map(|join| constraint(&join.join_operator)) {
+            let _ = Visit::visit(constraint, &mut mentioned);
+        }
+        Ok(scope)
+    }
+
+    fn bind_joined(
+        &mut self,
+        table: &mut TableWithJoins,
+        scope: &mut Scope,
+    ) -> Result<(), EngineError> {
+        self.bind(&mut table.relation, scope)?;
+        for join in &mut table.joins {
+            self.bind(&mut join.relation, scope)?;
+            match constraint(&join.join_operator) {
+                Some(JoinConstraint::Using(columns)) => {
+                    for column in columns {
+                        let Some(column) = column.0.last().and_then(|part| part.as_ident()) else {
+                            continue;
+                        };
+                        for (_, meaning) in &scope.relations {
+                            if let Meaning::Source(source) = meaning {
+                                self.sources[*source].mention(&mut column.clone());
+                            }
+                        }
+                        scope.joined_by.push(column.value.clone());
+                    }
+                }
+                Some(JoinConstraint::Natural) => {
+                    return Err(EngineError::Invalid(
+                        "streams have no fixed columns to join by: use JOIN ... ON".to_owned(),
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, table: &mut TableFactor, scope: &mut Scope) -> Result<(), EngineError> {
+        let no_such = || EngineError::Invalid("a FROM of this kind is not understood".to_owned());
+        match table {
+            TableFactor::Table { name, alias, args, .. } => {
+                let [part] = &name.0[..] else {
+                    return Err(EngineError::Invalid(format!(
+                        "{name} is the name of no stream and no process"
+                    )));
+                };
+                let called = part.as_ident().ok_or_else(no_such)?.value.clone();
+                let known_as = alias.as_ref().map_or(&called, |alias| &alias.name.value).clone();
+                let meaning = if args.is_some() {
+                    table_function(&called)?
+                } else if let Some(meaning) = self.cte(&called) {
+                    meaning
+                } else {
+                    let relation = self.catalogue.relation(&called)?;
+                    self.reads.insert(called.clone());
+                    self.sources.push(Source { relation, columns: Vec::new() });
+                    let source = self.sources.len() - 1;
+                    *name = ObjectName::from(vec![Ident::new(marker(source))]);
+                    if alias.is_none() {
+                        *alias = Some(TableAlias {
+                            explicit: true,
+                            name: Ident::with_quote('"', called),
+                            columns: Vec::new(),
+                            at: None,
+                        });
+                    }
+                    Meaning::Source(source)
+                };
+                scope.relations.push((known_as, meaning));
+            }
+            TableFactor::Derived { subquery, alias, .. } => {
+                // Without a name its columns could not be told from those beside it.
+                let alias = alias.get_or_insert_with(|| TableAlias {
+                    explicit: true,
+                    name: Ident::with_quote('"', format!("\u{1}{}", scope.relations.len())),
+                    columns: Vec::new(),
+                    at: None,
+                });
+                let known_as = alias.name.value.clone();
+                let names = output_names(subquery);
+                let meaning = names.map_or(Meaning::Unknown, Meaning::Part);
+                scope.relations.push((known_as, meaning));
+            }
+            TableFactor::NestedJoin { table_with_joins, .. } => {
+                self.bind_joined(table_with_joins, scope)?;
+            }
+            _ => return Err(no_such()),
+        }
+        Ok(())
+    }
+
+    fn cte(&self, name: &str) -> Option<Meaning> {
+        let ctes = self.queries.iter().rev().flat_map(|frame| &frame.ctes);
+        ctes.into_iter()
+            .find(|(cte, _)| cte.eq_ignore_ascii_case(name))
+            .map(|(_, meaning)| meaning.clone())
+    }
+
+    /// `*` of a stream is what its events have had, not what the query mentions besides.
+    fn spell_out_wildcards(&self, projection: &mut Vec<SelectItem>, scope: &Scope) {
+        for item in std::mem::take(projection) {
+            let spelled = match &item {
+                SelectItem::Wildcard(_) => self.all_columns(scope),
+                SelectItem::QualifiedWildcard(
+                    SelectItemQualifiedWildcardKind::ObjectName(name),
+                    _,
+                ) => name.0.last().and_then(|part| part.as_ident()).and_then(|called| {
+                    let mut relations = scope.relations.iter();
+                    let (name, meaning) =
+                        relations.find(|(name, _)| name.eq_ignore_ascii_case(&called.value))?;
+                    self.columns(name, meaning)
+                }),
+                _ => None,
+            };
+            match spelled.filter(|spelled| !spelled.is_empty()) {
+                Some(spelled) => projection.extend(spelled),
+                None => projection.push(item),
+            }
+        }
+    }
+
+    fn all_columns(&self, scope: &Scope) -> Option<Vec<SelectItem>> {
+        let is_joined = |item: &SelectItem| match item {
+            SelectItem::ExprWithAlias { alias, .. } => scope.joined_by.contains(&alias.value),
+            _ => false,
+        };
+        let joined = scope.joined_by.iter().map(|name| {
+            let name = Ident::with_quote('"', name);
+            SelectItem::ExprWithAlias { expr: Expr::Identifier(name.clone()), alias: name }
+        });
+        let mut all: Vec<SelectItem> = joined.collect();
+        for (name, meaning) in &scope.relations {
+            all.extend(self.columns(name, meaning)?.into_iter().filter(|item| !is_joined(item)));
+        }
+        Some(all)
+    }
+
+    fn columns(&self, relation: &str, meaning: &Meaning) -> Option<Vec<SelectItem>> {
+        let names: Vec<&String> = match meaning {
+            Meaning::Unknown => return None,
+            Meaning::Part(names) => {
+                // Of columns of one name only the first could be told.
+                let distinct: BTreeSet<_> = names.iter().map(|it| it.to_lowercase()).collect();
+                if distinct.len() < names.len() {
+                    return None;
+                }
+                names.iter().collect()
+            }
+            Meaning::Source(source) => match &self.sources[*source].relation {
+                Relation::Stream { keys, .. } => keys.iter().map(|(key, _)| key).collect(),
+                Relation::Process { columns, .. } => columns.iter().map(|it| &it.name).collect(),
+            },
+        };
+        let quoted = |name: &str| Ident::with_quote('"', name);
+        let items = names.into_iter().map(|name| SelectItem::ExprWithAlias {
+            expr: Expr::CompoundIdentifier(vec![quoted(relation), quoted(name)]),
+            alias: quoted(name),
+        });
+        Some(items.collect())
+    }
+
+    fn column(&mut self, column: &mut Ident) {
+        let name = column.value.to_ascii_lowercase();
+        for scope in self.scopes.iter().rev() {
+            if scope.aliases.contains(&name) && !scope.columns.contains(&name) {
+                return;
+            }
+            let is_other = |meaning: &Meaning| match meaning {
+                Meaning::Part(names) => names.iter().any(|it| it.eq_ignore_ascii_case(&name)),
+                Meaning::Source(source) => {
+                    matches!(self.sources[*source].relation, Relation::Process { .. })
+                        && self.sources[*source].has(&name)
+                }
+                Meaning::Unknown => false,
+            };
+            if scope.relations.iter().any(|(_, meaning)| is_other(meaning)) {
+                return;
+            }
+            let streams: Vec<usize> = scope
+                .relations
+                .iter()
+                .filter_map(|(_, meaning)| match meaning {
+                    Meaning::Source(source) if self.sources[*source].has(&column.value) => {
+                        Some(*source)
+                    }
+                    _ => None,
+                })
+                .collect();
+            if !streams.is_empty() {
+                for stream in streams {
+                    self.sources[stream].mention(column);
+                }
+                return;
+            }
+            if scope.relations.iter().any(|(_, meaning)| matches!(meaning, Meaning::Unknown)) {
+                return;
+            }
+        }
+        // No event has had it: it is a column of the nearest stream, so that it is nobody else's.
+        let nearest = self.scopes.iter().rev().flat_map(|scope| &scope.relations);
+        let nearest = nearest.into_iter().find_map(|(_, meaning)| match meaning {
+            Meaning::Source(source) => match self.sources[*source].relation {
+                Relation::Stream { .. } => Some(*source),
+                Relation::Process { .. } => None,
+            },
+            _ => None,
+        });
+        if let Some(stream) = nearest {
+            self.sources[stream].mention(column);
+        }
+    }
+
+    fn column_of(&mut self, relation: &Ident, column: &mut Ident) {
+        let relations = self.scopes.iter().rev().flat_map(|scope| &scope.relations);
+        let found = relations
+            .into_iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(&relation.value))
+            .map(|(_, meaning)| meaning);
+        if let Some(Meaning::Source(source)) = found {
+            let source = *source;
+            self.sources[source].mention(column);
+        }
+    }
+}
+
+/// Collects the names of columns in an expression.
+struct Mentioned<'a>(&'a mut BTreeSet<String>);
+
+impl Visitor for Mentioned<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Identifier(column) = expr {
+            self.0.insert(column.value.to_ascii_lowercase());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// What stands in the place of a name until the columns that are needed are known. No name that is
+/// left at the end can look like it, because all of them are replaced.
+fn marker(source: usize) -> String {
+    format!("\u{1}{source}")
+}
+
+fn source_number(name: &ObjectName) -> Option<usize> {
+    let [part] = &name.0[..] else { return None };
+    part.as_ident()?.value.strip_prefix('\u{1}')?.parse().ok()
+}
+
+fn constraint(join: &JoinOperator) -> Option<&JoinConstraint> {
+    match join {
+        JoinOperator::Join(constraint)
+        | JoinOperator::Inner(constraint)
+        | JoinOperator::Left(constraint)
+        | JoinOperator::LeftOuter(constraint)
+        | JoinOperator::Right(constraint)
+        | JoinOperator::RightOuter(constraint)
+        | JoinOperator::FullOuter(constraint)
+        | JoinOperator::CrossJoin(constraint) => Some(constraint),
+        _ => None,
+    }
+}
+
+/// SQLite has other functions that give tables, but they tell of its own ones.
+fn table_function(name: &str) -> Result<Meaning, EngineError> {
+    if !["json_each", "json_tree"].iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        return Err(EngineError::Invalid(format!("there is no function {name:?} that gives rows")));
+    }
+    let columns = ["key", "value", "type", "atom", "id", "parent", "fullkey", "path"];
+    Ok(Meaning::Part(columns.map(str::to_owned).into()))
+}

@@ -1,0 +1,365 @@
+//! SQL as it comes in: parsed, and refused if it is not one query.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    BinaryOperator, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Query, Statement, Value,
+    VisitMut, VisitorMut,
+};
+use sqlparser::dialect::SQLiteDialect;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token, Tokenizer};
+
+use super::EngineError;
+use super::moment;
+
+/// How long a query may be, in bytes.
+const LONGEST: usize = 100_000;
+
+/// How many tokens a query may have. A chain of operators is as deep a tree as it is long.
+const MOST_TOKENS: usize = 10_000;
+
+/// The stack, in bytes, of a thread that handles queries: what is done with a tree descends into it, and
+/// without optimisation a level takes up to 20 KB. Only what is used takes memory.
+pub(crate) const STACK: usize = 128 * 1024 * 1024;
+
+/// A query that was parsed, with what SQLite does not know put in its words.
+#[derive(Clone, Debug)]
+pub(super) struct Parsed {
+    pub(super) query: Query,
+    /// Its result changes though no event comes.
+    pub(super) changes_with_time: bool,
+}
+
+/// Reads one `SELECT`, with or without a `WITH`.
+pub(super) fn parse(sql: &str) -> Result<Parsed, EngineError> {
+    let invalid = |why: String| EngineError::Invalid(why);
+    if sql.len() > LONGEST {
+        return Err(invalid(format!("the query is longer than {LONGEST} bytes")));
+    }
+    let dialect = SQLiteDialect {};
+    let mut tokens = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
+        .map_err(|error| invalid(format!("bad SQL: {error}")))?;
+    for token in &mut tokens {
+        // SQLite would take `$timestamp` for a parameter.
+        if let Token::Placeholder(name) = &token.token
+            && name.starts_with('$')
+        {
+            token.token = Token::make_word(name, Some('"'));
+        }
+    }
+    let words = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
+    if words.count() > MOST_TOKENS {
+        return Err(invalid(format!("the query has more than {MOST_TOKENS} words")));
+    }
+    let mut statements = Parser::new(&dialect)
+        .with_tokens_with_locations(tokens)
+        .parse_statements()
+        .map_err(|error| invalid(format!("bad SQL: {error}")))?;
+    let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+        return Err(invalid("expected one SELECT and nothing else".to_owned()));
+    };
+    let Statement::Query(mut query) = statement else {
+        return Err(invalid("only a SELECT can be run: events come by POST /collect".to_owned()));
+    };
+    let mut translation = Translation { changes_with_time: false };
+    match query.visit(&mut translation) {
+        ControlFlow::Continue(()) => {
+            let changes_with_time = translation.changes_with_time;
+            Ok(Parsed { query: *query, changes_with_time })
+        }
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// Puts times and reserved keys in SQLite's words.
+struct Translation {
+    changes_with_time: bool,
+}
+
+impl VisitorMut for Translation {
+    type Break = EngineError;
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
+        match expr {
+            Expr::Value(value) => {
+                if let Value::SingleQuotedString(text) = &value.value
+                    && text.eq_ignore_ascii_case("now")
+                {
+                    self.changes_with_time = true;
+                }
+            }
+            Expr::Function(function) => self.function(function),
+            Expr::Trim { trim_what, trim_characters, .. } => {
+                let characters = trim_characters.iter_mut().flatten();
+                for what in trim_what.iter_mut().map(|what| &mut **what).chain(characters) {
+                    bound(what);
+                }
+            }
+            Expr::TypedString(typed) => {
+                let text = Expr::Value(typed.value.clone());
+                *expr = call("utc", vec![text]);
+            }
+            Expr::BinaryOp {
+                left, op: BinaryOperator::Arrow | BinaryOperator::LongArrow, ..
+            } => {
+                json_or_null(left);
+            }
+            Expr::BinaryOp { left, op, right } => {
+                if let Some(sum) = sum(left, op, right) {
+                    match sum {
+                        Ok(sum) => *expr = sum,
+                        Err(error) => return ControlFlow::Break(error),
+                    }
+                } else if is_comparison(op) && (is_time(left) || is_time(right)) {
+                    as_time(left);
+                    as_time(right);
+                }
+            }
+            Expr::Between { expr, low, high, .. }
+                if [&expr, &low, &high].iter().any(|it| is_time(it)) =>
+            {
+                as_time(expr);
+                as_time(low);
+                as_time(high);
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Translation {
+    fn function(&mut self, function: &mut Function) {
+        let name = function.name.to_string().to_ascii_lowercase();
+        let bare = match &function.args {
+            FunctionArguments::None => true,
+            FunctionArguments::List(list) => list.args.is_empty(),
+            FunctionArguments::Subquery(_) => false,
+        };
+        let one_argument =
+            matches!(&function.args, FunctionArguments::List(list) if list.args.len() == 1);
+        match name.as_str() {
+            "now" | "current_timestamp" if bare => {
+                self.changes_with_time = true;
+                let Expr::Function(now) = call("now", Vec::new()) else { return };
+                *function = now;
+            }
+            "current_date" | "current_time" | "random" | "randomblob" => {
+                self.changes_with_time = true;
+            }
+            "date" | "time" | "datetime" | "julianday" | "unixepoch" if bare => {
+                self.changes_with_time = true;
+            }
+            // With a format alone it is the time it is now.
+            "strftime" if one_argument => self.changes_with_time = true,
+            "instr" | "replace" | "trim" | "ltrim" | "rtrim" => {
+                if let FunctionArguments::List(list) = &mut function.args
+                    && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(needle))) =
+                        list.args.get_mut(1)
+                {
+                    bound(needle);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Bounds the length of what is looked for.
+fn bound(needle: &mut Expr) {
+    let any = std::mem::replace(needle, Expr::Value(Value::Null.into()));
+    *needle = call(moment::NEEDLE, vec![any]);
+}
+
+/// What `->` looks into. SQLite fails at a text that is no JSON; one event that has a text where the
+/// others have an object is not to fail the query. SQLite's `->` binds closer than any other operator.
+fn json_or_null(mut value: &mut Expr) {
+    loop {
+        match value {
+            Expr::BinaryOp { op: BinaryOperator::Arrow | BinaryOperator::LongArrow, .. } => return,
+            Expr::BinaryOp { right, .. } => value = right,
+            Expr::UnaryOp { expr, .. } => value = expr,
+            _ => break,
+        }
+    }
+    // It is written twice, and so has to be short.
+    if !matches!(value, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+        return;
+    }
+    let looked_into = std::mem::replace(value, Expr::Value(Value::Null.into()));
+    // 1: JSON as text, 4: in SQLite's binary form, which is not looked at any closer.
+    let flags = Expr::Value(Value::Number("5".to_owned(), false).into());
+    let is_json = call("json_valid", vec![looked_into.clone(), flags]);
+    *value = call("iif", vec![is_json, looked_into, Expr::Value(Value::Null.into())]);
+}
+
+/// A time with an interval added or taken away, if that is what it is.
+fn sum(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Result<Expr, EngineError>> {
+    let (at, interval, sign) = match (left, op, right) {
+        (at, BinaryOperator::Plus, Expr::Interval(interval)) => (at, interval, 1),
+        (at, BinaryOperator::Minus, Expr::Interval(interval)) => (at, interval, -1),
+        (Expr::Interval(interval), BinaryOperator::Plus, at) => (at, interval, 1),
+        _ => return None,
+    };
+    Some(micros(interval).map(|micros| {
+        let micros = Value::Number((sign * micros).to_string(), false);
+        call("time_add", vec![at.clone(), Expr::Value(micros.into())])
+    }))
+}
+
+fn micros(interval: &Interval) -> Result<i64, EngineError> {
+    let unknown = || EngineError::Invalid(format!("{interval} is not understood"));
+    let Expr::Value(value) = &*interval.value else { return Err(unknown()) };
+    let number = match &value.value {
+        Value::SingleQuotedString(text) | Value::Number(text, _) => text,
+        _ => return Err(unknown()),
+    };
+    match &interval.leading_field {
+        None => moment::duration(number),
+        Some(DateTimeField::Week(None)) => moment::duration(&format!("{number} week")),
+        Some(field) => moment::duration(&format!("{number} {field}")),
+    }
+}
+
+fn is_comparison(op: &BinaryOperator) -> bool {
+    use BinaryOperator as Op;
+    matches!(op, Op::Gt | Op::Lt | Op::GtEq | Op::LtEq | Op::Eq | Op::NotEq)
+}
+
+/// Whether an expression is sure to be a time.
+fn is_time(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(expr) => is_time(expr),
+        Expr::Function(function) => {
+            let name = function.name.to_string();
+            moment::FUNCTIONS.iter().any(|time| name.eq_ignore_ascii_case(time))
+        }
+        _ => false,
+    }
+}
+
+fn as_time(expr: &mut Expr) {
+    if !is_time(expr) {
+        let text = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+        *expr = call("utc", vec![text]);
+    }
+}
+
+/// A call of the function of this name.
+pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    let args = arguments
+        .into_iter()
+        .map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)))
+        .collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn translated(sql: &str) -> String {
+        parse(sql).unwrap().query.to_string()
+    }
+
+    #[test]
+    fn only_one_select_passes() {
+        for sql in [
+            "",
+            "SELECT 1; SELECT 2",
+            "INSERT INTO s VALUES (1)",
+            "UPDATE s SET x = 1",
+            "DELETE FROM s",
+            "DROP TABLE s",
+            "CREATE TABLE t (x)",
+            "ATTACH 'x' AS y",
+            "PRAGMA user_version",
+            "VACUUM",
+            "BEGIN",
+            "EXPLAIN SELECT 1",
+            "SELECT",
+            "SELECT (",
+        ] {
+            assert!(parse(sql).is_err(), "{sql}");
+        }
+        assert!(parse("SELECT 1;").is_ok());
+        assert!(parse("WITH a AS (SELECT 1) SELECT * FROM a -- and that is all").is_ok());
+    }
+
+    #[test]
+    fn long_and_deep_queries_are_refused_and_not_a_crash() {
+        assert!(parse(&format!("SELECT {}", "x".repeat(LONGEST))).is_err());
+        assert!(parse(&format!("SELECT 1{}", "+1".repeat(MOST_TOKENS))).is_err());
+        assert!(parse(&format!("SELECT {}1{}", "(".repeat(3000), ")".repeat(3000))).is_err());
+        // As deep as it gets.
+        let deep = format!("SELECT 1{}", "+1".repeat(MOST_TOKENS / 2 - 2));
+        let run = move || parse(&deep).map(|parsed| parsed.query.to_string().len());
+        assert!(std::thread::spawn(run).join().unwrap().is_ok());
+    }
+
+    #[test]
+    fn what_is_put_around_operands_does_not_multiply_them() {
+        let nested = (0..25).fold("x".to_owned(), |inner, _| format!("abs({inner} -> 'a')"));
+        let translated = translated(&format!("SELECT {nested} FROM s"));
+        assert!(translated.len() < 2000, "{translated}");
+        let nested = (0..25).fold("x".to_owned(), |inner, _| format!("instr(y, {inner})"));
+        assert!(parse(&format!("SELECT {nested} FROM s")).is_ok());
+    }
+
+    #[test]
+    fn reserved_keys_may_be_written_bare() {
+        assert_eq!(
+            translated("SELECT $id, w.$timestamp FROM s AS w ORDER BY w.$timestamp"),
+            "SELECT \"$id\", w.\"$timestamp\" FROM s AS w ORDER BY w.\"$timestamp\""
+        );
+    }
+
+    #[test]
+    fn windows_compare_times() {
+        assert_eq!(
+            translated("SELECT 1 FROM s WHERE \"$timestamp\" > now() - INTERVAL '5 minutes'"),
+            "SELECT 1 FROM s WHERE utc(\"$timestamp\") > time_add(now(), -300000000)"
+        );
+        assert_eq!(
+            translated("SELECT 1 FROM s WHERE $timestamp >= CURRENT_TIMESTAMP - INTERVAL '1' DAY"),
+            "SELECT 1 FROM s WHERE utc(\"$timestamp\") >= time_add(now(), -86400000000)"
+        );
+        assert_eq!(
+            translated(
+                "SELECT 1 FROM s WHERE at BETWEEN now() AND TIMESTAMP '2015-05-05T23:40:27Z'"
+            ),
+            "SELECT 1 FROM s WHERE utc(at) BETWEEN now() AND utc('2015-05-05T23:40:27Z')"
+        );
+        assert!(parse("SELECT now() - INTERVAL '1 month'").is_err());
+    }
+
+    #[test]
+    fn what_changes_with_time_is_known() {
+        for sql in [
+            "SELECT now()",
+            "SELECT CURRENT_TIMESTAMP",
+            "SELECT date('now')",
+            "SELECT random()",
+            "SELECT strftime('%s')",
+        ] {
+            assert!(parse(sql).unwrap().changes_with_time, "{sql}");
+        }
+        assert!(!parse("SELECT date(x), 'later' FROM s").unwrap().changes_with_time);
+    }
+}

@@ -1,0 +1,448 @@
+//! SQLite as an engine: one thread writes, others read.
+
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Sender, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::processes::{Draft, Processes, Stats, no_process};
+use super::read::{QueryLimits, Readers};
+use super::recompute::{self, Schedule};
+use super::retention::Retention;
+use super::storage::Storage;
+use super::writer::{Job, Notice, Task, Writer};
+use super::{
+    Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener, Mode,
+    ProcessStats, Summary, Ttl, process, schema, sql,
+};
+use crate::streams::batch::Batch;
+
+/// Where the events are kept, and how many.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The database; `None` is one that ends with the server.
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) retention: Retention,
+    pub(crate) limits: QueryLimits,
+}
+
+/// Events, processes and saved queries in an SQLite database.
+pub(crate) struct Sqlite {
+    core: Arc<Core>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Kept until the connections are closed: the lock on the file, or the folder that is to go.
+    home: Home,
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+/// What the threads of the engine share.
+struct Core {
+    jobs: Sender<Job>,
+    readers: Readers,
+    /// Reads what the engine itself wants to know.
+    catalogue: Mutex<Connection>,
+    stats: Stats,
+    schedule: Arc<Schedule>,
+    counted: Arc<Counted>,
+}
+
+/// What has to last as long as the database.
+#[derive(Debug)]
+enum Home {
+    /// Locked, so that no second server takes the same file.
+    Kept(#[expect(dead_code, reason = "it is dropped")] File),
+    Temporary(#[expect(dead_code, reason = "it is dropped")] TempDir),
+}
+
+impl Sqlite {
+    pub(crate) fn open(settings: &Settings, listener: Arc<dyn Listener>) -> io::Result<Self> {
+        let (home, path) = match &settings.path {
+            Some(path) => (Home::Kept(lock(path)?), path.clone()),
+            None => {
+                let folder = tempfile::Builder::new().prefix("stride-local-").tempdir()?;
+                let path = folder.path().join("events.db");
+                (Home::Temporary(folder), path)
+            }
+        };
+        let durable = matches!(home, Home::Kept(_));
+        let (connection, ids) = schema::open_writer(&path, durable).map_err(io::Error::other)?;
+        let catalogue = schema::open_reader(&path).map_err(io::Error::other)?;
+        let counted = Arc::new(Counted::default());
+        let (stats, schedule) = (Stats::default(), Arc::new(Schedule::default()));
+        let storage = Storage::new(ids, settings.retention.clone());
+        let mut processes =
+            Processes::new(stats.clone(), Arc::clone(&schedule), Arc::clone(&listener));
+        processes.all(&connection).map_err(io::Error::other)?;
+        let writer = Writer::new(connection, storage, processes, listener, Arc::clone(&counted));
+        let (jobs, received) = mpsc::channel();
+        let readers = Readers::new(path, settings.limits);
+        let catalogue = Mutex::new(catalogue);
+        let core = Arc::new(Core { jobs, readers, catalogue, stats, schedule, counted });
+        let thread = |name: &str| {
+            let thread = std::thread::Builder::new().name(format!("stride-local-{name}"));
+            thread.stack_size(sql::STACK)
+        };
+        let engine = Self { core: Arc::clone(&core), threads: Mutex::default(), home };
+        let writing = thread("writer").spawn(move || writer.work(&received))?;
+        engine.threads().push(writing);
+        engine.threads().push(thread("process").spawn(move || core.recompute())?);
+        Ok(engine)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn names(&self, sql: &str) -> Result<Vec<String>, EngineError> {
+        self.core.look_up(|catalogue| {
+            catalogue.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+
+    /// Lets the database grow no larger than it is, or than so many pages.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: Option<u32>) -> Result<(), EngineError> {
+        self.core.write(move |writer| {
+            let pages = pages.unwrap_or(u32::MAX - 1);
+            let limit = format!("PRAGMA max_page_count = {pages}");
+            Ok(writer.connection.query_row(&limit, [], |_| Ok(()))?)
+        })
+    }
+
+    /// Checks what a process is to be, and runs it once if that is how it is kept.
+    fn draft(&self, name: &str, definition: &Definition) -> Result<Draft, EngineError> {
+        let mut loan = self.core.readers.lend()?;
+        let reader = loan.reader()?;
+        let compiled = reader.compile(&definition.query)?;
+        if compiled.reads.contains(name) {
+            return Err(EngineError::Invalid(format!("{name:?} would read itself")));
+        }
+        reader.check(&compiled.parsed, false)?;
+        let run = match compiled.mode() {
+            Mode::Incremental => None,
+            Mode::Recomputed => Some(recompute::run(reader, &compiled.parsed)?),
+        };
+        Ok(Draft { name: name.to_owned(), definition: definition.clone(), run })
+    }
+}
+
+impl Core {
+    /// Does something in a transaction of the writer's, and waits for it.
+    fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let (done, is_done) = mpsc::sync_channel(1);
+        let task = Closure { work: Some(work), value: None, done };
+        self.jobs.send(Job::Run(Box::new(task))).map_err(|_| ended())?;
+        is_done.recv().map_err(|_| ended())?
+    }
+
+    /// Looks something up in the engine's own tables.
+    fn look_up<T>(
+        &self,
+        look: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, EngineError> {
+        let catalogue = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(look(&catalogue)?)
+    }
+
+    /// Runs the queries of processes that have to be computed anew, until the end.
+    fn recompute(&self) {
+        while let Some(name) = self.schedule.next() {
+            let start = Instant::now();
+            let run = self.recompute_one(&name);
+            let again = matches!(run, Err(EngineError::Unavailable(_) | EngineError::Broken(_)));
+            match run {
+                Ok(()) => {}
+                Err(EngineError::NotFound(_)) => self.schedule.remove(&name),
+                Err(error) => {
+                    tracing::warn!(process = name, %error, "a process could not be computed");
+                    self.stats.note(&name, |stats| stats.last_error = Some(error.to_string()));
+                }
+            }
+            self.schedule.done(&name, start.elapsed(), again);
+        }
+    }
+
+    fn recompute_one(&self, name: &str) -> Result<(), EngineError> {
+        let (number, query) = self.process(name)?;
+        let parsed = sql::parse(&query)?;
+        let run = recompute::run(self.readers.lend()?.reader()?, &parsed)?;
+        let name = name.to_owned();
+        self.write(move |writer| {
+            let Writer { connection, processes, notices, now, .. } = writer;
+            processes.ran(connection, &name, number, run, now.micros, notices)
+        })
+    }
+
+    /// The number of a process, and its query.
+    fn process(&self, name: &str) -> Result<(i64, String), EngineError> {
+        let select = "SELECT number, query FROM processes WHERE name = ?";
+        let process = self.look_up(|catalogue| {
+            let mut select = catalogue.prepare_cached(select)?;
+            select.query_row([name], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })?;
+        process.ok_or_else(|| no_process(name))
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn lock(path: &Path) -> io::Result<File> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".lock");
+    let file = File::create(path.with_file_name(name))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            format!("another server has {} open", path.display()),
+        )),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn ended() -> EngineError {
+    EngineError::Unavailable("the server is ending".to_owned())
+}
+
+fn no_query(name: &str) -> EngineError {
+    EngineError::NotFound(format!("there is no saved query {name:?}"))
+}
+
+fn no_stream(name: &str) -> EngineError {
+    EngineError::NotFound(format!("there is no stream {name:?}"))
+}
+
+/// A closure as work for the writer.
+struct Closure<F, T> {
+    work: Option<F>,
+    value: Option<T>,
+    done: SyncSender<Result<T, EngineError>>,
+}
+
+impl<T: Send, F: FnOnce(&mut Writer) -> Result<T, EngineError> + Send> Task for Closure<F, T> {
+    fn run(&mut self, writer: &mut Writer) -> Result<(), EngineError> {
+        self.value = self.work.take().map(|work| work(writer)).transpose()?;
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, end: Result<(), EngineError>) {
+        let Self { value, done, .. } = *self;
+        // Whoever asked waits, but its thread may be gone.
+        drop(done.send(end.and_then(|()| value.ok_or_else(ended))));
+    }
+}
+
+impl Engine for Sqlite {
+    fn append(&self, batches: Vec<(String, Batch)>) -> Commit {
+        let (done, commit) = oneshot::channel();
+        if let Err(mpsc::SendError(Job::Append { done, .. })) =
+            self.core.jobs.send(Job::Append { batches, done })
+        {
+            // Nobody can have hung up yet.
+            drop(done.send(Err(ended())));
+        }
+        commit
+    }
+
+    fn streams(&self) -> Result<Vec<String>, EngineError> {
+        self.names("SELECT name FROM streams ORDER BY name")
+    }
+
+    fn stream(&self, name: &str) -> Result<Summary, EngineError> {
+        let select = "SELECT next - 1, first_seen, last_seen FROM streams WHERE name = ?";
+        let summary = self.core.look_up(|catalogue| {
+            catalogue
+                .prepare_cached(select)?
+                .query_row([name], |row| {
+                    let (count, first_seen) = (row.get(0)?, row.get(1)?);
+                    Ok(Summary { count, first_seen, last_seen: row.get(2)? })
+                })
+                .optional()
+        })?;
+        summary.ok_or_else(|| no_stream(name))
+    }
+
+    fn delete_stream(&self, name: &str) -> Result<(), EngineError> {
+        let name = name.to_owned();
+        self.core.write(move |writer| {
+            if !writer.storage.delete(&writer.connection, &name)? {
+                return Err(no_stream(&name));
+            }
+            writer.notices.push(Notice::Shrunk(name));
+            Ok(())
+        })
+    }
+
+    fn events(&self, name: &str) -> Result<Vec<String>, EngineError> {
+        let select = "SELECT event FROM streams JOIN events
+            ON place >= number << 40 | first AND place < number << 40 | next
+            WHERE name = ? ORDER BY place";
+        self.core.look_up(|catalogue| {
+            catalogue.prepare_cached(select)?.query_map([name], |row| row.get(0))?.collect()
+        })
+    }
+
+    fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError> {
+        // Said first, and again in the transaction: a query may take its time.
+        if self.core.process(name).is_ok() {
+            return Err(EngineError::Conflict(format!("there is a process {name:?} already")));
+        }
+        let draft = self.draft(name, definition)?;
+        self.core.write(move |writer| {
+            let Writer { connection, processes, now, notices, .. } = writer;
+            processes.create(connection, draft, now.micros, notices)
+        })
+    }
+
+    fn processes(&self) -> Result<Vec<String>, EngineError> {
+        self.names("SELECT name FROM processes ORDER BY name")
+    }
+
+    fn process(&self, name: &str) -> Result<Definition, EngineError> {
+        let select = "SELECT query, ttl_duration, ttl_column FROM processes WHERE name = ?";
+        let process = self.core.look_up(|catalogue| {
+            let mut select = catalogue.prepare_cached(select)?;
+            let definition = select.query_row([name], |row| {
+                let ttl = match (row.get(1)?, row.get(2)?) {
+                    (Some(duration), Some(column)) => Some(Ttl { duration, column }),
+                    _ => None,
+                };
+                Ok(Definition { query: row.get(0)?, ttl })
+            });
+            definition.optional()
+        })?;
+        process.ok_or_else(|| no_process(name))
+    }
+
+    fn process_stats(&self, name: &str) -> Result<ProcessStats, EngineError> {
+        let (number, _) = self.core.process(name)?;
+        let mut stats = self.core.stats.of(name).ok_or_else(|| no_process(name))?;
+        let count = format!("SELECT count(*) FROM {}", process::table(number));
+        stats.rows =
+            self.core.look_up(|catalogue| catalogue.query_row(&count, [], |row| row.get(0)))?;
+        Ok(stats)
+    }
+
+    fn change_process(&self, name: &str, change: &Change) -> Result<(), EngineError> {
+        let Change { query, ttl } = change.clone();
+        let definition = self.process(name)?;
+        let draft = query
+            .map(|query| {
+                let ttl = ttl.clone().or(definition.ttl);
+                self.draft(name, &Definition { query, ttl })
+            })
+            .transpose()?;
+        let name = name.to_owned();
+        self.core.write(move |writer| {
+            let Writer { connection, processes, now, notices, .. } = writer;
+            processes.change(connection, &name, ttl.as_ref(), draft, now.micros, notices)
+        })
+    }
+
+    fn delete_process(&self, name: &str) -> Result<(), EngineError> {
+        let name = name.to_owned();
+        self.core.write(move |writer| {
+            let Writer { connection, processes, notices, .. } = writer;
+            processes.delete(connection, &name, notices)
+        })
+    }
+
+    fn save_query(&self, name: &str, query: &str) -> Result<(), EngineError> {
+        let parsed = sql::parse(query)?;
+        self.core.readers.lend()?.reader()?.check(&parsed, true)?;
+        let (name, query) = (name.to_owned(), query.to_owned());
+        self.core.write(move |writer| {
+            let insert = "INSERT OR REPLACE INTO queries VALUES (?, ?)";
+            writer.connection.prepare_cached(insert)?.execute([name, query])?;
+            Ok(())
+        })
+    }
+
+    fn saved_queries(&self) -> Result<Vec<String>, EngineError> {
+        self.names("SELECT name FROM queries ORDER BY name")
+    }
+
+    fn saved_query(&self, name: &str) -> Result<String, EngineError> {
+        let select = "SELECT query FROM queries WHERE name = ?";
+        let query = self.core.look_up(|catalogue| {
+            catalogue.prepare_cached(select)?.query_row([name], |row| row.get(0)).optional()
+        })?;
+        query.ok_or_else(|| no_query(name))
+    }
+
+    fn delete_query(&self, name: &str) -> Result<(), EngineError> {
+        let name = name.to_owned();
+        self.core.write(move |writer| {
+            let delete = "DELETE FROM queries WHERE name = ?";
+            match writer.connection.prepare_cached(delete)?.execute([&name])? {
+                0 => Err(no_query(&name)),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn query(&self, sql: &str, parameters: &[(String, String)]) -> Result<Bytes, EngineError> {
+        let start = Instant::now();
+        let answer = sql::parse(sql)
+            .and_then(|parsed| self.core.readers.lend()?.reader()?.json(&parsed, parameters));
+        let counted = &self.core.counted;
+        let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        counted.queries.fetch_add(1, Ordering::Relaxed);
+        counted.query_micros.fetch_add(micros, Ordering::Relaxed);
+        if answer.is_err() {
+            counted.failed_queries.fetch_add(1, Ordering::Relaxed);
+        }
+        answer.map(Bytes::from)
+    }
+
+    fn health(&self) -> Result<(), EngineError> {
+        self.core.look_up(|catalogue| catalogue.query_row("SELECT 1 FROM meta", [], |_| Ok(())))?;
+        self.core.write(|_| Ok(()))
+    }
+
+    fn counters(&self) -> EngineCounters {
+        let Counted { events, transactions, storage_errors, queries, failed_queries, query_micros } =
+            &*self.core.counted;
+        EngineCounters {
+            events: events.load(Ordering::Relaxed),
+            transactions: transactions.load(Ordering::Relaxed),
+            storage_errors: storage_errors.load(Ordering::Relaxed),
+            queries: queries.load(Ordering::Relaxed),
+            failed_queries: failed_queries.load(Ordering::Relaxed),
+            query_micros: query_micros.load(Ordering::Relaxed),
+        }
+    }
+
+    fn close(&self) {
+        self.core.schedule.close();
+        // Those fail only if the thread has ended already.
+        drop(self.core.jobs.send(Job::Stop));
+        for thread in self.threads().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine panicked");
+            }
+        }
+    }
+}

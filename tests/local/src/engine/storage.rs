@@ -1,0 +1,316 @@
+//! What the writing connection does with new events.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+use rusqlite::types::{Null, ToSqlOutput, Value};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
+
+use super::EngineError;
+use super::retention::Retention;
+use super::schema::{parts, place};
+use crate::streams::batch::{Batch, GIVEN_ID};
+use crate::streams::keys::{Kinds, MOST};
+use crate::streams::lines::{DELIMITER, Lines};
+use crate::streams::stamp::{EventId, Ids};
+
+/// How many streams there may be: they cost memory even when nobody writes to them.
+const MOST_STREAMS: u64 = 100_000;
+
+/// The streams as the writing connection knows them.
+#[derive(Debug)]
+pub(super) struct Storage {
+    ids: Ids,
+    pub(super) retention: Retention,
+    /// As they are in the table. Thrown away when a transaction fails.
+    pub(super) streams: HashMap<String, Stream>,
+    pub(super) count: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) number: i64,
+    /// The oldest event that is still here, the one to come, and the bytes of those between.
+    pub(super) first: i64,
+    pub(super) next: i64,
+    pub(super) bytes: u64,
+    columns: HashMap<Box<str>, (usize, Kinds)>,
+}
+
+/// What became of one batch.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// From the place of the first new event to that of the one to come.
+    pub(super) places: Range<i64>,
+    pub(super) lines: Lines,
+    /// A key was new, or had a kind of value that it never had before.
+    pub(super) new_kinds: bool,
+}
+
+/// The moment of a transaction.
+#[derive(Clone, Debug)]
+pub(super) struct Now {
+    /// As RFC 3339.
+    pub(super) text: String,
+    /// In microseconds since 1970.
+    pub(super) micros: i64,
+}
+
+impl Storage {
+    pub(super) fn new(ids: Ids, retention: Retention) -> Self {
+        Self { ids, retention, streams: HashMap::new(), count: None }
+    }
+
+    /// Forgets what may not have become true.
+    pub(super) fn rolled_back(&mut self) {
+        self.streams.clear();
+        self.count = None;
+    }
+
+    /// Adds the events that are new to their stream.
+    pub(super) fn add(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        batch: Batch,
+        now: &Now,
+    ) -> Result<Stored, EngineError> {
+        let ids = self.ids;
+        let stream = self.stream(connection, name, now)?;
+        let new_kinds = stream.note_columns(connection, &batch)?;
+        let (places, lines) = stream.insert(connection, ids, batch, now)?;
+        Ok(Stored { places, lines, new_kinds })
+    }
+
+    /// Lets the oldest events of a stream go that are too many or too much, and saves how it stands.
+    pub(super) fn settle(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        now: &Now,
+    ) -> Result<(), EngineError> {
+        let retention = self.retention.clone();
+        let stream = self.stream(connection, name, now)?;
+        stream.let_go(connection, &retention)?;
+        stream.save(connection, now)
+    }
+
+    /// The stream of this name, which comes into being if there is none.
+    pub(super) fn stream(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        now: &Now,
+    ) -> Result<&mut Stream, EngineError> {
+        // Not `entry`: that would copy the name each time.
+        if !self.streams.contains_key(name) {
+            let stream = match Stream::load(connection, name)? {
+                Some(stream) => stream,
+                None => self.create(connection, name, now)?,
+            };
+            self.streams.insert(name.to_owned(), stream);
+        }
+        self.streams.get_mut(name).ok_or_else(|| EngineError::Broken("a stream is gone".into()))
+    }
+
+    fn create(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        now: &Now,
+    ) -> Result<Stream, EngineError> {
+        let taken = "SELECT 1 FROM processes WHERE name = ?";
+        if connection.prepare_cached(taken)?.exists([name])? {
+            return Err(EngineError::Conflict(format!("{name:?} is a process, not a stream")));
+        }
+        let count = match self.count {
+            Some(count) => count,
+            None => connection.query_row("SELECT count(*) FROM streams", [], |row| row.get(0))?,
+        };
+        if count >= MOST_STREAMS {
+            return Err(EngineError::Invalid(format!(
+                "there are {MOST_STREAMS} streams already, which is the most there may be"
+            )));
+        }
+        self.count = Some(count + 1);
+        let insert = "INSERT INTO streams (name, first, next, bytes, first_seen, last_seen)
+            VALUES (?1, 1, 1, 0, ?2, ?2)";
+        let number = connection.prepare_cached(insert)?.insert(params![name, now.text])?;
+        Ok(Stream { number, first: 1, next: 1, bytes: 0, columns: HashMap::new() })
+    }
+}
+
+impl Stream {
+    pub(super) fn load(connection: &Connection, name: &str) -> Result<Option<Self>, EngineError> {
+        let found = connection
+            .prepare_cached("SELECT number, first, next, bytes FROM streams WHERE name = ?")?
+            .query_row([name], |row| {
+                let (number, first) = (row.get(0)?, row.get(1)?);
+                let (next, bytes) = (row.get(2)?, row.get(3)?);
+                Ok(Self { number, first, next, bytes, columns: HashMap::new() })
+            })
+            .optional()?;
+        let Some(mut stream) = found else { return Ok(None) };
+        let mut columns =
+            connection.prepare_cached("SELECT name, place, kinds FROM columns WHERE stream = ?")?;
+        let mut rows = columns.query([stream.number])?;
+        while let Some(row) = rows.next()? {
+            let name: String = row.get(0)?;
+            stream.columns.insert(name.into(), (row.get(1)?, Kinds(row.get(2)?)));
+        }
+        Ok(Some(stream))
+    }
+
+    /// Remembers which keys the events have had, and answers whether that is news.
+    fn note_columns(
+        &mut self,
+        connection: &Connection,
+        batch: &Batch,
+    ) -> Result<bool, EngineError> {
+        let mut news = false;
+        for (name, kinds) in batch.keys.iter() {
+            let (place, known) = match self.columns.get(name) {
+                Some((place, known)) => (*place, *known),
+                None if self.columns.len() < MOST => {
+                    let place = self.columns.len();
+                    self.columns.insert(name.into(), (place, Kinds::NULL));
+                    let insert = "INSERT INTO columns VALUES (?, ?, ?, 0)";
+                    connection.prepare_cached(insert)?.execute(params![
+                        self.number,
+                        place,
+                        name
+                    ])?;
+                    (place, Kinds::NULL)
+                }
+                None => continue,
+            };
+            let kinds = known.with(kinds);
+            if kinds != known {
+                news = true;
+                self.columns.insert(name.into(), (place, kinds));
+                let update = "UPDATE columns SET kinds = ? WHERE stream = ? AND place = ?";
+                connection.prepare_cached(update)?.execute(params![kinds.0, self.number, place])?;
+            }
+        }
+        Ok(news)
+    }
+
+    fn insert(
+        &mut self,
+        connection: &Connection,
+        ids: Ids,
+        batch: Batch,
+        now: &Now,
+    ) -> Result<(Range<i64>, Lines), EngineError> {
+        let first = self.next;
+        let Batch { mut text, records, .. } = batch;
+        let mut insert = connection
+            .prepare_cached("INSERT INTO events VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")?;
+        insert.raw_bind_parameter(2, now.micros)?;
+        // Where the events that are known already lie.
+        let mut known = Vec::new();
+        let (mut ends, mut start) = (Vec::with_capacity(records.len()), 0);
+        for record in records {
+            let place = place(self.number, self.next);
+            match &record.id {
+                None => {
+                    let id = record.end - GIVEN_ID.end..record.end - GIVEN_ID.start;
+                    text[id].copy_from_slice(&ids.give(place.cast_unsigned()));
+                    insert.raw_bind_parameter(3, Null)?;
+                }
+                Some(id) => insert.raw_bind_parameter(3, id)?,
+            }
+            insert.raw_bind_parameter(1, place)?;
+            let event = &text[start..record.end - DELIMITER.len()];
+            let event = std::str::from_utf8(event)
+                .map_err(|_| EngineError::Broken("an event is not UTF-8".to_owned()))?;
+            insert.raw_bind_parameter(4, event)?;
+            let is_known = match &record.id {
+                Some(id) => self.has_given(connection, ids, id)? || insert.raw_execute()? == 0,
+                None => {
+                    insert.raw_execute()?;
+                    false
+                }
+            };
+            if is_known {
+                known.push(start..record.end);
+            } else {
+                self.next += 1;
+                self.bytes += event.len() as u64;
+                ends.push(record.end);
+            }
+            start = record.end;
+        }
+        let lines = if known.is_empty() {
+            Lines { text: text.into(), ends }
+        } else {
+            without(&text, &known, &ends)
+        };
+        let places = place(self.number, first)..place(self.number, self.next);
+        Ok((places, lines))
+    }
+
+    /// Whether this stream gave `id` to an event that is still here.
+    fn has_given(
+        &self,
+        connection: &Connection,
+        ids: Ids,
+        id: &EventId,
+    ) -> Result<bool, EngineError> {
+        let EventId::Text(id) = id else { return Ok(false) };
+        let Some(place) = ids.place(id) else { return Ok(false) };
+        let place = place.cast_signed();
+        let (stream, sequence) = parts(place);
+        if stream != self.number || !(self.first..self.next).contains(&sequence) {
+            return Ok(false);
+        }
+        let given = "SELECT 1 FROM events WHERE place = ? AND id IS NULL";
+        Ok(connection.prepare_cached(given)?.exists([place])?)
+    }
+
+    pub(super) fn save(&self, connection: &Connection, now: &Now) -> Result<(), EngineError> {
+        connection
+            .prepare_cached(
+                "UPDATE streams SET first = ?, next = ?, bytes = ?, last_seen = ? WHERE number = ?",
+            )?
+            .execute(params![self.first, self.next, self.bytes, now.text, self.number])?;
+        Ok(())
+    }
+}
+
+/// The text without what is `known`; `ends` are those of what stays.
+fn without(text: &[u8], known: &[Range<usize>], ends: &[usize]) -> Lines {
+    let mut kept = Vec::new();
+    let mut from = 0;
+    for range in known {
+        kept.extend_from_slice(&text[from..range.start]);
+        from = range.end;
+    }
+    kept.extend_from_slice(&text[from..]);
+    let (mut gone, mut known) = (0, known.iter().peekable());
+    let ends = ends
+        .iter()
+        .map(|end| {
+            while let Some(range) = known.next_if(|range| range.end <= *end) {
+                gone += range.len();
+            }
+            end - gone
+        })
+        .collect();
+    Lines { text: Bytes::from(kept), ends }
+}
+
+impl ToSql for EventId {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Text(text) => ToSqlOutput::from(&**text),
+            // Past what SQLite's integers hold: as bytes, which equal no integer and no text.
+            Self::Unsigned(number) => ToSqlOutput::Owned(
+                i64::try_from(*number)
+                    .map_or_else(|_| Value::Blob(number.to_be_bytes().into()), Value::Integer),
+            ),
+            Self::Negative(number) => ToSqlOutput::from(*number),
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! The engine through its trait: what is stored, asked and kept.
+
+mod hostile;
+mod incremental;
+mod process;
+mod query;
+mod storage;
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::read::QueryLimits;
+use super::retention::Retention;
+use super::sqlite::{Settings, Sqlite};
+use super::{Definition, Engine, EngineError, ProcessStats, Ttl};
+use crate::changes::Changes;
+use crate::streams::audience::{Audiences, Source, Subscriber};
+use crate::streams::mailbox::Next;
+use crate::streams::{self, Announcer};
+
+/// An engine, and those who listen to it.
+struct Fixture {
+    engine: Sqlite,
+    audiences: Arc<Audiences>,
+    changes: Arc<Changes>,
+}
+
+fn settings() -> Settings {
+    Settings {
+        path: None,
+        retention: Retention {
+            events: 1_000_000,
+            bytes: 1 << 30,
+            age: Duration::from_secs(24 * 60 * 60),
+        },
+        limits: QueryLimits { time: Duration::from_secs(60), rows: 100_000, bytes: 1 << 24 },
+    }
+}
+
+fn start() -> Fixture {
+    start_with(&settings())
+}
+
+fn at(path: &Path) -> Fixture {
+    start_with(&Settings { path: Some(path.to_owned()), ..settings() })
+}
+
+fn start_with(settings: &Settings) -> Fixture {
+    let audiences = Arc::new(Audiences::new(1 << 24));
+    let changes = Arc::new(Changes::default());
+    let announcer = Announcer { audiences: Arc::clone(&audiences), changes: Arc::clone(&changes) };
+    let engine = Sqlite::open(settings, Arc::new(announcer)).unwrap();
+    Fixture { engine, audiences, changes }
+}
+
+impl Fixture {
+    fn collect(&self, stream: &str, json: &str) {
+        self.try_collect(stream, json).unwrap();
+    }
+
+    fn try_collect(&self, stream: &str, json: &str) -> Result<(), EngineError> {
+        let commit = streams::collect(&self.engine, stream, json, usize::MAX).unwrap();
+        commit.blocking_recv().unwrap()
+    }
+
+    fn query(&self, sql: &str) -> Value {
+        self.try_query(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    fn try_query(&self, sql: &str) -> Result<Value, EngineError> {
+        let answer = self.engine.query(sql, &[])?;
+        Ok(serde_json::from_slice(&answer).unwrap())
+    }
+
+    fn process(&self, name: &str, query: &str) {
+        self.try_process(name, query).unwrap_or_else(|error| panic!("{query}: {error}"));
+    }
+
+    fn try_process(&self, name: &str, query: &str) -> Result<(), EngineError> {
+        let definition = Definition { query: query.to_owned(), ttl: None };
+        self.engine.create_process(name, &definition)
+    }
+
+    fn stats(&self, name: &str) -> ProcessStats {
+        self.engine.process_stats(name).unwrap()
+    }
+
+    /// Waits for what is done in the background.
+    fn wait_until(&self, done: impl Fn() -> bool) {
+        assert!(self.changes.wait_until(Duration::from_secs(20), done), "nothing came of it");
+    }
+
+    fn subscribe(&self, process: &str, sample: Option<u32>) -> Subscriber {
+        self.audiences.subscribe(Source::Process, process, sample.and_then(NonZeroU32::new))
+    }
+}
+
+/// What waits for a subscriber; `None` once its subscription has ended.
+fn received(subscriber: &Subscriber) -> Option<Vec<Value>> {
+    let mut lines = Vec::new();
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        match subscriber.mailbox.poll_next(&mut context, Instant::now()) {
+            Poll::Ready(Next::Send(run)) => {
+                let text = std::str::from_utf8(&run).unwrap().split_terminator("\r\n");
+                lines.extend(text.map(|line| serde_json::from_str::<Value>(line).unwrap()));
+            }
+            Poll::Ready(Next::End) if lines.is_empty() => return None,
+            _ => return Some(lines),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Processes: what they keep, whom they tell, and how they depend on each other.
+
+use serde_json::{Value, json};
+
+use super::{Definition, Engine, EngineError, Ttl, received, start};
+use crate::engine::{Change, Mode};
+
+#[test]
+fn a_process_starts_with_what_is_stored_and_goes_on() {
+    let engine = start();
+    engine.collect("app_events", r#"[{"x": 1}, {"x": 2}]"#);
+    engine.process("myproc", "SELECT count(*) FROM app_events");
+    assert_eq!(engine.query("SELECT * FROM myproc"), json!([{"count": 2}]));
+    engine.collect("app_events", r#"{"x": 42}"#);
+    assert_eq!(engine.query("SELECT * FROM myproc"), json!([{"count": 3}]));
+    assert_eq!(engine.engine.processes().unwrap(), ["myproc"]);
+    let stats = engine.stats("myproc");
+    assert_eq!((stats.mode, stats.rows, stats.events), (Mode::Incremental, 1, 1));
+}
+
+#[test]
+fn groups_are_kept_apart_whatever_their_keys() {
+    let engine = start();
+    engine.process(
+        "p",
+        "SELECT k, count(*) AS n, sum(x) AS sum, min(x) AS min, max(x) AS max, avg(x) AS avg FROM s GROUP BY k",
+    );
+    for _ in 0..2 {
+        engine.collect(
+            "s",
+            r#"[{"k": null, "x": 1}, {"x": 3}, {"k": "a", "x": 2.5}, {"k": {"o": 1}}, {"k": {"o": 1}, "x": "t"},
+                {"k": [], "x": 5}, {"k": "", "x": 5}]"#,
+        );
+    }
+    let rows = engine.query("SELECT * FROM p ORDER BY n, k");
+    assert_eq!(
+        rows,
+        json!([
+            {"k": "", "n": 2, "sum": 10, "min": 5, "max": 5, "avg": 5.0},
+            {"k": "a", "n": 2, "sum": 5.0, "min": 2.5, "max": 2.5, "avg": 2.5},
+            {"k": [], "n": 2, "sum": 10, "min": 5, "max": 5, "avg": 5.0},
+            {"k": null, "n": 4, "sum": 8, "min": 1, "max": 3, "avg": 2.0},
+            {"k": {"o": 1}, "n": 4, "sum": 0.0, "min": "t", "max": "t", "avg": 0.0},
+        ])
+    );
+}
+
+#[test]
+fn which_way_a_process_runs_follows_from_its_query() {
+    let engine = start();
+    engine.process("counted", "SELECT count(*) AS n FROM s");
+    for (mode, query) in [
+        (Mode::Incremental, "SELECT count(*) FROM s"),
+        (Mode::Incremental, "SELECT a, count(*) FROM s GROUP BY a"),
+        (
+            Mode::Incremental,
+            "SELECT lower(a) AS low, sum(x) / count(x) AS mean FROM s WHERE x > 5 GROUP BY low",
+        ),
+        (
+            Mode::Incremental,
+            "SELECT date_trunc('minute', $timestamp) AS minute, count(*) FROM s GROUP BY minute",
+        ),
+        (
+            Mode::Incremental,
+            "SELECT user ->> 'plan' AS plan, count(*) FILTER (WHERE ok) AS ok FROM s t GROUP BY 1",
+        ),
+        (Mode::Incremental, "SELECT distinct_a FROM s GROUP BY distinct_a"),
+        (
+            Mode::Incremental,
+            "SELECT round(avg(x), 2) AS a, CASE WHEN max(x) > 5 THEN 'high' END AS h FROM s",
+        ),
+        (Mode::Recomputed, "SELECT a FROM s"),
+        (Mode::Recomputed, "SELECT a, x, count(*) FROM s GROUP BY a"),
+        (Mode::Recomputed, "SELECT count(DISTINCT a) FROM s"),
+        (Mode::Recomputed, "SELECT a, count(*) FROM s GROUP BY a HAVING count(*) > 1"),
+        (Mode::Recomputed, "SELECT count(*) FROM s JOIN t ON s.a = t.a"),
+        (
+            Mode::Recomputed,
+            "SELECT count(*) FROM s WHERE $timestamp > now() - INTERVAL '5 minutes'",
+        ),
+        (Mode::Recomputed, "SELECT count(*) FROM s WHERE a IN (SELECT a FROM t)"),
+        (Mode::Recomputed, "SELECT a, count(*) FROM s GROUP BY a ORDER BY 2 DESC LIMIT 10"),
+        (Mode::Recomputed, "SELECT max(n) FROM counted"),
+        (Mode::Recomputed, "SELECT group_concat(a) FROM s"),
+        (Mode::Recomputed, "SELECT a, sum(x) OVER (ORDER BY x) FROM s"),
+        (Mode::Recomputed, "WITH t AS (SELECT a FROM s) SELECT count(*) FROM t"),
+        (Mode::Recomputed, "SELECT random() AS r, count(*) FROM s"),
+    ] {
+        engine.process("p", query);
+        assert_eq!(engine.stats("p").mode, mode, "{query}");
+        engine.engine.delete_process("p").unwrap();
+    }
+}
+
+#[test]
+fn others_are_computed_anew_when_what_they_read_has_changed() {
+    let engine = start();
+    engine.collect("s", r#"{"a": 1}"#);
+    engine.process("kinds", "SELECT count(DISTINCT a) AS n FROM s");
+    assert_eq!(engine.query("SELECT * FROM kinds"), json!([{"n": 1}]));
+    engine.process("more", "SELECT n + 1 AS n FROM kinds");
+    assert_eq!(engine.query("SELECT * FROM more"), json!([{"n": 2}]));
+    let subscriber = engine.subscribe("more", None);
+    engine.collect("s", r#"[{"a": 2}, {"a": 2}]"#);
+    engine.wait_until(|| engine.query("SELECT * FROM more") == json!([{"n": 3}]));
+    let mut changes = Vec::new();
+    engine.wait_until(|| engine.stats("more").runs > 1);
+    changes.extend(received(&subscriber).unwrap());
+    assert_eq!(changes, [json!({"old": {"n": 2}, "new": {"n": 3}})]);
+    let stats = engine.stats("kinds");
+    assert!((1..=3).contains(&stats.runs) && stats.events == 2, "{stats:?}");
+}
+
+#[test]
+fn a_window_slides_though_no_event_comes() {
+    let engine = start();
+    engine.collect("s", r#"[{"n": 1}, {"n": 2}]"#);
+    engine.process(
+        "last",
+        "SELECT count(*) AS n FROM s WHERE $timestamp > now() - INTERVAL '2 seconds'",
+    );
+    assert_eq!(engine.query("SELECT * FROM last"), json!([{"n": 2}]));
+    engine.wait_until(|| engine.query("SELECT * FROM last") == json!([{"n": 0}]));
+}
+
+#[test]
+fn changes_are_one_for_each_row_and_transaction() {
+    let engine = start();
+    engine.process("p", "SELECT k, count(*) AS n FROM s GROUP BY k");
+    engine.process("all", "SELECT count(*) FROM s");
+    let (groups, all) = (engine.subscribe("p", None), engine.subscribe("all", None));
+    engine.collect("s", r#"[{"k": "a"}, {"k": "b"}, {"k": "a"}]"#);
+    engine.collect("s", r#"[{"k": "b"}, {"k": null}]"#);
+    assert_eq!(
+        received(&groups).unwrap(),
+        [
+            json!({"old": null, "new": {"k": "a", "n": 2}}),
+            json!({"old": null, "new": {"k": "b", "n": 1}}),
+            json!({"old": {"k": "b", "n": 1}, "new": {"k": "b", "n": 2}}),
+            json!({"old": null, "new": {"k": null, "n": 1}}),
+        ]
+    );
+    assert_eq!(
+        received(&all).unwrap(),
+        [
+            json!({"old": {"count": 0}, "new": {"count": 3}}),
+            json!({"old": {"count": 3}, "new": {"count": 5}}),
+        ]
+    );
+    engine.engine.delete_process("p").unwrap();
+    assert_eq!(received(&groups), None, "its subscriptions end with it");
+}
+
+#[test]
+fn changes_can_be_sampled() {
+    let engine = start();
+    engine.process("p", "SELECT k, count(*) AS n FROM s GROUP BY k");
+    let sampled = engine.subscribe("p", Some(1));
+    let events: Vec<String> = (0..100).map(|k| format!("{{\"k\": {k}}}")).collect();
+    engine.collect("s", &format!("[{}]", events.join(",")));
+    assert_eq!(received(&sampled).unwrap().len(), 1);
+}
+
+#[test]
+fn streams_and_processes_share_their_names() {
+    let engine = start();
+    engine.collect("s", "{}");
+    engine.process("p", "SELECT count(*) FROM s");
+    let conflict = |result| matches!(result, Err(EngineError::Conflict(_)));
+    assert!(conflict(engine.try_process("s", "SELECT count(*) FROM t")));
+    assert!(conflict(engine.try_process("p", "SELECT count(*) FROM t")));
+    assert!(conflict(engine.try_collect("p", "{}")));
+    // `q` reads a stream that nobody has written to, and no process can come in its place.
+    engine.process("q", "SELECT count(*) FROM later");
+    assert!(conflict(engine.try_process("later", "SELECT count(*) FROM s")));
+    engine.collect("later", "{}");
+    assert_eq!(engine.query("SELECT * FROM q"), json!([{"count": 1}]));
+}
+
+#[test]
+fn a_process_that_others_read_stays() {
+    let engine = start();
+    engine.process("a", "SELECT count(*) AS n FROM s");
+    engine.process("b", "SELECT n FROM a");
+    let refused = engine.engine.delete_process("a");
+    assert!(
+        matches!(&refused, Err(EngineError::Conflict(why)) if why.contains("\"b\"")),
+        "{refused:?}"
+    );
+    engine.engine.delete_process("b").unwrap();
+    engine.engine.delete_process("a").unwrap();
+    assert!(matches!(engine.engine.delete_process("a"), Err(EngineError::NotFound(_))));
+    assert_eq!(engine.query("SELECT * FROM a"), json!([]));
+}
+
+#[test]
+fn a_query_can_be_changed_but_not_into_a_circle() {
+    let engine = start();
+    engine.collect("s", r#"[{"x": 1}, {"x": 2}]"#);
+    engine.process("a", "SELECT count(*) AS n FROM s");
+    engine.process("b", "SELECT n FROM a");
+    let change = |query: &str| {
+        let change = Change { query: Some(query.to_owned()), ttl: None };
+        engine.engine.change_process("a", &change)
+    };
+    assert!(matches!(change("SELECT n FROM b"), Err(EngineError::Invalid(_))));
+    assert!(matches!(change("SELECT n FROM a"), Err(EngineError::Invalid(_))));
+    assert!(matches!(change("SELECT nope(n) FROM s"), Err(EngineError::Invalid(_))));
+    assert_eq!(engine.query("SELECT * FROM a"), json!([{"n": 2}]));
+    change("SELECT sum(x) AS n FROM s").unwrap();
+    assert_eq!(engine.query("SELECT * FROM a"), json!([{"n": 3}]));
+    engine.collect("s", r#"{"x": 3}"#);
+    assert_eq!(engine.query("SELECT * FROM a"), json!([{"n": 6}]));
+    engine.wait_until(|| engine.query("SELECT * FROM b") == json!([{"n": 6}]));
+    let unknown = engine.engine.change_process("c", &Change::default());
+    assert!(matches!(unknown, Err(EngineError::NotFound(_))));
+}
+
+#[test]
+fn rows_go_when_their_time_is_over() {
+    let engine = start();
+    let ttl = Ttl { duration: "1 day".to_owned(), column: "minute".to_owned() };
+    let query =
+        "SELECT date_trunc('minute', $timestamp) AS minute, count(*) AS n FROM s GROUP BY minute";
+    let bad = Definition {
+        query: query.to_owned(),
+        ttl: Some(Ttl { column: "hour".to_owned(), ..ttl.clone() }),
+    };
+    assert!(matches!(engine.engine.create_process("p", &bad), Err(EngineError::Invalid(_))));
+    engine.process("p", query);
+    engine.process("r", &format!("{query} HAVING n > 0"));
+    let subscriber = engine.subscribe("p", None);
+    engine.collect("s", r#"[{"$timestamp": "2015-05-05T23:40:27Z"}, {}]"#);
+    assert_eq!(engine.query("SELECT n FROM p"), json!([{"n": 1}, {"n": 1}]));
+    for process in ["p", "r"] {
+        let change = Change { query: None, ttl: Some(ttl.clone()) };
+        engine.engine.change_process(process, &change).unwrap();
+        assert_eq!(engine.engine.process(process).unwrap().ttl, Some(ttl.clone()));
+        let count = format!("SELECT count(*) AS n FROM {process}");
+        engine.wait_until(|| engine.query(&count) == json!([{"n": 1}]));
+    }
+    let changes: Vec<Value> = received(&subscriber).unwrap();
+    let old = json!({"old": {"minute": "2015-05-05T23:40:00.000000Z", "n": 1}, "new": null});
+    assert_eq!((changes.len(), &changes[2]), (3, &old));
+}
+
+#[test]
+fn the_columns_of_a_star_grow_with_the_stream() {
+    let engine = start();
+    engine.collect("s", r#"{"a": 1}"#);
+    engine.process("p", "SELECT * FROM s");
+    engine.collect("s", r#"{"b": 2}"#);
+    let grown = json!([{"a": null, "b": 2}, {"a": 1, "b": null}]);
+    let rows = || engine.try_query("SELECT a, b FROM p ORDER BY a");
+    engine.wait_until(|| rows().is_ok_and(|rows| rows == grown));
+}
+
+#[test]
+fn two_columns_of_one_name_are_told_apart() {
+    let engine = start();
+    engine.process("p", "SELECT sum(a), sum(b) FROM s");
+    engine.collect("s", r#"[{"a": 1, "b": 10, "A": 5}, {"a": 2, "b": 20}]"#);
+    assert_eq!(engine.query("SELECT * FROM p"), json!([{"sum": 3, "sum_2": 30}]));
+    assert_eq!(engine.query("SELECT sum_2 FROM p"), json!([{"sum_2": 30}]));
+    engine.process("keys", "SELECT A AS one, a AS two, count(*) AS n FROM s GROUP BY A, a");
+    assert_eq!(
+        engine.query("SELECT * FROM keys ORDER BY two"),
+        json!([{"one": 5, "two": 1, "n": 1}, {"one": null, "two": 2, "n": 1}])
+    );
+}
+
+#[test]
+fn a_process_that_makes_no_sense_any_more_harms_nobody() {
+    let engine = start();
+    engine.collect("s", r#"{"a": 1}"#);
+    engine.process("p", "SELECT a, $timestamp AS minute FROM s");
+    let ttl = Some(Ttl { duration: "1 day".to_owned(), column: "minute".to_owned() });
+    let definition = Definition { query: "SELECT * FROM p".to_owned(), ttl };
+    engine.engine.create_process("q", &definition).unwrap();
+    engine.process("star", "SELECT * FROM s");
+    let change = Change { query: Some("SELECT a FROM s".to_owned()), ttl: None };
+    engine.engine.change_process("p", &change).unwrap();
+    engine.engine.delete_stream("s").unwrap();
+    // What is refused makes the writer look at everything again.
+    assert!(engine.try_collect("p", "{}").is_err());
+    engine.collect("s", r#"{"b": 1}"#);
+    let b = || engine.try_query("SELECT b FROM star");
+    engine.wait_until(|| b().is_ok_and(|rows| rows == json!([{"b": 1}])));
+    for process in ["q", "p", "star"] {
+        engine.engine.delete_process(process).unwrap();
+    }
+}
+
+#[test]
+fn what_is_computed_anew_notices_that_its_stream_is_gone() {
+    let engine = start();
+    engine.collect("s", r#"[{"a": 1}, {"a": 2}]"#);
+    engine.process("p", "SELECT count(DISTINCT a) AS n FROM s");
+    engine.engine.delete_stream("s").unwrap();
+    engine.wait_until(|| engine.query("SELECT * FROM p") == json!([{"n": 0}]));
+}

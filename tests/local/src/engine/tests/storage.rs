@@ -1,0 +1,149 @@
+//! What lasts, what goes, and what happens when the disk does not play along.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde_json::json;
+use tempfile::tempdir;
+
+use super::{
+    Definition, Engine, EngineError, Retention, Settings, Ttl, at, settings, start, start_with,
+};
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("data.db");
+    let engine = at(&path);
+    engine.collect("s", r#"[{"a": 1}, {"a": true, "$id": "x"}]"#);
+    engine.process("sums", "SELECT a, count(*) AS n FROM s GROUP BY a");
+    engine.process("tops", "SELECT max(n) AS top FROM sums");
+    let ttl = Some(Ttl { duration: "1 day".to_owned(), column: "a".to_owned() });
+    let definition =
+        Definition { query: "SELECT a, count(*) AS n FROM s GROUP BY a".to_owned(), ttl };
+    engine.engine.create_process("kept", &definition).unwrap();
+    engine.engine.save_query("q", "SELECT * FROM sums").unwrap();
+    let before = engine.engine.events("s").unwrap();
+    let summary = engine.engine.stream("s").unwrap();
+    drop(engine);
+
+    let engine = at(&path);
+    assert_eq!(engine.engine.streams().unwrap(), ["s"]);
+    assert_eq!(engine.engine.events("s").unwrap(), before);
+    let again = engine.engine.stream("s").unwrap();
+    assert_eq!((again.count, again.first_seen), (summary.count, summary.first_seen));
+    // Ids are known still: that which the client gave, and that which the engine gave.
+    engine.collect("s", &format!("[{}]", before.join(",")));
+    assert_eq!(engine.engine.stream("s").unwrap().count, 2);
+    engine.collect("s", r#"{"a": 1}"#);
+    assert_eq!(engine.engine.processes().unwrap(), ["kept", "sums", "tops"]);
+    assert_eq!(engine.query("SELECT * FROM sums"), json!([{"a": 1, "n": 3}]));
+    engine.wait_until(|| engine.query("SELECT * FROM tops") == json!([{"top": 3}]));
+    assert_eq!(engine.engine.process("kept").unwrap(), definition);
+    assert_eq!(engine.engine.saved_query("q").unwrap(), "SELECT * FROM sums");
+}
+
+#[test]
+fn two_servers_never_share_a_file() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("data.db");
+    let engine = at(&path);
+    let settings = Settings { path: Some(path), ..settings() };
+    let announcer = crate::streams::Announcer {
+        audiences: engine.audiences.clone(),
+        changes: engine.changes.clone(),
+    };
+    assert!(super::Sqlite::open(&settings, std::sync::Arc::new(announcer)).is_err());
+}
+
+#[test]
+fn events_past_the_bound_go_but_not_what_was_made_of_them() {
+    let retention = Retention { events: 5, bytes: 1 << 30, age: Duration::from_secs(1000) };
+    let engine = start_with(&Settings { retention, ..settings() });
+    engine.process("ever", "SELECT count(*) AS n FROM s");
+    engine.process("now", "SELECT count(DISTINCT n) AS n FROM s");
+    for from in [0, 4] {
+        let events: Vec<String> = (from..from + 8).map(|n| format!("{{\"n\": {n}}}")).collect();
+        engine.collect("s", &format!("[{}]", events.join(",")));
+    }
+    assert_eq!(
+        engine.query("SELECT min(n) AS min, count(*) FROM s"),
+        json!([{"min": 7, "count": 5}])
+    );
+    assert_eq!(engine.query("SELECT * FROM ever"), json!([{"n": 16}]));
+    engine.wait_until(|| engine.query("SELECT * FROM now") == json!([{"n": 5}]));
+    assert_eq!(engine.engine.stream("s").unwrap().count, 16);
+}
+
+#[test]
+fn a_locked_file_is_unavailable_for_as_long_as_it_is() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("data.db");
+    let engine = at(&path);
+    engine.collect("s", "{}");
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = engine.try_collect("s", "{}");
+    assert!(matches!(refused, Err(EngineError::Unavailable(_))), "{refused:?}");
+    assert!(matches!(engine.engine.health(), Err(EngineError::Unavailable(_))));
+    assert_eq!(engine.query("SELECT count(*) FROM s"), json!([{"count": 1}]));
+    other.execute_batch("ROLLBACK").unwrap();
+    engine.collect("s", "{}");
+    engine.engine.health().unwrap();
+    assert_eq!(engine.query("SELECT count(*) FROM s"), json!([{"count": 2}]));
+    assert!(engine.engine.counters().storage_errors >= 2);
+}
+
+#[test]
+fn a_full_disk_is_unavailable_and_loses_nothing() {
+    let engine = start();
+    engine.process("p", "SELECT count(*) AS n FROM s");
+    engine.collect("s", "{}");
+    engine.engine.limit_pages(Some(1)).unwrap();
+    let large = format!("{{\"text\": \"{}\"}}", "x".repeat(1 << 20));
+    let refused = engine.try_collect("s", &large);
+    assert!(matches!(refused, Err(EngineError::Unavailable(_))), "{refused:?}");
+    let unchanged = [json!([{"n": 1}]), json!([{"n": 1}])];
+    let seen = || [engine.query("SELECT count(*) AS n FROM s"), engine.query("SELECT * FROM p")];
+    assert_eq!(seen(), unchanged);
+    engine.engine.limit_pages(None).unwrap();
+    engine.collect("s", &large);
+    assert_eq!(seen(), [json!([{"n": 2}]), json!([{"n": 2}])]);
+}
+
+#[test]
+fn a_deleted_stream_is_gone_and_can_begin_anew() {
+    let engine = start();
+    engine.collect("s", r#"[{"a": 1, "$id": 1}, {"a": 2}]"#);
+    engine.process("p", "SELECT count(*) AS n FROM s");
+    engine.engine.delete_stream("s").unwrap();
+    assert!(matches!(engine.engine.delete_stream("s"), Err(EngineError::NotFound(_))));
+    assert!(matches!(engine.engine.stream("s"), Err(EngineError::NotFound(_))));
+    assert_eq!(engine.query("SELECT * FROM s"), json!([]));
+    engine.collect("s", r#"{"b": 1, "$id": 1}"#);
+    assert_eq!(engine.engine.stream("s").unwrap().count, 1);
+    assert!(engine.query("SELECT * FROM s")[0].get("a").is_none());
+    // What was made of the events stays, as it does when they grow old.
+    assert_eq!(engine.query("SELECT * FROM p"), json!([{"n": 3}]));
+}
+
+#[test]
+fn a_request_that_is_refused_leaves_nothing_of_itself() {
+    let engine = start();
+    engine.process("p", "SELECT 1 AS one");
+    let body = r#"{"a": [{}, {}], "p": {}, "b": {}}"#;
+    let refused = crate::streams::collect_map(&engine.engine, body, usize::MAX).unwrap();
+    assert!(matches!(refused.blocking_recv().unwrap(), Err(EngineError::Conflict(_))));
+    assert!(engine.engine.streams().unwrap().is_empty());
+    engine.collect("a", "{}");
+}
+
+#[test]
+fn after_the_end_everything_is_unavailable() {
+    let engine = start();
+    engine.collect("s", "{}");
+    engine.engine.close();
+    engine.engine.close();
+    assert!(matches!(engine.try_collect("s", "{}"), Err(EngineError::Unavailable(_))));
+    assert!(matches!(engine.engine.delete_stream("s"), Err(EngineError::Unavailable(_))));
+}

@@ -1,0 +1,103 @@
+//! What an operator asks: how much has been done, and whether all is well. Both paths are outside of
+//! `/v1` and take no key: they tell numbers, and never a name, a key or an event.
+
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::shared::Shared;
+
+/// What has happened since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Requests whose head has arrived.
+    pub(crate) requests: AtomicU64,
+    /// Answers by the first digit of their status, less one.
+    answers: [AtomicU64; 5],
+    /// Connections accepted, those that were turned away included.
+    pub(crate) connections: AtomicU64,
+    /// Connections turned away because too many were open.
+    pub(crate) turned_away: AtomicU64,
+    /// Connections open now.
+    pub(crate) open: AtomicUsize,
+}
+
+impl Counters {
+    pub(crate) fn answered(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
+        if let Some(answers) = self.answers.get(class) {
+            answers.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What `GET /metrics` answers, in the text format of Prometheus.
+pub(crate) fn metrics(shared: &Shared) -> String {
+    let Shared { counters, audiences, engine, .. } = shared;
+    let engine = engine.counters();
+    let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let mut page = Page(String::with_capacity(4096));
+    page.counter("requests_total", "Requests whose head has arrived", value(&counters.requests));
+    page.head("answers_total", "counter", "Answers by the class of their status");
+    for (class, answers) in counters.answers.iter().enumerate() {
+        let answers = value(answers);
+        page.line(&format!("answers_total{{status=\"{}xx\"}}", class + 1), answers);
+    }
+    page.counter("connections_total", "Connections accepted", value(&counters.connections));
+    page.counter(
+        "connections_turned_away_total",
+        "Connections turned away because too many were open",
+        value(&counters.turned_away),
+    );
+    page.gauge("connections_open", "Connections open now", counters.open.load(Ordering::Relaxed));
+    page.counter("events_stored_total", "Events stored", engine.events);
+    page.gauge("subscribers", "Subscriptions open now", audiences.all_subscribers());
+    page.counter(
+        "subscriber_events_lost_total",
+        "Events and changes that slow subscribers missed",
+        audiences.all_lost(),
+    );
+    page.counter("transactions_total", "Transactions that stored events", engine.transactions);
+    page.counter(
+        "storage_errors_total",
+        "Transactions that the storage refused",
+        engine.storage_errors,
+    );
+    page.counter("queries_total", "Queries run for clients", engine.queries);
+    page.counter("queries_failed_total", "Queries that ended with an error", engine.failed_queries);
+    page.counter(
+        "query_seconds_total",
+        "Time that queries run for clients have taken",
+        Duration::from_micros(engine.query_micros).as_secs_f64(),
+    );
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
+        self.head(name, "counter", help);
+        self.line(name, value);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.head(name, "gauge", help);
+        self.line(name, value);
+    }
+
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let written = write!(
+            self.0,
+            "# HELP stride_local_{name} {help}.\n# TYPE stride_local_{name} {kind}\n"
+        );
+        debug_assert!(written.is_ok(), "writing to a string cannot fail");
+    }
+
+    fn line(&mut self, series: &str, value: impl Display) {
+        let written = writeln!(self.0, "stride_local_{series} {value}");
+        debug_assert!(written.is_ok(), "writing to a string cannot fail");
+    }
+}
