@@ -10,7 +10,7 @@ use crate::measure::Pair;
 use crate::row::{async_client, client, per_second, runtime};
 use crate::sink::Sink;
 
-const REQUESTS: usize = 500;
+const REQUESTS: usize = 100;
 
 const PATH: &str = "/collect/mystream";
 

@@ -12,8 +12,8 @@ use crate::measure::Pair;
 use crate::row::{async_client, client, runtime};
 use crate::sink::{FIREHOSE, Sink};
 
-/// 17 MB.
-const EVENTS: usize = 150_000;
+/// 4.5 MB.
+const EVENTS: usize = 40_000;
 
 /// Read before the clock starts: connections are not what is measured.
 const BEFORE: usize = 10_000;
