@@ -80,6 +80,7 @@ pub(crate) mod sql;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod writer;
 
 use std::fmt;

@@ -9,14 +9,14 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, Ident, InTarget,
-    LimitClause, Query, Select, SelectItem, SetExpr, TableFactor, Value, VisitMut, VisitorMut,
+    LimitClause, Query, Select, SelectItem, SetExpr, TableFactor, Value, VisitorMut,
 };
 
 use super::EngineError;
 use super::columns::name_results;
-use super::moment;
 use super::rewrite::{self, Catalogue, Relation};
 use super::sql::{Parsed, call};
+use super::{moment, walk};
 
 /// The functions that can stand in such a query besides the aggregates: what they give depends on
 /// nothing but their arguments, and is not much longer than they are.
@@ -131,7 +131,7 @@ impl Plan {
             .iter()
             .map(|(expr, _)| {
                 let mut expr = expr.clone();
-                expr.visit(&mut split).is_continue().then_some(expr)
+                walk::change(&mut expr, &mut split).ok().map(|()| expr)
             })
             .collect();
         let outputs = outputs?;
@@ -334,29 +334,25 @@ fn result_only<'a>(name: &Ident, named: &'a [(Expr, String)]) -> Option<&'a Expr
 }
 
 fn mentions(expr: &Expr, name: &str) -> bool {
-    sqlparser::ast::visit_expressions(expr, |expr| match expr {
-        Expr::Identifier(column) if column.value.eq_ignore_ascii_case(name) => {
-            ControlFlow::Break(())
-        }
-        _ => ControlFlow::Continue(()),
-    })
-    .is_break()
+    walk::any_expression(
+        expr,
+        |expr| matches!(expr, Expr::Identifier(column) if column.value.eq_ignore_ascii_case(name)),
+    )
 }
 
 /// An expression about one event: no aggregate, no query, no name of a result.
 fn check(expr: &Expr, named: &[(Expr, String)]) -> Option<()> {
-    let of_event = sqlparser::ast::visit_expressions(expr, |expr| match expr {
-        Expr::Identifier(name) if result_only(name, named).is_some() => ControlFlow::Break(()),
-        Expr::Function(function) if aggregate(function).is_some() => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
+    let is_of_results = walk::any_expression(expr, |expr| match expr {
+        Expr::Identifier(name) => result_only(name, named).is_some(),
+        Expr::Function(function) => aggregate(function).is_some(),
+        _ => false,
     });
-    of_event.is_continue().then_some(())?;
-    check_functions(expr)
+    if is_of_results { None } else { check_functions(expr) }
 }
 
 /// All functions are known, and there is nothing that is a query of its own.
 fn check_functions(expr: &Expr) -> Option<()> {
-    let known = sqlparser::ast::visit_expressions(expr, |expr| {
+    let is_unknown = walk::any_expression(expr, |expr| {
         let known = match expr {
             Expr::Function(function) => {
                 let name = function.name.to_string().to_ascii_lowercase();
@@ -375,9 +371,9 @@ fn check_functions(expr: &Expr) -> Option<()> {
             Expr::Value(value) => !matches!(value.value, Value::Placeholder(_)),
             _ => true,
         };
-        if known { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        !known
     });
-    known.is_continue().then_some(())
+    (!is_unknown).then_some(())
 }
 
 /// Takes a result apart: what is a key or an aggregate in it is replaced by columns of the table.
@@ -506,21 +502,30 @@ pub(super) fn same(one: &Expr, other: &Expr) -> bool {
         while let Expr::Nested(inner) = expr {
             expr = *inner;
         }
-        let _ = sqlparser::ast::visit_expressions_mut(&mut expr, |expr| {
-            match expr {
-                Expr::Identifier(name) => *name = Ident::new(name.value.clone()),
-                Expr::CompoundIdentifier(parts) => {
-                    if let Some(name) = parts.pop() {
-                        *expr = Expr::Identifier(Ident::new(name.value));
-                    }
-                }
-                _ => {}
-            }
-            ControlFlow::<()>::Continue(())
-        });
+        let _ = walk::change(&mut expr, &mut Plain);
         expr
     }
     plain(one) == plain(other)
+}
+
+/// Takes the quotes off names, and the relations before them.
+struct Plain;
+
+impl VisitorMut for Plain {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Identifier(name) => *name = Ident::new(name.value.clone()),
+            Expr::CompoundIdentifier(parts) => {
+                if let Some(name) = parts.pop() {
+                    *expr = Expr::Identifier(Ident::new(name.value));
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// SQL of our own as an expression: an identifier without quotes is printed as it is.

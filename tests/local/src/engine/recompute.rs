@@ -1,7 +1,7 @@
 //! Processes whose query is run again: when, and by whom.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use sqlparser::ast::{Expr, GroupByExpr, SelectItem, SetExpr};
 
 use super::EngineError;
 use super::columns::{Column, name_results};
-use super::incremental;
 use super::read::{Reader, too_large};
 use super::sql::Parsed;
+use super::{incremental, walk};
 
 /// A query is not run again sooner than this after its last run ended, and not sooner than that run took:
 /// queries that are run again take no more than half of a core.
@@ -68,13 +68,9 @@ pub(super) fn same_row_by(parsed: &Parsed) -> Option<Vec<usize>> {
     let GroupByExpr::Expressions(group_by, _) = &select.group_by else { return None };
     if group_by.is_empty() {
         let aggregates = named.iter().any(|(expr, _)| {
-            sqlparser::ast::visit_expressions(expr, |expr| match expr {
-                Expr::Function(function) if incremental::is_aggregate(function) => {
-                    ControlFlow::Break(())
-                }
-                _ => ControlFlow::Continue(()),
+            walk::any_expression(expr, |expr| {
+                matches!(expr, Expr::Function(function) if incremental::is_aggregate(function))
             })
-            .is_break()
         });
         return aggregates.then(Vec::new);
     }

@@ -10,14 +10,14 @@ use std::ops::ControlFlow;
 use serde_json::Value;
 use sqlparser::ast::{
     Expr, Ident, InTarget, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableWithJoins, Visit, VisitMut,
-    Visitor, VisitorMut, visit_relations_mut,
+    SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableWithJoins, VisitorMut,
 };
 
 use super::EngineError;
 use super::columns::{Column, Outputs, name_results, output_names, unique};
 use super::incremental::is_raw;
 use super::sql::Parsed;
+use super::walk;
 use crate::streams::keys::Kinds;
 
 /// What a name in a query stands for.
@@ -56,19 +56,11 @@ pub(super) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
         aside: Vec::new(),
         queries: Vec::new(),
     };
-    if let ControlFlow::Break(error) = VisitMut::visit(&mut query, &mut names) {
-        return Err(error);
-    }
+    walk::change(&mut query, &mut names)?;
     let Names { reads, sources, .. } = names;
     let columns_of = |name: &ObjectName| Some(sources.get(source_number(name)?)?.columns());
     let columns = Outputs::new(&columns_of).of_query(&query).map(unique);
-    // An identifier without quotes is printed as it is.
-    let _ = visit_relations_mut(&mut query, |name| {
-        if let Some(source) = source_number(name).and_then(|number| sources.get(number)) {
-            *name = ObjectName::from(vec![Ident::new(source.select())]);
-        }
-        ControlFlow::<()>::Continue(())
-    });
+    walk::change(&mut query, &mut Substitution { sources: &sources })?;
     Ok(Runnable { sql: query.to_string(), columns, reads })
 }
 
@@ -293,12 +285,18 @@ impl Names<'_> {
                 scope.aliases.insert(alias.value.to_ascii_lowercase());
             }
         }
-        let mut mentioned = Mentioned(&mut scope.columns);
-        let _ = Visit::visit(&select.projection, &mut mentioned);
-        let _ = Visit::visit(&select.selection, &mut mentioned);
+        let columns = &mut scope.columns;
+        let mut mentioned = |expr: &Expr| {
+            if let Expr::Identifier(column) = expr {
+                columns.insert(column.value.to_ascii_lowercase());
+            }
+            false
+        };
+        walk::any_expression(&select.projection, &mut mentioned);
+        walk::any_expression(&select.selection, &mut mentioned);
         let joins = select.from.iter().flat_map(|table| &table.joins);
         for constraint in joins.filter_map(|join| constraint(&join.join_operator)) {
-            let _ = Visit::visit(constraint, &mut mentioned);
+            walk::any_expression(constraint, &mut mentioned);
         }
         Ok(scope)
     }
@@ -524,15 +522,18 @@ impl Names<'_> {
     }
 }
 
-/// Collects the names of columns in an expression.
-struct Mentioned<'a>(&'a mut BTreeSet<String>);
+/// Puts the tables in the places that are marked.
+struct Substitution<'a> {
+    sources: &'a [Source],
+}
 
-impl Visitor for Mentioned<'_> {
-    type Break = ();
+impl VisitorMut for Substitution<'_> {
+    type Break = EngineError;
 
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        if let Expr::Identifier(column) = expr {
-            self.0.insert(column.value.to_ascii_lowercase());
+    fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<EngineError> {
+        if let Some(source) = source_number(name).and_then(|number| self.sources.get(number)) {
+            // An identifier without quotes is printed as it is.
+            *name = ObjectName::from(vec![Ident::new(source.select())]);
         }
         ControlFlow::Continue(())
     }

@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{
     BinaryOperator, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Query, Statement, Value,
-    VisitMut, VisitorMut,
+    VisitorMut,
 };
 use sqlparser::dialect::SQLiteDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::EngineError;
-use super::moment;
+use super::{moment, walk};
 
 /// How long a query may be, in bytes.
 const LONGEST: usize = 100_000;
@@ -65,13 +65,9 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, EngineError> {
         return Err(invalid("only a SELECT can be run: events come by POST /collect".to_owned()));
     };
     let mut translation = Translation { changes_with_time: false };
-    match query.visit(&mut translation) {
-        ControlFlow::Continue(()) => {
-            let changes_with_time = translation.changes_with_time;
-            Ok(Parsed { query: *query, changes_with_time })
-        }
-        ControlFlow::Break(error) => Err(error),
-    }
+    walk::change(&mut query, &mut translation)?;
+    let Translation { changes_with_time } = translation;
+    Ok(Parsed { query: *query, changes_with_time })
 }
 
 /// Puts times and reserved keys in SQLite's words.

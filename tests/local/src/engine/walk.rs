@@ -1,0 +1,75 @@
+//! Walking over queries.
+//!
+//! sqlparser's visitors are generic: for each type that visits, all that SQL has is compiled anew,
+//! which takes minutes. So there is one such type here for looking and one for changing, and who
+//! visits is behind a pointer.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    Expr, ObjectName, Query, Select, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
+};
+
+/// Whether an expression in `node` is as `is` says.
+pub(super) fn any_expression(node: &impl Visit, mut is: impl FnMut(&Expr) -> bool) -> bool {
+    node.visit(&mut Looks(&mut is)).is_break()
+}
+
+struct Looks<'a>(&'a mut dyn FnMut(&Expr) -> bool);
+
+impl Visitor for Looks<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if (self.0)(expr) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// Lets a visitor change `node`. Of its methods, those below are called.
+pub(super) fn change<B>(
+    node: &mut impl VisitMut,
+    visitor: &mut dyn VisitorMut<Break = B>,
+) -> Result<(), B> {
+    match node.visit(&mut Changes(visitor)) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(stop) => Err(stop),
+    }
+}
+
+struct Changes<'a, B>(&'a mut dyn VisitorMut<Break = B>);
+
+impl<B> VisitorMut for Changes<'_, B> {
+    type Break = B;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<B> {
+        self.0.pre_visit_query(query)
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<B> {
+        self.0.post_visit_query(query)
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<B> {
+        self.0.pre_visit_select(select)
+    }
+
+    fn pre_visit_relation(&mut self, relation: &mut ObjectName) -> ControlFlow<B> {
+        self.0.pre_visit_relation(relation)
+    }
+
+    fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<B> {
+        self.0.pre_visit_table_factor(table)
+    }
+
+    fn post_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<B> {
+        self.0.post_visit_table_factor(table)
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<B> {
+        self.0.pre_visit_expr(expr)
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<B> {
+        self.0.post_visit_expr(expr)
+    }
+}
