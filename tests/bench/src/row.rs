@@ -3,6 +3,7 @@
 mod collect;
 mod frames;
 mod idle;
+mod local;
 mod outage;
 mod pipeline;
 mod post;
@@ -141,6 +142,13 @@ pub const ROWS: &[Row] = &[
         mark: AtMost(1.2),
         rounds: 5,
         pair: || Box::new(outage::Outage),
+    },
+    Row {
+        name: "local/ingest",
+        unit: "events/s",
+        mark: AtLeast(0.5),
+        rounds: 9,
+        pair: || Box::new(local::Ingest::new()),
     },
     Row {
         name: "idle/wakeups",
