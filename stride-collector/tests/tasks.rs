@@ -229,6 +229,7 @@ async fn waiting_for_room_needs_no_runtime() {
     while collector.collect("a", &event).is_ok() {}
     let accepted = collector.stats().accepted;
     let waiter = collector.clone();
+    let (waits, is_waiting) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let waker = Arc::new(Unpark(std::thread::current())).into();
         let mut context = std::task::Context::from_waker(&waker);
@@ -237,10 +238,14 @@ async fn waiting_for_room_needs_no_runtime() {
             if let std::task::Poll::Ready(result) = waiting.as_mut().poll(&mut context) {
                 return result.unwrap();
             }
+            // Nobody listens any more from the second time on.
+            let _ = waits.send(());
             std::thread::park();
         }
     });
-    drop(release);
+    // Nothing is sent meanwhile, as this keeps the runtime's only thread: it does have to wait.
+    is_waiting.recv().unwrap();
+    drop((release, is_waiting));
     let joined = tokio::task::spawn_blocking(move || thread.join().unwrap());
     joined.await.unwrap();
     assert_eq!(collector.stop().await.delivered, accepted + 1);
