@@ -127,10 +127,9 @@ impl Origin {
         let path = uri.path_and_query.unwrap_or(PathAndQuery::from_static("/"));
         head.uri = path.into();
         let origin = Self { https, authority };
-        let host = match origin.authority.port_u16() {
-            Some(port) => HeaderValue::try_from(format!("{}:{port}", origin.host())),
-            None => HeaderValue::try_from(origin.host()),
-        };
+        // As the URL has it, but for a user's name.
+        let host = origin.authority.as_str().rsplit('@').next().unwrap_or_default();
+        let host = HeaderValue::try_from(host);
         head.headers.insert(HOST, host.map_err(|_| unsupported("the request's host is no name"))?);
         Ok((origin, Request::from_parts(head, Full::new(body))))
     }

@@ -92,7 +92,9 @@ pub enum EndpointError {
 /// ```
 #[derive(Clone)]
 pub struct Endpoint {
-    pub(crate) base: String,
+    base: String,
+    /// The same, parsed once and not for each request.
+    pub(crate) uri: Uri,
     pub(crate) authorization: HeaderValue,
     pub(crate) user_agent: HeaderValue,
     plain_http: bool,
@@ -127,6 +129,7 @@ impl Endpoint {
         authorization.set_sensitive(true);
         Ok(Self {
             base: DEFAULT_BASE.to_owned(),
+            uri: Uri::from_static(DEFAULT_BASE),
             authorization,
             user_agent: HeaderValue::from_static(DEFAULT_USER_AGENT),
             plain_http: false,
@@ -165,6 +168,7 @@ impl Endpoint {
         }
         let path = uri.path().trim_end_matches('/');
         self.base = format!("{scheme}://{authority}{path}");
+        self.uri = uri;
         Ok(self)
     }
 

@@ -17,16 +17,17 @@ pub(crate) enum Verb {
 
 use Verb::{Collect, Delete, Get, Post, Put, Subscribe};
 
-/// The whole API. `NAME` stands for a name.
-const TABLE: [(&str, &[Verb]); 8] = [
-    ("/collect", &[Get, Post, Collect]),
-    ("/collect/NAME", &[Get, Post, Collect, Delete, Subscribe]),
-    ("/process", &[Get]),
-    ("/process/NAME", &[Get, Post, Put, Delete, Subscribe]),
-    ("/process/NAME/stats", &[Get]),
-    ("/analyze", &[Get, Post]),
-    ("/analyze/NAME", &[Get, Post, Put, Delete]),
-    ("/analyze/NAME/results", &[Get, Post]),
+/// The whole API: each path in two pieces, with a name in between where there is a second one.
+/// `("/process/", Some("/stats"))` is `/process/NAME/stats`.
+const TABLE: [(&str, Option<&str>, &[Verb]); 8] = [
+    ("/collect", None, &[Get, Post, Collect]),
+    ("/collect/", Some(""), &[Get, Post, Collect, Delete, Subscribe]),
+    ("/process", None, &[Get]),
+    ("/process/", Some(""), &[Get, Post, Put, Delete, Subscribe]),
+    ("/process/", Some("/stats"), &[Get]),
+    ("/analyze", None, &[Get, Post]),
+    ("/analyze/", Some(""), &[Get, Post, Put, Delete]),
+    ("/analyze/", Some("/results"), &[Get, Post]),
 ];
 
 impl fmt::Display for Verb {
@@ -125,18 +126,17 @@ pub(crate) fn check(verb: Verb, path: &str) -> Result<(), PathError> {
     {
         return Err(PathError::Version { path: owned() });
     }
-    if let Some(stem) = bare.strip_suffix("/subscribe")
-        && TABLE.iter().any(|(row, verbs)| verbs.contains(&Subscribe) && fits(row, stem))
-    {
-        return Err(PathError::SubscribeSuffix { path: owned() });
-    }
-    let Some((row, verbs)) = TABLE.iter().find(|(row, _)| fits(row, bare)) else {
-        return Err(PathError::Unknown { path: owned() });
+    let Some((name, verbs)) = row(bare) else {
+        let stem = bare.strip_suffix("/subscribe").and_then(row);
+        return Err(match stem {
+            Some((_, verbs)) if verbs.contains(&Subscribe) => {
+                PathError::SubscribeSuffix { path: owned() }
+            }
+            _ => PathError::Unknown { path: owned() },
+        });
     };
-    for (part, name) in row.split('/').zip(bare.split('/')) {
-        if part == "NAME" && !is_name(name) {
-            return Err(PathError::Name { name: name.to_owned() });
-        }
+    if let Some(name) = name.filter(|name| !is_name(name)) {
+        return Err(PathError::Name { name: name.to_owned() });
     }
     if !verbs.contains(&verb) {
         let allowed: Vec<String> =
@@ -150,14 +150,14 @@ pub(crate) fn check(verb: Verb, path: &str) -> Result<(), PathError> {
     Ok(())
 }
 
-/// Whether `path` has the shape of the row, whatever its name is.
-fn fits(row: &str, path: &str) -> bool {
-    let is_slash = |byte: &u8| *byte == b'/';
-    let mut given = path.as_bytes().split(is_slash);
-    row.as_bytes()
-        .split(is_slash)
-        .all(|part| given.next().is_some_and(|given| part == b"NAME" || part == given))
-        && given.next().is_none()
+/// The row that has the shape of `path`: what stands there for the name, and what the path takes.
+fn row(path: &str) -> Option<(Option<&str>, &'static [Verb])> {
+    TABLE.into_iter().find_map(|(before, after, verbs)| {
+        let rest = path.strip_prefix(before)?;
+        let Some(after) = after else { return rest.is_empty().then_some((None, verbs)) };
+        let name = rest.strip_suffix(after).filter(|name| !name.as_bytes().contains(&b'/'))?;
+        Some((Some(name), verbs))
+    })
 }
 
 #[cfg(test)]

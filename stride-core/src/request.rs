@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Method, Request, Uri};
+use http::uri::{Parts, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use serde::Serialize;
 
 use crate::gzip::gzip;
@@ -12,6 +13,9 @@ use crate::path::{self, PathError, Verb};
 use crate::{Endpoint, Error};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The most headers that a request has: five of ours, host and length from the transport.
+const HEADERS: usize = 7;
 
 /// A request that cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -138,10 +142,16 @@ impl Endpoint {
     fn request(&self, method: Method, given: &str, target: &str) -> Result<Request<Bytes>, Error> {
         // The path was checked, so only its query can be at fault.
         let query = || RequestError::from(PathError::Query { path: given.to_owned() });
-        let uri = Uri::try_from([&self.base, target].concat()).map_err(|_| query())?;
+        let mut uri = Parts::default();
+        uri.scheme = self.uri.scheme().cloned();
+        uri.authority = self.uri.authority().cloned();
+        let path = [self.uri.path().trim_end_matches('/'), target].concat();
+        uri.path_and_query = Some(PathAndQuery::try_from(path).map_err(|_| query())?);
         let mut request = Request::new(Bytes::new());
         *request.method_mut() = method;
-        *request.uri_mut() = uri;
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| query())?;
+        // Room for those of the body and of the transport, too.
+        *request.headers_mut() = HeaderMap::with_capacity(HEADERS);
         let headers = request.headers_mut();
         headers.insert(AUTHORIZATION, self.authorization.clone());
         headers.insert(ACCEPT, JSON);
