@@ -225,6 +225,11 @@ impl Batcher {
         [self.sends_at(), expiry, linger].into_iter().flatten().min()
     }
 
+    /// Whether polling gives something to do at once.
+    pub(crate) fn is_due(&self) -> bool {
+        self.due().is_some_and(|due| due <= self.now)
+    }
+
     /// When the next request may go out; `None` while there is none, or while another is probing.
     fn sends_at(&self) -> Option<Instant> {
         if self.queue.is_empty() || (self.failing && !self.in_flight.is_empty()) {

@@ -114,7 +114,7 @@ impl Body {
             // The first comma takes the place of the bracket.
             let mut bytes = array[..array.len() - 1].to_vec();
             bytes[0] = b',';
-            Self::new([(Arc::clone(&label.stream), Events { bytes, count: label.count })])
+            Self::new([(Arc::clone(&label.stream), Events::new(bytes, label.count))])
         };
         self.arrays().map(single).collect()
     }
@@ -157,7 +157,7 @@ mod tests {
     fn body(parts: &[(&str, &str)]) -> Body {
         Body::new(parts.iter().map(|(stream, events)| {
             let count = events.matches(',').count();
-            ((*stream).into(), Events { bytes: events.as_bytes().to_vec(), count })
+            ((*stream).into(), Events::new(events.as_bytes().to_vec(), count))
         }))
     }
 

@@ -43,11 +43,19 @@ impl Local {
 
     /// Runs `work` with the calling thread's things; with new ones while the thread is ending.
     #[inline(always)]
-    pub(crate) fn with<R>(work: impl Fn(&Self) -> R) -> R {
+    pub(crate) fn with<R>(work: impl FnOnce(&Self) -> R) -> R {
         thread_local! {
             static LOCAL: Local = const { Local::new() };
         }
-        LOCAL.try_with(&work).unwrap_or_else(|_| work(&Self::new()))
+        #[cold]
+        fn with_new<R>(work: impl FnOnce(&Local) -> R) -> R {
+            work(&Local::new())
+        }
+        // Asked beforehand, so that `work` is compiled into its caller, not called.
+        if LOCAL.try_with(|_| ()).is_err() {
+            return with_new(work);
+        }
+        LOCAL.with(work)
     }
 
     /// The buffer to write an event into: it holds the comma that stands before the event. An event
@@ -130,7 +138,7 @@ pub(crate) fn slot(collector: u64, name: &str) -> usize {
 pub(crate) type Outcome = Result<(), Box<CollectError>>;
 
 /// Writes an event as JSON; no more than `limit` bytes of it are ever held.
-#[inline]
+#[inline(always)]
 pub(crate) fn encode<T: Serialize + ?Sized>(
     event: &T,
     limit: usize,
@@ -153,7 +161,7 @@ pub(crate) fn copy(event: &RawValue, limit: usize, scratch: &mut Vec<u8>) -> Out
 }
 
 /// A JSON value is an object if it starts like one.
-#[inline]
+#[inline(always)]
 fn check(event: &[u8], limit: usize) -> Outcome {
     if event.len() > limit {
         return Err(CollectError::TooLarge { limit }.into());
@@ -178,12 +186,13 @@ impl Buffer {
         Self { bytes: Vec::new(), end: 0 }
     }
 
+    /// What there is no room for yet.
     #[cold]
-    fn grow(&mut self, more: usize) -> io::Result<()> {
-        if self.bytes.len() + more > self.end {
+    fn write_growing(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.bytes.len() + bytes.len() > self.end {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        self.bytes.reserve(more);
+        self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 }
@@ -213,7 +222,7 @@ impl io::Write for Buffer {
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.bytes.capacity() - self.bytes.len() < bytes.len() {
-            self.grow(bytes.len())?;
+            return self.write_growing(bytes);
         }
         if let [byte] = bytes {
             self.bytes.push(*byte);

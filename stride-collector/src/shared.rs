@@ -69,16 +69,20 @@ impl State {
 
     /// Takes out a sleeper that must wake, because there is something to do before one does so by
     /// itself. One is enough: it comes back here, and so wakes the next.
+    ///
+    /// For work it is one that does not watch the clock, if there is one: else another would have to
+    /// wake only to watch it instead.
     fn rouse_sleeper(&mut self) -> Option<Waker> {
         let due = self.batcher.due()?;
-        let sleepers = || self.sleepers.iter().flatten();
-        if sleepers().any(|sleeper| sleeper.until.is_some_and(|until| until <= due)) {
+        let wakes_in_time = |it: &Sleeper| it.until.is_some_and(|until| until <= due);
+        if self.sleepers.iter().flatten().any(wakes_in_time) {
             return None;
         }
-        let watching =
-            |sleeper: &mut Option<Sleeper>| sleeper.take_if(|sleeper| sleeper.until.is_some());
-        let first = self.sleepers.iter_mut().find_map(watching);
-        first.or_else(|| self.sleepers.iter_mut().find_map(Option::take)).map(|it| it.waker)
+        let is_due = self.batcher.is_due();
+        let is_second_choice = |it: &Sleeper| it.until.is_some() == is_due;
+        let asleep = self.sleepers.iter_mut().filter(|it| it.is_some());
+        let chosen = asleep.min_by_key(|it| it.as_ref().is_some_and(is_second_choice));
+        chosen?.take().map(|it| it.waker)
     }
 }
 
@@ -387,4 +391,47 @@ impl Drop for Waiter<'_> {
 fn guarded(work: impl FnOnce()) {
     // The panic itself was reported by the panic hook.
     let _ = catch_unwind(AssertUnwindSafe(work));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicU64);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn work_wakes_the_sender_that_does_not_watch_the_clock() {
+        let settings = Settings { batch_size: 2, ..Settings::default() };
+        let shared = Shared::new(settings, None, Instant::now);
+        let wakes: [Arc<Wakes>; 2] = Default::default();
+        let poll = |sender: usize| shared.poll(sender, &Waker::from(Arc::clone(&wakes[sender])));
+        let counts = || wakes.each_ref().map(|wakes| wakes.0.load(Ordering::Relaxed));
+        let collect = || {
+            let collected =
+                Local::with(|local| shared.append(Target::Name("mystream"), b",{}", local));
+            collected.unwrap();
+        };
+        collect();
+        assert!(matches!(poll(0), Step::Wait(_)));
+        assert!(matches!(poll(1), Step::Idle));
+        // The batch is full: the other one sends it.
+        collect();
+        assert_eq!(counts(), [0, 1]);
+        assert!(matches!(poll(1), Step::Send(_)));
+        // The next batch is opened: the first one watches the clock already.
+        collect();
+        assert_eq!(counts(), [0, 1]);
+        // It is full while the second one is busy: there is nobody else.
+        collect();
+        assert_eq!(counts(), [1, 1]);
+    }
 }
