@@ -2,7 +2,7 @@
 //! two senders that compress and POST. No retry, no timer, no shards, no accounts.
 //!
 //! It holds as much at most as a collector does, and fills buffers again that were sent, so that it
-//! does what can be done plainly. One sends from threads with ureq, one from tokio tasks with hyper.
+//! does what can be done plainly.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,8 +11,6 @@ use std::thread;
 
 use serde::Serialize;
 use stride_core::{Gzip, GzipLevel};
-use tokio::runtime::Runtime;
-use tokio::sync::Notify;
 
 use crate::bare;
 
@@ -166,78 +164,5 @@ impl Outline {
             sender.join().map_err(|_| io::Error::other("a sender failed"))?;
         }
         Ok(())
-    }
-}
-
-/// The buffer between callers and tasks.
-#[derive(Debug, Default)]
-struct AsyncBuffer {
-    state: Mutex<State>,
-    filled: Notify,
-    sent: Notify,
-}
-
-/// The outline with two tokio tasks and bare hyper. They end with their runtime.
-#[derive(Debug)]
-pub struct AsyncOutline {
-    buffer: Arc<AsyncBuffer>,
-}
-
-impl AsyncOutline {
-    /// Starts it on this runtime: it sends to the sink at this port.
-    ///
-    /// # Panics
-    ///
-    /// A sender, when the sink does not take a batch.
-    #[must_use]
-    pub fn start(port: u16, runtime: &Runtime) -> Self {
-        let buffer = Arc::<AsyncBuffer>::default();
-        for _ in 0..SENDERS {
-            let buffer = Arc::clone(&buffer);
-            runtime.spawn(async move {
-                let mut gzip = Gzip::new(GzipLevel::FASTEST);
-                let mut client = bare::Async::connect(port).await.expect("the sink listens");
-                loop {
-                    let full = lock(&buffer.state).full.pop_front();
-                    let Some(batch) = full else {
-                        buffer.filled.notified().await;
-                        continue;
-                    };
-                    let body = gzip.compress([&batch[..]]);
-                    client.post(body, true).await.expect("the sink takes it");
-                    lock(&buffer.state).give_back(batch);
-                    buffer.sent.notify_one();
-                }
-            });
-        }
-        Self { buffer }
-    }
-
-    /// Takes an event, if there is room.
-    #[inline]
-    pub fn try_collect<T: Serialize>(&self, event: &T) -> bool {
-        let mut state = lock(&self.buffer.state);
-        if state.is_full() {
-            return false;
-        }
-        if state.add(event) {
-            drop(state);
-            self.buffer.filled.notify_one();
-        }
-        true
-    }
-
-    /// Returns when a batch was sent.
-    pub async fn sent(&self) {
-        self.buffer.sent.notified().await;
-    }
-
-    /// Returns when all is sent and answered.
-    pub async fn flush(&self) {
-        lock(&self.buffer.state).close();
-        self.buffer.filled.notify_one();
-        while lock(&self.buffer.state).held > 0 {
-            self.sent().await;
-        }
     }
 }

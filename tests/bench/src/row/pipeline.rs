@@ -8,7 +8,7 @@ use tokio::runtime::{self, Runtime};
 
 use crate::event::Event;
 use crate::measure::Pair;
-use crate::outline::{AsyncOutline, Outline};
+use crate::outline::Outline;
 use crate::row::{async_client, client, per_second};
 use crate::sink::Sink;
 
@@ -22,11 +22,37 @@ fn events<E: Event>() -> impl ExactSizeIterator<Item = E> {
     (0..BYTES / E::LENGTH).map(|id| E::new(id as u64))
 }
 
-/// A collector with threads and the outline with threads, each before the same sink.
+/// The outline, whatever the collector runs on.
+struct Limit(Option<Outline>);
+
+impl Limit {
+    fn start(sink: &Sink) -> Self {
+        Self(Some(Outline::start(sink.port())))
+    }
+
+    fn rate<E: Event>(&self) -> f64 {
+        let (events, outline) = (events::<E>(), self.0.as_ref().expect("it runs"));
+        per_second(events.len(), || {
+            for event in events {
+                outline.collect(&event);
+            }
+            outline.flush();
+        })
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        let stopped = self.0.take().map(Outline::stop);
+        assert!(stopped.is_none_or(|stopped| stopped.is_ok()), "a sender failed");
+    }
+}
+
+/// A collector with threads, and the outline before the same sink.
 pub(super) struct Blocking<E> {
     collector: Collector,
     stream: StreamHandle,
-    outline: Option<Outline>,
+    limit: Limit,
     // The sink ends after those that send to it.
     _sink: Sink,
     event: PhantomData<E>,
@@ -37,8 +63,8 @@ impl<E> Blocking<E> {
         let sink = Sink::start();
         let collector = Collector::start(&client(&sink)).expect("there are threads");
         let stream = collector.stream("mystream").expect("the name is good");
-        let outline = Some(Outline::start(sink.port()));
-        Self { collector, stream, outline, _sink: sink, event: PhantomData }
+        let limit = Limit::start(&sink);
+        Self { collector, stream, limit, _sink: sink, event: PhantomData }
     }
 }
 
@@ -59,29 +85,16 @@ impl<E: Event> Pair for Blocking<E> {
     }
 
     fn limit(&mut self) -> f64 {
-        let (events, outline) = (events::<E>(), self.outline.as_ref().expect("it runs"));
-        per_second(events.len(), || {
-            for event in events {
-                outline.collect(&event);
-            }
-            outline.flush();
-        })
+        self.limit.rate::<E>()
     }
 }
 
-impl<E> Drop for Blocking<E> {
-    fn drop(&mut self) {
-        let stopped = self.outline.take().map(Outline::stop);
-        assert!(stopped.is_none_or(|stopped| stopped.is_ok()), "a sender failed");
-    }
-}
-
-/// A collector with tokio tasks and the outline with such tasks, on one runtime of two threads.
+/// A collector with tokio tasks on a runtime of two threads, and the outline.
 pub(super) struct Async<E> {
     collector: AsyncCollector,
     stream: StreamHandle,
-    outline: AsyncOutline,
     runtime: Runtime,
+    limit: Limit,
     _sink: Sink,
     event: PhantomData<E>,
 }
@@ -94,9 +107,9 @@ impl<E> Async<E> {
         let inside = runtime.enter();
         let collector = AsyncCollector::start(&async_client(&sink)).expect("there is a runtime");
         let stream = collector.stream("mystream").expect("the name is good");
-        let outline = AsyncOutline::start(sink.port(), &runtime);
         drop(inside);
-        Self { collector, stream, outline, runtime, _sink: sink, event: PhantomData }
+        let limit = Limit::start(&sink);
+        Self { collector, stream, runtime, limit, _sink: sink, event: PhantomData }
     }
 }
 
@@ -119,16 +132,6 @@ impl<E: Event> Pair for Async<E> {
     }
 
     fn limit(&mut self) -> f64 {
-        let events = events::<E>();
-        let count = events.len();
-        let work = async {
-            for event in events {
-                while !self.outline.try_collect(&event) {
-                    self.outline.sent().await;
-                }
-            }
-            self.outline.flush().await;
-        };
-        per_second(count, || self.runtime.block_on(work))
+        self.limit.rate::<E>()
     }
 }
