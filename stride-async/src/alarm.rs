@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use stride_core::{Delivery, TransportError, TransportErrorKind};
+use stride_core::transport::{Delivery, TransportError, TransportErrorKind};
 use tokio::runtime::{Handle, Id};
 use tokio::time::{Instant, Sleep, sleep_until};
 

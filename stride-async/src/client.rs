@@ -7,12 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use serde::Serialize;
-use stride_core::{
-    ApiKey, AsyncConnection, AsyncTransport, Call, Endpoint, EndpointError, Error, Limits, Proxy,
-    Response,
-};
+use stride_core::proxy::Proxy;
+use stride_core::transport::{AsyncTarget, AsyncTransport, Call, Limits};
+use stride_core::{Api, ApiKey, ConfigError, Error, Response};
 
-use crate::Subscribe;
+use crate::SubscribeBuilder;
 use crate::transport::HttpTransport;
 #[cfg(feature = "tls")]
 use crate::transport::tls::Trust;
@@ -28,12 +27,12 @@ use crate::transport::tls::Trust;
 ///
 /// Each of the four verbs fails with [`Error::Request`] before anything is sent, if the path does
 /// not exist for it or the value cannot be written as JSON, and with [`Error::Transport`] if no
-/// answer was had. That one's [`delivery`](stride_core::TransportError::delivery) says whether the
+/// answer was had. That one's [`delivery`](stride_core::transport::TransportError::delivery) says whether the
 /// request may have arrived; nothing is ever sent twice. Dropping the
 /// future gives the request up, which may then have arrived or not.
 #[derive(Debug, Clone)]
 pub struct Stride {
-    connection: AsyncConnection,
+    target: AsyncTarget,
     requests: Limits,
     streams: Limits,
 }
@@ -85,7 +84,7 @@ impl Stride {
     /// # }
     /// ```
     pub async fn get(&self, path: &str) -> Result<Response, Error> {
-        self.send(self.connection.endpoint.get(path)?).await
+        self.send(self.target.api.get(path)?).await
     }
 
     /// Posts `json` to `path`; compressed when the path is below `/collect`.
@@ -107,7 +106,7 @@ impl Stride {
         path: &str,
         json: &T,
     ) -> Result<Response, Error> {
-        self.send(self.connection.endpoint.post(path, json)?).await
+        self.send(self.target.api.post(path, json)?).await
     }
 
     /// Puts `json` to `path`.
@@ -120,7 +119,7 @@ impl Stride {
         path: &str,
         json: &T,
     ) -> Result<Response, Error> {
-        self.send(self.connection.endpoint.put(path, json)?).await
+        self.send(self.target.api.put(path, json)?).await
     }
 
     /// Deletes what is at `path`.
@@ -129,12 +128,12 @@ impl Stride {
     ///
     /// As [above](Self#errors).
     pub async fn delete(&self, path: &str) -> Result<Response, Error> {
-        self.send(self.connection.endpoint.delete(path)?).await
+        self.send(self.target.api.delete(path)?).await
     }
 
     /// Subscribes to what happens at `path`: the events of a stream (`/collect/NAME`) or the changes
     /// of a process (`/process/NAME`). Nothing is sent before
-    /// [`events`](Subscribe::events) or [`data`](Subscribe::data) is awaited.
+    /// [`events`](SubscribeBuilder::events) or [`data`](SubscribeBuilder::data) is awaited.
     ///
     /// ```no_run
     /// # use serde_json::Value;
@@ -147,32 +146,32 @@ impl Stride {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn subscribe(&self, path: &str) -> Subscribe {
-        Subscribe::new(self.connection.clone(), path, self.streams)
+    pub fn subscribe(&self, path: &str) -> SubscribeBuilder {
+        SubscribeBuilder::new(self.target.clone(), path, self.streams)
     }
 
     /// The endpoint and the way to it, which is what a collector starts from.
     #[must_use]
-    pub fn connection(&self) -> AsyncConnection {
-        self.connection.clone()
+    pub fn target(&self) -> AsyncTarget {
+        self.target.clone()
     }
 
     /// Where requests go.
     #[must_use]
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.connection.endpoint
+    pub fn api(&self) -> &Api {
+        &self.target.api
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response, Error> {
         let call = Call::new(request, self.requests);
-        let answer = self.connection.transport.send(call).await?;
+        let answer = self.target.transport.send(call).await?;
         Ok(Response::read_async(answer, self.requests.max_body).await?)
     }
 }
 
-impl From<&Stride> for AsyncConnection {
+impl From<&Stride> for AsyncTarget {
     fn from(stride: &Stride) -> Self {
-        stride.connection()
+        stride.target()
     }
 }
 
@@ -187,7 +186,7 @@ impl From<&Stride> for AsyncConnection {
 ///     .endpoint("http://127.0.0.1:8080/v1")
 ///     .timeout(Duration::from_secs(5))
 ///     .build()?;
-/// assert_eq!(stride.endpoint().base(), "http://127.0.0.1:8080/v1");
+/// assert_eq!(stride.api().base(), "http://127.0.0.1:8080/v1");
 /// # Ok::<(), stride_async::Error>(())
 /// ```
 #[must_use = "a builder does nothing before it builds"]
@@ -302,10 +301,10 @@ impl StrideBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Endpoint`] says which setting cannot be used, and never shows the key or a password.
+    /// [`Error::Config`] says which setting cannot be used, and never shows the key or a password.
     /// A limit of zero is refused, too.
     pub fn build(self) -> Result<Stride, Error> {
-        let mut endpoint = Endpoint::new(self.api_key)?;
+        let mut endpoint = Api::new(self.api_key)?;
         if self.plain_http {
             endpoint = endpoint.allow_plain_http();
         }
@@ -337,7 +336,7 @@ impl StrideBuilder {
         let mut streams = Limits::for_stream();
         streams.connect = self.requests.connect;
         Ok(Stride {
-            connection: AsyncConnection { endpoint, transport },
+            target: AsyncTarget { api: endpoint, transport },
             requests: self.requests,
             streams,
         })
@@ -345,9 +344,9 @@ impl StrideBuilder {
 }
 
 /// Nothing can be done in no time: whoever means no limit has to set a long one.
-pub(crate) fn not_zero(setting: &'static str, limit: Duration) -> Result<(), EndpointError> {
+pub(crate) fn not_zero(setting: &'static str, limit: Duration) -> Result<(), ConfigError> {
     if limit.is_zero() {
-        return Err(EndpointError::Setting { setting, reason: "is zero" });
+        return Err(ConfigError::Setting { setting, reason: "is zero" });
     }
     Ok(())
 }

@@ -51,7 +51,7 @@
 //!
 //! A subscription is a [`Stream`](futures_core::Stream), with a `next()` of its own, that ends when it
 //! is dropped or refused. A connection that is lost is made again by itself;
-//! [`events`](Subscribe::events) tells of that, too, while [`data`](Subscribe::data) yields the values
+//! [`events`](SubscribeBuilder::events) tells of that, too, while [`data`](SubscribeBuilder::data) yields the values
 //! alone.
 //!
 //! ```no_run
@@ -72,12 +72,12 @@
 //! down and fills no memory. A busy subscription lets the other tasks of its thread run, by tokio's
 //! cooperative budget.
 //!
-//! # Cancel safety
+//! # CancelToken safety
 //!
 //! * [`Events::next`] and [`Data::next`] are cancel safe: they can be a branch of `tokio::select!` in a
 //!   loop, and no event is lost when another branch wins.
 //! * Dropping [`Events`] or [`Data`] closes the connection at once, whatever the runtime is doing. So
-//!   does dropping the future of [`Subscribe::events`] or [`Subscribe::data`]: the subscription is given
+//!   does dropping the future of [`SubscribeBuilder::events`] or [`SubscribeBuilder::data`]: the subscription is given
 //!   up, and the next one starts anew.
 //! * Dropping the future of a verb closes its connection. The request may have arrived or not, so
 //!   `post` and `put` are not cancel safe in the sense that trying again is.
@@ -101,7 +101,7 @@
 //! | opening a connection: name, TCP, proxy, TLS | 10 s | [`StrideBuilder::connect_timeout`] |
 //! | a request in total | 30 s | [`StrideBuilder::timeout`] |
 //! | a subscription's head | 90 s | |
-//! | silence on a subscription | 90 s | [`Subscribe::idle_timeout`] |
+//! | silence on a subscription | 90 s | [`SubscribeBuilder::idle_timeout`] |
 //!
 //! # Testing
 //!
@@ -120,7 +120,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Error> {
 //! let mock = Mock::new();
-//! mock.post("/collect/sign_ups").answer(200);
+//! mock.post("/collect/sign_ups").reply(200);
 //! let stride = Stride::builder("key").transport(mock.transport()).build()?;
 //! signed_up(&stride, "bojack").await?;
 //! assert_eq!(mock.requests()[0].json(), Some(&json!({"user": "bojack"})));
@@ -141,10 +141,14 @@ mod subscription;
 mod transport;
 
 pub use client::{Stride, StrideBuilder};
-pub use stride_core::{
-    ApiKey, AsyncBody, AsyncConnection, AsyncTransport, BoxFuture, Bytes, Call, DataError,
-    Delivery, DisconnectCause, Endpoint, EndpointError, Error, Event, FrameError, Limits,
-    PathError, Proxy, Reconnect, RequestError, Response, StatusError, SubscriptionEvent,
-    TransportError, TransportErrorKind,
+pub use stride_core::api::{PathError, RequestError};
+pub use stride_core::frame::FrameError;
+pub use stride_core::proxy::Proxy;
+pub use stride_core::response::{DataError, StatusError};
+pub use stride_core::subscribe::{DisconnectCause, Reconnect, SubscriptionEvent};
+pub use stride_core::transport::{
+    AsyncBody, AsyncTarget, AsyncTransport, BoxFuture, Call, Delivery, Limits, TransportError,
+    TransportErrorKind,
 };
-pub use subscription::{Data, Events, Subscribe};
+pub use stride_core::{Api, ApiKey, Bytes, ConfigError, Error, Event, Response};
+pub use subscription::{Data, Events, SubscribeBuilder};

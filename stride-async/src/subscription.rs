@@ -1,4 +1,4 @@
-//! Subscriptions as streams: a loop that does what `stride_core::Subscription` says.
+//! Subscriptions as streams: a loop that does what `stride_core::subscribe::Subscription` says.
 
 use std::fmt;
 use std::future::{pending, poll_fn};
@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use http::Response;
 use serde::de::DeserializeOwned;
-use stride_core::{
-    AsyncBody, AsyncConnection, AsyncTransport, BoxFuture, Delivery, Error, Limits, Reconnect,
-    RequestError, Step, Subscription, SubscriptionEvent, TransportError,
+use stride_core::Error;
+use stride_core::api::RequestError;
+use stride_core::subscribe::{Reconnect, Step, Subscription, SubscriptionEvent};
+use stride_core::transport::{
+    AsyncBody, AsyncTarget, AsyncTransport, BoxFuture, Delivery, Limits, TransportError,
 };
 use tokio::task::coop;
 
@@ -22,8 +24,8 @@ use crate::client::not_zero;
 
 /// A subscription that is about to be made. Made by [`Stride::subscribe`](crate::Stride::subscribe).
 #[must_use = "it connects when events() or data() is awaited"]
-pub struct Subscribe {
-    connection: AsyncConnection,
+pub struct SubscribeBuilder {
+    target: AsyncTarget,
     path: String,
     limits: Limits,
     sample: Option<u32>,
@@ -31,17 +33,17 @@ pub struct Subscribe {
     jitter_seed: Option<u64>,
 }
 
-impl fmt::Debug for Subscribe {
+impl fmt::Debug for SubscribeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscribe").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("SubscribeBuilder").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
-impl Subscribe {
-    pub(crate) fn new(connection: AsyncConnection, path: &str, limits: Limits) -> Self {
+impl SubscribeBuilder {
+    pub(crate) fn new(target: AsyncTarget, path: &str, limits: Limits) -> Self {
         let path = path.to_owned();
         let reconnect = Reconnect::default();
-        Self { connection, path, limits, sample: None, reconnect, jitter_seed: None }
+        Self { target, path, limits, sample: None, reconnect, jitter_seed: None }
     }
 
     /// Asks the server for at most so many events per second; all of them by default.
@@ -110,10 +112,10 @@ impl Subscribe {
             Some(sample) => Some(NonZeroU32::new(sample).ok_or(RequestError::Sample)?),
         };
         not_zero("idle_timeout", self.limits.idle.unwrap_or(Duration::MAX))?;
-        let request = self.connection.endpoint.subscribe(&self.path, sample)?;
+        let request = self.target.api.subscribe(&self.path, sample)?;
         let seed = self.jitter_seed.unwrap_or_else(|| fastrand::u64(..));
         let mut driver = Driver {
-            transport: self.connection.transport,
+            transport: self.target.transport,
             subscription: Subscription::new(request, self.limits, self.reconnect, seed),
             answer: Box::pin(pending()),
             body: AsyncBody::default(),
@@ -152,7 +154,7 @@ impl Subscribe {
     }
 }
 
-/// Everything that happens on a subscription, by [`Subscribe::events`]. It has no end of its own:
+/// Everything that happens on a subscription, by [`SubscribeBuilder::events`]. It has no end of its own:
 /// dropping it stops it and closes the connection at once.
 #[must_use = "dropping it ends the subscription"]
 pub struct Events<T> {
@@ -164,7 +166,7 @@ pub struct Events<T> {
 impl<T: DeserializeOwned> Events<T> {
     /// Waits for what happens next; `None` when the subscription is over.
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// CancelToken safe: dropping the future loses nothing.
     ///
     /// # Errors
     ///
@@ -202,7 +204,7 @@ impl<T: DeserializeOwned> Stream for Events<T> {
     }
 }
 
-/// The values of a subscription, by [`Subscribe::data`]. It has no end of its own: dropping it stops
+/// The values of a subscription, by [`SubscribeBuilder::data`]. It has no end of its own: dropping it stops
 /// it and closes the connection at once.
 #[must_use = "dropping it ends the subscription"]
 pub struct Data<T>(Events<T>);
@@ -210,7 +212,7 @@ pub struct Data<T>(Events<T>);
 impl<T: DeserializeOwned> Data<T> {
     /// Waits for the next value; `None` when the subscription is over.
     ///
-    /// Cancel safe: dropping the future loses nothing.
+    /// CancelToken safe: dropping the future loses nothing.
     ///
     /// # Errors
     ///

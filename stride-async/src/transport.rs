@@ -28,8 +28,9 @@ use http_body_util::Full;
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
-use stride_core::{
-    AsyncBody, AsyncTransport, BoxFuture, Call, Delivery, Proxy, TransportError, TransportErrorKind,
+use stride_core::proxy::Proxy;
+use stride_core::transport::{
+    AsyncBody, AsyncTransport, BoxFuture, Call, Delivery, TransportError, TransportErrorKind,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Id;

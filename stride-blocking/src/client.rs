@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use serde::Serialize;
-use stride_core::{
-    ApiKey, Call, Cancel, Connection, Endpoint, EndpointError, Error, Limits, Proxy, Response,
-    Transport,
-};
+use stride_core::cancel::CancelToken;
+use stride_core::proxy::Proxy;
+use stride_core::transport::{Call, Limits, Target, Transport};
+use stride_core::{Api, ApiKey, ConfigError, Error, Response};
 
-use crate::Subscribe;
+use crate::SubscribeBuilder;
 use crate::transport::HttpTransport;
 #[cfg(feature = "tls")]
 use crate::transport::tls::Trust;
@@ -28,11 +28,11 @@ use crate::transport::tls::Trust;
 ///
 /// Each of the four verbs fails with [`Error::Request`] before anything is sent, if the path does
 /// not exist for it or the value cannot be written as JSON, and with [`Error::Transport`] if no
-/// answer was had. That one's [`delivery`](stride_core::TransportError::delivery) says whether the
+/// answer was had. That one's [`delivery`](stride_core::transport::TransportError::delivery) says whether the
 /// request may have arrived; nothing is ever sent twice.
 #[derive(Debug, Clone)]
 pub struct Stride {
-    connection: Connection,
+    target: Target,
     requests: Limits,
     streams: Limits,
 }
@@ -81,7 +81,7 @@ impl Stride {
     /// # Ok::<(), stride_blocking::Error>(())
     /// ```
     pub fn get(&self, path: &str) -> Result<Response, Error> {
-        self.send(self.connection.endpoint.get(path)?)
+        self.send(self.target.api.get(path)?)
     }
 
     /// Posts `json` to `path`; compressed when the path is below `/collect`.
@@ -97,7 +97,7 @@ impl Stride {
     /// # Ok::<(), stride_blocking::Error>(())
     /// ```
     pub fn post<T: Serialize + ?Sized>(&self, path: &str, json: &T) -> Result<Response, Error> {
-        self.send(self.connection.endpoint.post(path, json)?)
+        self.send(self.target.api.post(path, json)?)
     }
 
     /// Puts `json` to `path`.
@@ -106,7 +106,7 @@ impl Stride {
     ///
     /// As [above](Self#errors).
     pub fn put<T: Serialize + ?Sized>(&self, path: &str, json: &T) -> Result<Response, Error> {
-        self.send(self.connection.endpoint.put(path, json)?)
+        self.send(self.target.api.put(path, json)?)
     }
 
     /// Deletes what is at `path`.
@@ -115,12 +115,12 @@ impl Stride {
     ///
     /// As [above](Self#errors).
     pub fn delete(&self, path: &str) -> Result<Response, Error> {
-        self.send(self.connection.endpoint.delete(path)?)
+        self.send(self.target.api.delete(path)?)
     }
 
     /// Subscribes to what happens at `path`: the events of a stream (`/collect/NAME`) or the changes
     /// of a process (`/process/NAME`). Nothing is sent before
-    /// [`events`](Subscribe::events) or [`data`](Subscribe::data) is called.
+    /// [`events`](SubscribeBuilder::events) or [`data`](SubscribeBuilder::data) is called.
     ///
     /// ```no_run
     /// # use serde_json::Value;
@@ -130,32 +130,32 @@ impl Stride {
     /// }
     /// # Ok::<(), stride_blocking::Error>(())
     /// ```
-    pub fn subscribe(&self, path: &str) -> Subscribe {
-        Subscribe::new(self.connection.clone(), path, self.streams)
+    pub fn subscribe(&self, path: &str) -> SubscribeBuilder {
+        SubscribeBuilder::new(self.target.clone(), path, self.streams)
     }
 
     /// The endpoint and the way to it, which is what a collector starts from.
     #[must_use]
-    pub fn connection(&self) -> Connection {
-        self.connection.clone()
+    pub fn target(&self) -> Target {
+        self.target.clone()
     }
 
     /// Where requests go.
     #[must_use]
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.connection.endpoint
+    pub fn api(&self) -> &Api {
+        &self.target.api
     }
 
     fn send(&self, request: Request<Bytes>) -> Result<Response, Error> {
         let call = Call::new(request, self.requests);
-        let answer = self.connection.transport.send(call, Cancel::never())?;
+        let answer = self.target.transport.send(call, CancelToken::never())?;
         Ok(Response::read(answer, self.requests.max_body)?)
     }
 }
 
-impl From<&Stride> for Connection {
+impl From<&Stride> for Target {
     fn from(stride: &Stride) -> Self {
-        stride.connection()
+        stride.target()
     }
 }
 
@@ -170,7 +170,7 @@ impl From<&Stride> for Connection {
 ///     .endpoint("http://127.0.0.1:8080/v1")
 ///     .timeout(Duration::from_secs(5))
 ///     .build()?;
-/// assert_eq!(stride.endpoint().base(), "http://127.0.0.1:8080/v1");
+/// assert_eq!(stride.api().base(), "http://127.0.0.1:8080/v1");
 /// # Ok::<(), stride_blocking::Error>(())
 /// ```
 #[must_use = "a builder does nothing before it builds"]
@@ -285,10 +285,10 @@ impl StrideBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Endpoint`] says which setting cannot be used, and never shows the key or a password.
+    /// [`Error::Config`] says which setting cannot be used, and never shows the key or a password.
     /// A limit of zero is refused, too.
     pub fn build(self) -> Result<Stride, Error> {
-        let mut endpoint = Endpoint::new(self.api_key)?;
+        let mut endpoint = Api::new(self.api_key)?;
         if self.plain_http {
             endpoint = endpoint.allow_plain_http();
         }
@@ -319,18 +319,14 @@ impl StrideBuilder {
         };
         let mut streams = Limits::for_stream();
         streams.connect = self.requests.connect;
-        Ok(Stride {
-            connection: Connection { endpoint, transport },
-            requests: self.requests,
-            streams,
-        })
+        Ok(Stride { target: Target { api: endpoint, transport }, requests: self.requests, streams })
     }
 }
 
 /// Nothing can be done in no time: whoever means no limit has to set a long one.
-pub(crate) fn not_zero(setting: &'static str, limit: Duration) -> Result<(), EndpointError> {
+pub(crate) fn not_zero(setting: &'static str, limit: Duration) -> Result<(), ConfigError> {
     if limit.is_zero() {
-        return Err(EndpointError::Setting { setting, reason: "is zero" });
+        return Err(ConfigError::Setting { setting, reason: "is zero" });
     }
     Ok(())
 }

@@ -47,8 +47,8 @@
 //! # Subscribing
 //!
 //! A subscription is an iterator that ends when it is [stopped](StopHandle) or refused. A connection
-//! that is lost is made again by itself; [`events`](Subscribe::events) tells of that, too, while
-//! [`data`](Subscribe::data) yields the values alone.
+//! that is lost is made again by itself; [`events`](SubscribeBuilder::events) tells of that, too, while
+//! [`data`](SubscribeBuilder::data) yields the values alone.
 //!
 //! ```no_run
 //! use serde_json::Value;
@@ -68,7 +68,7 @@
 //! | opening a connection: name, TCP, proxy, TLS | 10 s | [`StrideBuilder::connect_timeout`] |
 //! | a request in total | 30 s | [`StrideBuilder::timeout`] |
 //! | a subscription's head | 90 s | |
-//! | silence on a subscription | 90 s | [`Subscribe::idle_timeout`] |
+//! | silence on a subscription | 90 s | [`SubscribeBuilder::idle_timeout`] |
 //!
 //! # Testing
 //!
@@ -85,7 +85,7 @@
 //! }
 //!
 //! let mock = Mock::new();
-//! mock.post("/collect/sign_ups").answer(200);
+//! mock.post("/collect/sign_ups").reply(200);
 //! let stride = Stride::builder("key").transport(mock.transport()).build()?;
 //! signed_up(&stride, "bojack")?;
 //! assert_eq!(mock.requests()[0].json(), Some(&json!({"user": "bojack"})));
@@ -104,9 +104,11 @@ mod subscription;
 mod transport;
 
 pub use client::{Stride, StrideBuilder};
-pub use stride_core::{
-    ApiKey, Bytes, Connection, DataError, Delivery, DisconnectCause, Endpoint, EndpointError,
-    Error, Event, FrameError, PathError, Proxy, Reconnect, RequestError, Response, StatusError,
-    SubscriptionEvent, Transport, TransportError, TransportErrorKind,
-};
-pub use subscription::{Data, Events, StopHandle, Subscribe};
+pub use stride_core::api::{PathError, RequestError};
+pub use stride_core::frame::FrameError;
+pub use stride_core::proxy::Proxy;
+pub use stride_core::response::{DataError, StatusError};
+pub use stride_core::subscribe::{DisconnectCause, Reconnect, SubscriptionEvent};
+pub use stride_core::transport::{Delivery, Target, Transport, TransportError, TransportErrorKind};
+pub use stride_core::{Api, ApiKey, Bytes, ConfigError, Error, Event, Response};
+pub use subscription::{Data, Events, StopHandle, SubscribeBuilder};

@@ -1,4 +1,4 @@
-//! Subscriptions as iterators: a loop that does what `stride_core::Subscription` says.
+//! Subscriptions as iterators: a loop that does what `stride_core::subscribe::Subscription` says.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -8,17 +8,18 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
-use stride_core::{
-    Body, Cancel, Connection, Error, Limits, Reconnect, RequestError, Step, Subscription,
-    SubscriptionEvent, Transport,
-};
+use stride_core::Error;
+use stride_core::api::RequestError;
+use stride_core::cancel::CancelToken;
+use stride_core::subscribe::{Reconnect, Step, Subscription, SubscriptionEvent};
+use stride_core::transport::{Body, Limits, Target, Transport};
 
 use crate::client::not_zero;
 
 /// A subscription that is about to be made. Made by [`Stride::subscribe`](crate::Stride::subscribe).
 #[must_use = "it connects when events() or data() is called"]
-pub struct Subscribe {
-    connection: Connection,
+pub struct SubscribeBuilder {
+    target: Target,
     path: String,
     limits: Limits,
     sample: Option<u32>,
@@ -26,17 +27,17 @@ pub struct Subscribe {
     jitter_seed: Option<u64>,
 }
 
-impl fmt::Debug for Subscribe {
+impl fmt::Debug for SubscribeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscribe").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("SubscribeBuilder").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
-impl Subscribe {
-    pub(crate) fn new(connection: Connection, path: &str, limits: Limits) -> Self {
+impl SubscribeBuilder {
+    pub(crate) fn new(target: Target, path: &str, limits: Limits) -> Self {
         let path = path.to_owned();
         let reconnect = Reconnect::default();
-        Self { connection, path, limits, sample: None, reconnect, jitter_seed: None }
+        Self { target, path, limits, sample: None, reconnect, jitter_seed: None }
     }
 
     /// Asks the server for at most so many events per second; all of them by default.
@@ -101,13 +102,13 @@ impl Subscribe {
             Some(sample) => Some(NonZeroU32::new(sample).ok_or(RequestError::Sample)?),
         };
         not_zero("idle_timeout", self.limits.idle.unwrap_or(Duration::MAX))?;
-        let request = self.connection.endpoint.subscribe(&self.path, sample)?;
+        let request = self.target.api.subscribe(&self.path, sample)?;
         let seed = self.jitter_seed.unwrap_or_else(|| fastrand::u64(..));
         let mut driver = Driver {
-            transport: self.connection.transport,
+            transport: self.target.transport,
             subscription: Subscription::new(request, self.limits, self.reconnect, seed),
             body: None,
-            cancel: Cancel::new(),
+            cancel: CancelToken::new(),
             now: Instant::now(),
         };
         let first = driver.next().transpose()?;
@@ -139,7 +140,7 @@ impl Subscribe {
     }
 }
 
-/// Everything that happens on a subscription, by [`Subscribe::events`]. It waits for what comes
+/// Everything that happens on a subscription, by [`SubscribeBuilder::events`]. It waits for what comes
 /// next, for ever, unless it is stopped: see [`stop_handle`](Self::stop_handle). Dropping it closes
 /// the connection.
 pub struct Events<T> {
@@ -175,7 +176,7 @@ impl<T: DeserializeOwned> Iterator for Events<T> {
 
 impl<T: DeserializeOwned> FusedIterator for Events<T> {}
 
-/// The values of a subscription, by [`Subscribe::data`]. It waits for the next one, for ever, unless
+/// The values of a subscription, by [`SubscribeBuilder::data`]. It waits for the next one, for ever, unless
 /// it is stopped: see [`stop_handle`](Self::stop_handle). Dropping it closes the connection.
 pub struct Data<T>(Events<T>);
 
@@ -222,7 +223,7 @@ impl<T: DeserializeOwned> FusedIterator for Data<T> {}
 
 /// Stops a subscription from another thread, though no byte arrives.
 #[derive(Debug, Clone)]
-pub struct StopHandle(Cancel);
+pub struct StopHandle(CancelToken);
 
 impl StopHandle {
     /// Ends the iterator: it returns `None` soon, whether it is waiting for an event, for an answer
@@ -238,7 +239,7 @@ struct Driver {
     transport: Arc<dyn Transport>,
     subscription: Subscription,
     body: Option<Body>,
-    cancel: Cancel,
+    cancel: CancelToken,
     /// As of the last wait: events that are there already cost no look at the clock.
     now: Instant,
 }

@@ -16,9 +16,10 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::uri::Scheme;
 use http::{Request, Response};
-use stride_core::{
-    Body, Call, Cancel, CancelHook, Delivery, Limits, Proxy, Transport, TransportError,
-    TransportErrorKind,
+use stride_core::cancel::{CancelRegistration, CancelToken};
+use stride_core::proxy::Proxy;
+use stride_core::transport::{
+    Body, Call, Delivery, Limits, Transport, TransportError, TransportErrorKind,
 };
 use ureq::config::AutoHeaderValue;
 use ureq::{Agent, AsSendBody, BodyReader, ProxyProtocol, Timeout};
@@ -93,7 +94,7 @@ fn agent(dialer: &Dialer, proxy: Option<ureq::Proxy>) -> Agent {
 }
 
 impl Transport for HttpTransport {
-    fn send(&self, call: Call, cancel: Cancel) -> Result<Response<Body>, TransportError> {
+    fn send(&self, call: Call, cancel: CancelToken) -> Result<Response<Body>, TransportError> {
         if cfg!(not(feature = "tls")) && call.request.uri().scheme() == Some(&Scheme::HTTPS) {
             return Err(TransportError::new(TransportErrorKind::Unsupported, Delivery::NotSent)
                 .with_source("https needs the feature `tls` of stride-blocking"));
@@ -146,8 +147,8 @@ fn run_with_limits(
 
 fn response_with_body(
     response: Response<ureq::Body>,
-    cancel: Cancel,
-    hook: Option<CancelHook>,
+    cancel: CancelToken,
+    hook: Option<CancelRegistration>,
 ) -> Response<Body> {
     let length = response.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -170,9 +171,9 @@ struct Chunks {
     room: BytesMut,
     /// How much room is made at once. Chunks are parts of it, and are not copied.
     chunk: usize,
-    cancel: Cancel,
+    cancel: CancelToken,
     /// Interrupts a blocked read for as long as there may be one.
-    _hook: Option<CancelHook>,
+    _hook: Option<CancelRegistration>,
 }
 
 impl Iterator for Chunks {
@@ -206,7 +207,7 @@ impl Iterator for Chunks {
     }
 }
 
-fn failure(error: ureq::Error, delivery: Delivery, cancel: &Cancel) -> TransportError {
+fn failure(error: ureq::Error, delivery: Delivery, cancel: &CancelToken) -> TransportError {
     use TransportErrorKind::{Cancelled, Io, Protocol, Unsupported};
     if cancel.is_cancelled() {
         return TransportError::new(Cancelled, delivery);

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use stride_core::AsyncConnection;
+use stride_core::transport::AsyncTarget;
 
 use crate::builder::{Builder, StartError};
 use crate::collector::PATIENCE;
 use crate::handle::{CollectAllError, CollectError, Owner, StreamHandle};
 use crate::report::Report;
-use crate::shared::{Shared, Target};
+use crate::shared::{Shared, To};
 use crate::task;
 
 /// Collects events and sends them in the background, in batches, as tasks of a tokio runtime.
@@ -25,7 +25,7 @@ use crate::task;
 /// use serde_json::json;
 /// use stride_collector::AsyncCollector;
 ///
-/// # async fn example(stride: stride_core::AsyncConnection) -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn example(stride: stride_core::transport::AsyncTarget) -> Result<(), Box<dyn std::error::Error>> {
 /// let collector = AsyncCollector::start(stride)?;
 /// collector.collect("mystream", &json!({"bojack": "horseman"}))?; // never waits
 /// let report = collector.stop().await;
@@ -64,7 +64,7 @@ impl fmt::Debug for AsyncCollector {
 
 impl AsyncCollector {
     /// Starts a collector with the default settings on the current runtime: a client, such as
-    /// `&stride`, or an [`AsyncConnection`] says where to.
+    /// `&stride`, or an [`AsyncTarget`] says where to.
     ///
     /// # Errors
     ///
@@ -73,8 +73,8 @@ impl AsyncCollector {
     /// # Panics
     ///
     /// As tokio does, if the runtime's time is not enabled.
-    pub fn start(connection: impl Into<AsyncConnection>) -> Result<Self, StartError> {
-        Self::builder().start(connection)
+    pub fn start(target: impl Into<AsyncTarget>) -> Result<Self, StartError> {
+        Self::builder().start(target)
     }
 
     /// The settings of a collector that is about to be started.
@@ -97,7 +97,7 @@ impl AsyncCollector {
         stream: &str,
         event: &T,
     ) -> Result<(), CollectError> {
-        self.owner.collect(Target::Name(stream), event)
+        self.owner.collect(To::Name(stream), event)
     }
 
     /// As [`Collector::collect_all`](crate::Collector::collect_all).
@@ -110,7 +110,7 @@ impl AsyncCollector {
         stream: &str,
         events: impl IntoIterator<Item = T>,
     ) -> Result<(), CollectAllError> {
-        self.owner.collect_all(Target::Name(stream), events)
+        self.owner.collect_all(To::Name(stream), events)
     }
 
     /// As [`Collector::collect_json`](crate::Collector::collect_json).
@@ -119,7 +119,7 @@ impl AsyncCollector {
     ///
     /// As [`collect`](Self::collect).
     pub fn collect_json(&self, stream: &str, event: &RawValue) -> Result<(), CollectError> {
-        self.owner.collect_json(Target::Name(stream), event)
+        self.owner.collect_json(To::Name(stream), event)
     }
 
     /// As [`Collector::collect_wait`](crate::Collector::collect_wait).
@@ -132,7 +132,7 @@ impl AsyncCollector {
         stream: &str,
         event: &T,
     ) -> Result<(), CollectError> {
-        self.owner.collect_wait(Target::Name(stream), event).await
+        self.owner.collect_wait(To::Name(stream), event).await
     }
 
     /// As [`Collector::stream`](crate::Collector::stream).
@@ -159,7 +159,7 @@ impl AsyncCollector {
     /// pending then stays so, and is still sent. A server that is down is not asked more often
     /// because of it.
     ///
-    /// Cancel safe: when the future is dropped, the events are sent all the same.
+    /// CancelToken safe: when the future is dropped, the events are sent all the same.
     pub async fn flush_within(&self, limit: Duration) -> Report {
         let until = task::now().checked_add(limit);
         let shared = &*self.owner.shared;
@@ -176,7 +176,7 @@ impl AsyncCollector {
 
     /// Like [`stop`](Self::stop), and returns within `limit` whatever the server does. Afterwards
     /// nothing is pending: a request that is still under way then ends by itself, and counts as lost
-    /// ([`MaybeSent`](stride_core::Delivery::MaybeSent)).
+    /// ([`MaybeSent`](stride_core::transport::Delivery::MaybeSent)).
     ///
     /// Of several calls at a time, the one whose limit is reached first gives up for all. With an
     /// `on_lost`, it returns when that was given what is lost by it.

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::StatusCode;
 use http::response::Parts;
-use stride_core::{Backoff, Delivery, Jitter, TransportError, is_transient, least_delay};
+use stride_core::retry::{Backoff, Jitter, is_transient, least_delay};
+use stride_core::transport::{Delivery, TransportError};
 
 use crate::body::Body;
 use crate::report::{LossReason, Report};

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stride_core::{Gzip, gunzip};
+use stride_core::gzip::{Gzip, gunzip};
 
 use crate::stream::{Budget, Events, OVERHEAD};
 
@@ -150,7 +150,7 @@ fn ranges(labels: &[Label]) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use stride_core::GzipLevel;
+    use stride_core::gzip::GzipLevel;
 
     use super::*;
 

@@ -6,9 +6,10 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stride_core::gzip::GzipLevel;
 #[cfg(feature = "tokio")]
-use stride_core::AsyncConnection;
-use stride_core::{Connection, GzipLevel};
+use stride_core::transport::AsyncTarget;
+use stride_core::transport::Target;
 
 use crate::Collector;
 use crate::report::Lost;
@@ -108,7 +109,7 @@ pub enum StartError {
 /// The defaults are those of the original Python client, pystride, where it had the setting.
 ///
 /// ```
-/// # fn example(connection: stride_core::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// # fn example(connection: stride_core::transport::Target) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
 /// use stride_collector::Collector;
 ///
@@ -116,7 +117,7 @@ pub enum StartError {
 ///     .flush_interval(Duration::from_millis(100))
 ///     .memory_budget(16 << 20)
 ///     .on_lost(|lost| eprintln!("{} events of {} {}", lost.count, lost.stream, lost.reason))
-///     .start(connection)?;
+///     .start(target)?;
 /// # Ok(())
 /// # }
 /// ```
@@ -227,16 +228,16 @@ impl Builder<Collector> {
     /// # Errors
     ///
     /// A setting that cannot be used, or the operating system gave no thread.
-    pub fn start(self, connection: impl Into<Connection>) -> Result<Collector, StartError> {
+    pub fn start(self, target: impl Into<Target>) -> Result<Collector, StartError> {
         let Self { settings, on_lost, .. } = self;
         settings.check()?;
-        let connection = connection.into();
+        let target = target.into();
         let shared = Arc::new(Shared::new(settings, on_lost, Instant::now));
         for number in 0..settings.concurrency {
             let sender = thread::Sender {
                 number,
                 shared: Arc::clone(&shared),
-                connection: connection.clone(),
+                target: target.clone(),
                 gzip_level: settings.gzip_level,
                 limits: request::limits(settings.request_timeout),
             };
@@ -263,21 +264,21 @@ impl Builder<crate::AsyncCollector> {
     /// As tokio does, if the runtime's time is not enabled.
     pub fn start(
         self,
-        connection: impl Into<AsyncConnection>,
+        target: impl Into<AsyncTarget>,
     ) -> Result<crate::AsyncCollector, StartError> {
         let Self { settings, on_lost, .. } = self;
         settings.check()?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         // Panics here, at the call that can be mended, rather than in a task.
         drop(tokio::time::sleep(Duration::ZERO));
-        let connection = connection.into();
+        let target = target.into();
         let shared = Arc::new(Shared::new(settings, on_lost, task::now));
         let senders = Arc::new(Senders(Arc::clone(&shared)));
         for number in 0..settings.concurrency {
             let sender = task::Sender {
                 number,
                 senders: Arc::clone(&senders),
-                connection: connection.clone(),
+                target: target.clone(),
                 gzip_level: settings.gzip_level,
                 limits: request::limits(settings.request_timeout),
             };

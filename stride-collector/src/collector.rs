@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use stride_core::Connection;
+use stride_core::transport::Target;
 
 use crate::builder::{Builder, StartError};
 use crate::handle::{CollectAllError, CollectError, Owner, StreamHandle};
 use crate::report::Report;
-use crate::shared::{Shared, Target};
+use crate::shared::{Shared, To};
 use crate::thread;
 
 /// How long `flush` and `stop` wait.
@@ -35,7 +35,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// use serde_json::json;
 /// use stride_collector::Collector;
 ///
-/// # fn example(stride: stride_core::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// # fn example(stride: stride_core::transport::Target) -> Result<(), Box<dyn std::error::Error>> {
 /// let collector = Collector::start(stride)?;
 /// collector.collect("mystream", &json!({"bojack": "horseman"}))?;
 /// let report = collector.stop();
@@ -60,13 +60,13 @@ impl fmt::Debug for Collector {
 
 impl Collector {
     /// Starts a collector with the default settings: a client, such as `&stride`, or a
-    /// [`Connection`] says where to.
+    /// [`Target`] says where to.
     ///
     /// # Errors
     ///
     /// The operating system gave no thread.
-    pub fn start(connection: impl Into<Connection>) -> Result<Self, StartError> {
-        Self::builder().start(connection)
+    pub fn start(target: impl Into<Target>) -> Result<Self, StartError> {
+        Self::builder().start(target)
     }
 
     /// The settings of a collector that is about to be started.
@@ -93,7 +93,7 @@ impl Collector {
         stream: &str,
         event: &T,
     ) -> Result<(), CollectError> {
-        self.owner.collect(Target::Name(stream), event)
+        self.owner.collect(To::Name(stream), event)
     }
 
     /// Accepts several events, one after the other.
@@ -106,7 +106,7 @@ impl Collector {
         stream: &str,
         events: impl IntoIterator<Item = T>,
     ) -> Result<(), CollectAllError> {
-        self.owner.collect_all(Target::Name(stream), events)
+        self.owner.collect_all(To::Name(stream), events)
     }
 
     /// Accepts an event that is JSON already, and sends it as it stands.
@@ -115,7 +115,7 @@ impl Collector {
     ///
     /// As [`collect`](Self::collect).
     pub fn collect_json(&self, stream: &str, event: &RawValue) -> Result<(), CollectError> {
-        self.owner.collect_json(Target::Name(stream), event)
+        self.owner.collect_json(To::Name(stream), event)
     }
 
     /// Accepts an event, and waits for room up to `timeout` while the collector is full.
@@ -129,14 +129,14 @@ impl Collector {
         event: &T,
         timeout: Duration,
     ) -> Result<(), CollectError> {
-        self.owner.collect_timeout(Target::Name(stream), event, timeout)
+        self.owner.collect_timeout(To::Name(stream), event, timeout)
     }
 
     /// Accepts an event, and waits for room while the collector is full: for asynchronous programs,
     /// on whatever runtime. The event is written before the first wait, and held beside the memory
     /// budget meanwhile.
     ///
-    /// Cancel safe: when the future is dropped before it is done, the event was not accepted.
+    /// CancelToken safe: when the future is dropped before it is done, the event was not accepted.
     ///
     /// # Errors
     ///
@@ -146,7 +146,7 @@ impl Collector {
         stream: &str,
         event: &T,
     ) -> Result<(), CollectError> {
-        self.owner.collect_wait(Target::Name(stream), event).await
+        self.owner.collect_wait(To::Name(stream), event).await
     }
 
     /// One stream of this collector: its name is checked and found once, for the hottest loops.
@@ -183,7 +183,7 @@ impl Collector {
 
     /// Like [`stop`](Self::stop), and returns within `limit` whatever the server does. Afterwards
     /// nothing is pending: a request that is still under way then ends by itself, and counts as lost
-    /// ([`MaybeSent`](stride_core::Delivery::MaybeSent)).
+    /// ([`MaybeSent`](stride_core::transport::Delivery::MaybeSent)).
     ///
     /// Of several calls at a time, the one whose limit is reached first gives up for all.
     pub fn stop_within(&self, limit: Duration) -> Report {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::scratch::{Local, Outcome};
-use crate::shared::{Shared, Target};
+use crate::shared::{Shared, To};
 use crate::stream::Stream;
 use crate::thread;
 
@@ -90,7 +90,7 @@ impl StreamHandle {
     /// Any [`CollectError`] but one about the name.
     #[inline]
     pub fn collect<T: Serialize + ?Sized>(&self, event: &T) -> Result<(), CollectError> {
-        self.owner.collect(Target::Stream(&self.stream), event)
+        self.owner.collect(To::Stream(&self.stream), event)
     }
 
     /// As [`Collector::collect_all`](crate::Collector::collect_all).
@@ -102,7 +102,7 @@ impl StreamHandle {
         &self,
         events: impl IntoIterator<Item = T>,
     ) -> Result<(), CollectAllError> {
-        self.owner.collect_all(Target::Stream(&self.stream), events)
+        self.owner.collect_all(To::Stream(&self.stream), events)
     }
 
     /// As [`Collector::collect_json`](crate::Collector::collect_json).
@@ -111,7 +111,7 @@ impl StreamHandle {
     ///
     /// As [`collect`](Self::collect).
     pub fn collect_json(&self, event: &RawValue) -> Result<(), CollectError> {
-        self.owner.collect_json(Target::Stream(&self.stream), event)
+        self.owner.collect_json(To::Stream(&self.stream), event)
     }
 
     /// As [`Collector::collect_timeout`](crate::Collector::collect_timeout). It blocks the thread: in
@@ -126,7 +126,7 @@ impl StreamHandle {
         event: &T,
         timeout: Duration,
     ) -> Result<(), CollectError> {
-        self.owner.collect_timeout(Target::Stream(&self.stream), event, timeout)
+        self.owner.collect_timeout(To::Stream(&self.stream), event, timeout)
     }
 
     /// As [`Collector::collect_wait`](crate::Collector::collect_wait).
@@ -135,7 +135,7 @@ impl StreamHandle {
     ///
     /// As [`collect`](Self::collect), but never [`Full`](CollectError::Full).
     pub async fn collect_wait<T: Serialize + ?Sized>(&self, event: &T) -> Result<(), CollectError> {
-        self.owner.collect_wait(Target::Stream(&self.stream), event).await
+        self.owner.collect_wait(To::Stream(&self.stream), event).await
     }
 }
 
@@ -150,7 +150,7 @@ impl Owner {
     #[inline]
     pub(crate) fn collect<T: Serialize + ?Sized>(
         &self,
-        target: Target<'_>,
+        target: To<'_>,
         event: &T,
     ) -> Result<(), CollectError> {
         let outcome = Local::with(|local| {
@@ -163,7 +163,7 @@ impl Owner {
 
     pub(crate) fn collect_all<T: Serialize>(
         &self,
-        target: Target<'_>,
+        target: To<'_>,
         events: impl IntoIterator<Item = T>,
     ) -> Result<(), CollectAllError> {
         for (accepted, event) in events.into_iter().enumerate() {
@@ -174,7 +174,7 @@ impl Owner {
 
     pub(crate) fn collect_json(
         &self,
-        target: Target<'_>,
+        target: To<'_>,
         event: &RawValue,
     ) -> Result<(), CollectError> {
         let outcome = Local::with(|local| {
@@ -187,7 +187,7 @@ impl Owner {
 
     pub(crate) fn collect_timeout<T: Serialize + ?Sized>(
         &self,
-        target: Target<'_>,
+        target: To<'_>,
         event: &T,
         timeout: Duration,
     ) -> Result<(), CollectError> {
@@ -206,7 +206,7 @@ impl Owner {
 
     pub(crate) async fn collect_wait<T: Serialize + ?Sized>(
         &self,
-        target: Target<'_>,
+        target: To<'_>,
         event: &T,
     ) -> Result<(), CollectError> {
         let waiting = Local::with(|local| {
@@ -231,7 +231,7 @@ impl Owner {
     }
 
     /// `None` while the collector is full.
-    fn append_if_room(&self, target: Target<'_>, event: &[u8], local: &Local) -> Option<Outcome> {
+    fn append_if_room(&self, target: To<'_>, event: &[u8], local: &Local) -> Option<Outcome> {
         match self.shared.append(target, event, local) {
             Err(error) if matches!(*error, CollectError::Full) => None,
             outcome => Some(outcome),

@@ -5,15 +5,17 @@
 //!
 //! use serde_json::json;
 //! use stride_collector::Collector;
-//! use stride_core::{Body, Call, Cancel, Connection, Endpoint, TransportError};
+//! use stride_core::cancel::CancelToken;
+//! use stride_core::transport::{Body, Call, Target, TransportError};
+//! use stride_core::Api;
 //!
 //! // A client, such as `&stride`, does as well; this one only pretends to send.
-//! let transport = |_: Call, _: Cancel| -> Result<http::Response<Body>, TransportError> {
+//! let transport = |_: Call, _: CancelToken| -> Result<http::Response<Body>, TransportError> {
 //!     Ok(http::Response::new(Body::default()))
 //! };
-//! let endpoint = Endpoint::new("secret_key")?;
+//! let endpoint = Api::new("secret_key")?;
 //!
-//! let collector = Collector::start(Connection { endpoint, transport: Arc::new(transport) })?;
+//! let collector = Collector::start(Target { api: endpoint, transport: Arc::new(transport) })?;
 //! collector.collect("mystream", &json!({"bojack": "horseman"}))?;
 //!
 //! let clicks = collector.stream("clicks")?; // for the hottest loops
@@ -77,6 +79,8 @@ pub use builder::{Builder, StartError};
 pub use collector::Collector;
 pub use handle::{CollectAllError, CollectError, StreamHandle};
 pub use report::{LossReason, Lost, Report};
+pub use stride_core::Bytes;
+pub use stride_core::gzip::GzipLevel;
 #[cfg(feature = "tokio")]
-pub use stride_core::AsyncConnection;
-pub use stride_core::{Bytes, Connection, Delivery, GzipLevel};
+pub use stride_core::transport::AsyncTarget;
+pub use stride_core::transport::{Delivery, Target};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use stride_core::Delivery;
+use stride_core::transport::Delivery;
 
 /// Why events were lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

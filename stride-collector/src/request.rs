@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use stride_core::{Call, Delivery, Endpoint, Limits, TransportError, TransportErrorKind};
+use stride_core::Api;
+use stride_core::transport::{Call, Delivery, Limits, TransportError, TransportErrorKind};
 
 /// The longest answer that is read to its end, to keep its connection. Nothing in it is used.
 const MAX_ANSWER: usize = 64 << 10;
@@ -18,12 +19,12 @@ pub(crate) fn limits(request_timeout: Duration) -> Limits {
 
 /// What sends a compressed batch.
 pub(crate) fn call(
-    endpoint: &Endpoint,
+    api: &Api,
     path: &str,
     gzipped: Bytes,
     limits: Limits,
 ) -> Result<Call, TransportError> {
-    let request = endpoint.collect(path, gzipped).map_err(|error| {
+    let request = api.collect(path, gzipped).map_err(|error| {
         TransportError::new(TransportErrorKind::Unsupported, Delivery::NotSent).with_source(error)
     })?;
     Ok(Call::new(request, limits))

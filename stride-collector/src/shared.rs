@@ -14,7 +14,8 @@ use bytes::Bytes;
 use http::response::Parts;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use stride_core::{TransportError, is_name};
+use stride_core::api::is_name;
+use stride_core::transport::TransportError;
 
 use crate::CollectError;
 use crate::batch::{Barrier, Batcher, Change, Job, Loss, Policy, Step};
@@ -101,7 +102,7 @@ impl Wakers {
 
 /// Where an event goes.
 #[derive(Clone, Copy)]
-pub(crate) enum Target<'a> {
+pub(crate) enum To<'a> {
     Name(&'a str),
     Stream(&'a Arc<Stream>),
 }
@@ -169,10 +170,10 @@ impl Shared {
 
     /// Appends a written event to its stream.
     #[inline(always)]
-    pub(crate) fn append(&self, target: Target<'_>, event: &[u8], local: &Local) -> Outcome {
+    pub(crate) fn append(&self, target: To<'_>, event: &[u8], local: &Local) -> Outcome {
         let name = match target {
-            Target::Stream(stream) => return self.append_to(stream, event, local),
-            Target::Name(name) => name,
+            To::Stream(stream) => return self.append_to(stream, event, local),
+            To::Name(name) => name,
         };
         let recent = &mut local.recent.borrow_mut()[scratch::slot(self.id, name)];
         match recent {
@@ -416,8 +417,7 @@ mod tests {
         let poll = |sender: usize| shared.poll(sender, &Waker::from(Arc::clone(&wakes[sender])));
         let counts = || wakes.each_ref().map(|wakes| wakes.0.load(Ordering::Relaxed));
         let collect = || {
-            let collected =
-                Local::with(|local| shared.append(Target::Name("mystream"), b",{}", local));
+            let collected = Local::with(|local| shared.append(To::Name("mystream"), b",{}", local));
             collected.unwrap();
         };
         collect();

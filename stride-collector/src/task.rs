@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::response::Parts;
-use stride_core::{AsyncConnection, Gzip, GzipLevel, Limits, TransportError};
+use stride_core::gzip::{Gzip, GzipLevel};
+use stride_core::transport::{AsyncTarget, Limits, TransportError};
 use tokio::runtime::Handle;
 use tokio::task::{coop, spawn_blocking, yield_now};
 use tokio::time::sleep_until;
@@ -32,7 +33,7 @@ pub(crate) fn now() -> Instant {
 pub(crate) struct Sender {
     pub(crate) number: usize,
     pub(crate) senders: Arc<Senders>,
-    pub(crate) connection: AsyncConnection,
+    pub(crate) target: AsyncTarget,
     pub(crate) gzip_level: GzipLevel,
     pub(crate) limits: Limits,
 }
@@ -66,8 +67,8 @@ impl Sender {
     }
 
     async fn send(&self, path: &str, bytes: Bytes) -> Result<Parts, TransportError> {
-        let AsyncConnection { endpoint, transport } = &self.connection;
-        let call = request::call(endpoint, path, bytes, self.limits)?;
+        let AsyncTarget { api, transport } = &self.target;
+        let call = request::call(api, path, bytes, self.limits)?;
         let sent = async {
             let (head, mut body) = transport.send(call).await?.into_parts();
             let mut unused = Unused::default();

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::response::Parts;
-use stride_core::{Cancel, Connection, Gzip, GzipLevel, Limits, TransportError};
+use stride_core::cancel::CancelToken;
+use stride_core::gzip::{Gzip, GzipLevel};
+use stride_core::transport::{Limits, Target, TransportError};
 
 use crate::batch::Step;
 use crate::report::Report;
@@ -20,7 +22,7 @@ use crate::shared::Shared;
 pub(crate) struct Sender {
     pub(crate) number: usize,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) connection: Connection,
+    pub(crate) target: Target,
     pub(crate) gzip_level: GzipLevel,
     pub(crate) limits: Limits,
 }
@@ -53,10 +55,10 @@ impl Sender {
     }
 
     fn send(&self, path: &str, bytes: Bytes) -> Result<Parts, TransportError> {
-        let Connection { endpoint, transport } = &self.connection;
-        let call = request::call(endpoint, path, bytes, self.limits)?;
+        let Target { api, transport } = &self.target;
+        let call = request::call(api, path, bytes, self.limits)?;
         let sent = AssertUnwindSafe(|| {
-            let (head, body) = transport.send(call, Cancel::never())?.into_parts();
+            let (head, body) = transport.send(call, CancelToken::never())?.into_parts();
             let mut unused = Unused::default();
             for chunk in body {
                 if !unused.goes_on(chunk) {

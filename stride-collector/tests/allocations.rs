@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use stride_collector::{Collector, Connection};
-use stride_core::{Body, Call, Cancel, Endpoint, TransportError};
+use stride_collector::{Collector, Target};
+use stride_core::Api;
+use stride_core::cancel::CancelToken;
+use stride_core::transport::{Body, Call, TransportError};
 
 #[derive(Serialize)]
 struct Event {
@@ -14,13 +16,13 @@ struct Event {
 }
 
 fn collector() -> Collector {
-    let transport = |_: Call, _: Cancel| -> Result<http::Response<Body>, TransportError> {
+    let transport = |_: Call, _: CancelToken| -> Result<http::Response<Body>, TransportError> {
         Ok(http::Response::new(Body::default()))
     };
-    let endpoint = Endpoint::new("key").unwrap();
+    let endpoint = Api::new("key").unwrap();
     Collector::builder()
         .flush_interval(Duration::from_secs(600))
-        .start(Connection { endpoint, transport: Arc::new(transport) })
+        .start(Target { api: endpoint, transport: Arc::new(transport) })
         .unwrap()
 }
 

@@ -7,8 +7,10 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stride_collector::{Collector, Connection};
-use stride_core::{Body, Call, Cancel, Endpoint, TransportError};
+use stride_collector::{Collector, Target};
+use stride_core::Api;
+use stride_core::cancel::CancelToken;
+use stride_core::transport::{Body, Call, TransportError};
 
 /// How often each sender gave up the processor, and for how long it had it, in clock ticks.
 fn senders() -> BTreeMap<String, (u64, u64)> {
@@ -33,11 +35,11 @@ fn senders() -> BTreeMap<String, (u64, u64)> {
 
 #[test]
 fn pystride_1_an_idle_collector_does_not_spin() {
-    let transport = |_: Call, _: Cancel| -> Result<http::Response<Body>, TransportError> {
+    let transport = |_: Call, _: CancelToken| -> Result<http::Response<Body>, TransportError> {
         Ok(http::Response::new(Body::default()))
     };
-    let endpoint = Endpoint::new("key").unwrap();
-    let connection = Connection { endpoint, transport: Arc::new(transport) };
+    let endpoint = Api::new("key").unwrap();
+    let connection = Target { api: endpoint, transport: Arc::new(transport) };
     let collector = Collector::start(connection).unwrap();
     // It has been at work: 100 full batches, and one that waited for its interval.
     for n in 0..100_001 {

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use stride_collector::{CollectError, Collector, Connection, Delivery};
-use stride_core::{Body, Call, Cancel, Endpoint, TransportError, TransportErrorKind};
+use stride_collector::{CollectError, Collector, Delivery, Target};
+use stride_core::Api;
+use stride_core::cancel::CancelToken;
+use stride_core::transport::{Body, Call, TransportError, TransportErrorKind};
 
 const BUDGET: usize = 64 << 20;
 
@@ -20,11 +22,11 @@ fn resident() -> usize {
 
 #[test]
 fn memory_stays_within_its_budget_while_the_server_is_down() {
-    let transport = |_: Call, _: Cancel| -> Result<http::Response<Body>, TransportError> {
+    let transport = |_: Call, _: CancelToken| -> Result<http::Response<Body>, TransportError> {
         Err(TransportError::new(TransportErrorKind::Connect, Delivery::NotSent))
     };
-    let endpoint = Endpoint::new("key").unwrap();
-    let connection = Connection { endpoint, transport: Arc::new(transport) };
+    let endpoint = Api::new("key").unwrap();
+    let connection = Target { api: endpoint, transport: Arc::new(transport) };
     let lost = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&lost);
     let collector = Collector::builder()

@@ -11,9 +11,12 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use stride_collector::{
-    Builder, CollectError, Collector, Connection, Delivery, LossReason, StartError,
+    Builder, CollectError, Collector, Delivery, LossReason, StartError, Target,
 };
-use stride_core::{Body, Call, Cancel, Endpoint, TransportError, TransportErrorKind, gunzip};
+use stride_core::Api;
+use stride_core::cancel::CancelToken;
+use stride_core::gzip::gunzip;
+use stride_core::transport::{Body, Call, TransportError, TransportErrorKind};
 
 /// Far longer than anything here takes, far shorter than any limit that would mask a hang.
 const LONG: Duration = Duration::from_secs(20);
@@ -69,10 +72,10 @@ impl Server {
     /// A server, and the way to it. The closure is told how many requests came before.
     fn new(
         answer: impl Fn(usize, &Request) -> Answer + Send + Sync + 'static,
-    ) -> (Arc<Self>, Connection) {
+    ) -> (Arc<Self>, Target) {
         let server = Arc::new(Self::default());
         let at_server = Arc::clone(&server);
-        let transport = move |call: Call, _: Cancel| {
+        let transport = move |call: Call, _: CancelToken| {
             let body = gunzip(call.request.body()).unwrap();
             let request = Request { path: call.request.uri().path().to_owned(), body };
             let before = {
@@ -85,13 +88,10 @@ impl Server {
             let response = http::Response::builder().status(status);
             Ok(response.body(Body::from("{}")).unwrap())
         };
-        (
-            server,
-            Connection { endpoint: Endpoint::new("key").unwrap(), transport: Arc::new(transport) },
-        )
+        (server, Target { api: Api::new("key").unwrap(), transport: Arc::new(transport) })
     }
 
-    fn working() -> (Arc<Self>, Connection) {
+    fn working() -> (Arc<Self>, Target) {
         Self::new(|_, _| Ok(200))
     }
 
@@ -111,7 +111,7 @@ impl Server {
 }
 
 /// A server that answers nothing until the other end is dropped or sends.
-fn stalled() -> (Sender<()>, Arc<Server>, Connection) {
+fn stalled() -> (Sender<()>, Arc<Server>, Target) {
     let (release, released) = channel();
     let released = Mutex::new(released);
     let (server, connection) = Server::new(move |_, _| {

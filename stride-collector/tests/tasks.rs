@@ -8,35 +8,37 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stride_collector::{
-    AsyncCollector, AsyncConnection, Builder, CollectError, Delivery, LossReason, StartError,
+    AsyncCollector, AsyncTarget, Builder, CollectError, Delivery, LossReason, StartError,
 };
-use stride_core::{AsyncBody, Call, Endpoint, TransportError, TransportErrorKind, gunzip};
+use stride_core::Api;
+use stride_core::gzip::gunzip;
+use stride_core::transport::{AsyncBody, Call, TransportError, TransportErrorKind};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 type Answer = Result<http::Response<AsyncBody>, TransportError>;
 
 /// A way to a server that answers as the closure says; it is told how many requests came before.
-fn server<F, R>(answer: F) -> AsyncConnection
+fn server<F, R>(answer: F) -> AsyncTarget
 where
     F: Fn(usize, Call) -> R + Send + Sync + 'static,
     R: Future<Output = Answer> + Send + 'static,
 {
     let before = AtomicUsize::new(0);
     let transport = move |call: Call| answer(before.fetch_add(1, Ordering::Relaxed), call);
-    AsyncConnection { endpoint: Endpoint::new("key").unwrap(), transport: Arc::new(transport) }
+    AsyncTarget { api: Api::new("key").unwrap(), transport: Arc::new(transport) }
 }
 
 fn status(status: u16) -> Answer {
     Ok(http::Response::builder().status(status).body(AsyncBody::from("{}")).unwrap())
 }
 
-fn working() -> AsyncConnection {
+fn working() -> AsyncTarget {
     server(|_, _| async { status(200) })
 }
 
 /// A server that never answers.
-fn stalled() -> AsyncConnection {
+fn stalled() -> AsyncTarget {
     server(|_, _| pending())
 }
 

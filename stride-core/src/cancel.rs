@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// clone calls [`cancel`](Self::cancel).
 ///
 /// ```
-/// use stride_core::Cancel;
+/// use stride_core::cancel::CancelToken;
 ///
-/// let cancel = Cancel::new();
+/// let cancel = CancelToken::new();
 /// let (sender, receiver) = std::sync::mpsc::channel();
 /// let hook = cancel.on_cancel(move || sender.send("interrupted").unwrap());
 /// cancel.cancel();
@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// # drop(hook);
 /// ```
 #[derive(Clone)]
-pub struct Cancel(Option<Arc<Shared>>);
+pub struct CancelToken(Option<Arc<Shared>>);
 
 #[derive(Default)]
 struct Shared {
@@ -43,19 +43,21 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Cancel {
+impl fmt::Debug for CancelToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cancel").field("cancelled", &self.is_cancelled()).finish_non_exhaustive()
+        f.debug_struct("CancelToken")
+            .field("cancelled", &self.is_cancelled())
+            .finish_non_exhaustive()
     }
 }
 
-impl Default for Cancel {
+impl Default for CancelToken {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Cancel {
+impl CancelToken {
     /// A flag that is not raised yet.
     #[must_use]
     pub fn new() -> Self {
@@ -69,7 +71,7 @@ impl Cancel {
         Self(None)
     }
 
-    /// Whether this is [`Cancel::never`].
+    /// Whether this is [`CancelToken::never`].
     #[must_use]
     pub fn is_never(&self) -> bool {
         self.0.is_none()
@@ -94,33 +96,33 @@ impl Cancel {
     /// Runs `hook` when the flag is raised, on the thread that raises it; at once when it is raised
     /// already. Dropping what this returns withdraws the hook.
     #[must_use = "dropping it withdraws the hook"]
-    pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> CancelHook {
-        let Some(shared) = &self.0 else { return CancelHook(None) };
+    pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> CancelRegistration {
+        let Some(shared) = &self.0 else { return CancelRegistration(None) };
         let mut hooks = shared.hooks();
         // Looked at under the lock: either `cancel` finds the hook, or we see the flag.
         if shared.cancelled.load(Ordering::SeqCst) {
             drop(hooks);
             hook();
-            return CancelHook(None);
+            return CancelRegistration(None);
         }
         let id = hooks.next;
         hooks.next += 1;
         hooks.waiting.insert(id, Box::new(hook));
-        CancelHook(Some((Arc::clone(shared), id)))
+        CancelRegistration(Some((Arc::clone(shared), id)))
     }
 }
 
 /// Keeps a hook registered until it is dropped.
 #[must_use = "dropping it withdraws the hook"]
-pub struct CancelHook(Option<(Arc<Shared>, u64)>);
+pub struct CancelRegistration(Option<(Arc<Shared>, u64)>);
 
-impl fmt::Debug for CancelHook {
+impl fmt::Debug for CancelRegistration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancelHook").finish_non_exhaustive()
+        f.debug_struct("CancelRegistration").finish_non_exhaustive()
     }
 }
 
-impl Drop for CancelHook {
+impl Drop for CancelRegistration {
     fn drop(&mut self) {
         if let Some((shared, id)) = self.0.take() {
             // Taken out first: the hook may own something whose drop takes this lock again.
@@ -146,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_hook_runs_once() {
-        let cancel = Cancel::new();
+        let cancel = CancelToken::new();
         let (count, hook) = counter();
         let _hook = cancel.on_cancel(hook);
         assert!(!cancel.is_cancelled());
@@ -157,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_hook_that_comes_late_runs_at_once() {
-        let cancel = Cancel::new();
+        let cancel = CancelToken::new();
         cancel.cancel();
         let (count, hook) = counter();
         let _hook = cancel.on_cancel(hook);
@@ -166,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_hook_that_is_dropped_does_not_run() {
-        let cancel = Cancel::new();
+        let cancel = CancelToken::new();
         let (count, hook) = counter();
         drop(cancel.on_cancel(hook));
         cancel.cancel();
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn never_is_never() {
-        let cancel = Cancel::never();
+        let cancel = CancelToken::never();
         cancel.cancel();
         assert!(cancel.is_never() && !cancel.is_cancelled());
     }

@@ -1,6 +1,10 @@
 //! One error for a whole program, made of small ones: each names the direction that failed.
 
-use crate::{EndpointError, FrameError, RequestError, StatusError, TransportError};
+use crate::api::RequestError;
+use crate::config::ConfigError;
+use crate::frame::FrameError;
+use crate::response::{DataError, StatusError};
+use crate::transport::TransportError;
 
 /// Everything that can go wrong between a program and Stride, so that `?` works throughout.
 ///
@@ -10,7 +14,7 @@ use crate::{EndpointError, FrameError, RequestError, StatusError, TransportError
 pub enum Error {
     /// The API key, the base URL or another setting is no good; nothing was sent.
     #[error(transparent)]
-    Endpoint(#[from] EndpointError),
+    Config(#[from] ConfigError),
     /// The request could not be built; nothing was sent.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -27,8 +31,3 @@ pub enum Error {
     #[error(transparent)]
     Frame(#[from] FrameError),
 }
-
-/// The body of an answer is not JSON, or not of the type that was asked for.
-#[derive(Debug, thiserror::Error)]
-#[error("the body of the answer is not what was asked for")]
-pub struct DataError(#[from] serde_json::Error);

@@ -30,7 +30,7 @@ const KEPT: usize = 64 << 10;
 /// one body; the next connection needs a new one.
 ///
 /// ```
-/// # use stride_core::{FrameDecoder, FrameError};
+/// # use stride_core::frame::{FrameDecoder, FrameError};
 /// # #[derive(serde::Deserialize, Debug, PartialEq)]
 /// # struct Count { count: u64 }
 /// let mut decoder = FrameDecoder::new();

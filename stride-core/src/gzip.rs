@@ -11,7 +11,7 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use flate2::{Compress, Compression, FlushCompress, Status};
 
-use crate::EndpointError;
+use crate::config::ConfigError;
 
 /// Magic, deflate, no flags, no time, "fastest", unknown system.
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 0xff];
@@ -34,9 +34,9 @@ impl GzipLevel {
     /// # Errors
     ///
     /// A level above 9.
-    pub fn new(level: u32) -> Result<Self, EndpointError> {
+    pub fn new(level: u32) -> Result<Self, ConfigError> {
         if level > 9 {
-            return Err(EndpointError::Setting { setting: "gzip_level", reason: "is above 9" });
+            return Err(ConfigError::Setting { setting: "gzip_level", reason: "is above 9" });
         }
         Ok(Self(level))
     }
@@ -51,7 +51,7 @@ impl Default for GzipLevel {
 /// A compressor that is used again and again: its state (some 300 KB) is made once.
 ///
 /// ```
-/// use stride_core::{Gzip, GzipLevel};
+/// use stride_core::gzip::{Gzip, GzipLevel};
 ///
 /// let mut gzip = Gzip::new(GzipLevel::FASTEST);
 /// let body = gzip.compress([&b"["[..], br#"{"a":1}"#, b"]"]);
@@ -96,7 +96,7 @@ impl Gzip {
 /// One gzip member in the making; begun by [`Gzip::member`].
 ///
 /// ```
-/// use stride_core::{Gzip, GzipLevel, gunzip};
+/// use stride_core::gzip::{Gzip, GzipLevel, gunzip};
 ///
 /// let mut gzip = Gzip::new(GzipLevel::FASTEST);
 /// let mut member = gzip.member();
@@ -188,7 +188,7 @@ pub(crate) fn gzip(text: &[u8]) -> Bytes {
 /// It is no gzip member, or a damaged one.
 ///
 /// ```
-/// use stride_core::{Gzip, GzipLevel, gunzip};
+/// use stride_core::gzip::{Gzip, GzipLevel, gunzip};
 ///
 /// let body = Gzip::new(GzipLevel::FASTEST).compress([&b"[1]"[..]]);
 /// assert_eq!(gunzip(&body)?, b"[1]");

@@ -10,7 +10,7 @@
 //!
 //! | in scope | out of scope |
 //! |---|---|
-//! | requests: paths, encoding, compression, authentication ([`Endpoint`]) | sockets, TLS, proxies |
+//! | requests: paths, encoding, compression, authentication ([`Api`]) | sockets, TLS, proxies |
 //! | answers and their errors ([`Response`]) | threads, tasks, timers |
 //! | finding JSON values in a stream of bytes ([`FrameDecoder`]) | the clock: time is an argument |
 //! | reconnecting, back-off, `Retry-After` ([`Subscription`], [`Backoff`]) | chance: seeds are arguments |
@@ -19,9 +19,9 @@
 //! # A request and its answer
 //!
 //! ```
-//! use stride_core::{Endpoint, Response};
+//! use stride_core::{Api, Response};
 //!
-//! let endpoint = Endpoint::new("secret_key")?;
+//! let endpoint = Api::new("secret_key")?;
 //! let request = endpoint.get("/collect")?;
 //! assert_eq!(request.uri(), "https://api.stride.io/v1/collect");
 //!
@@ -47,36 +47,25 @@
 //!              Closed(result) ─────────────► is done
 //! ```
 
-mod backoff;
-mod cancel;
-mod endpoint;
+pub mod api;
+pub mod cancel;
+pub mod config;
 mod error;
 mod event;
-mod frame;
-mod gzip;
+pub mod frame;
+pub mod gzip;
 #[cfg(feature = "mock")]
 pub mod mock;
-mod path;
-mod proxy;
-mod request;
-mod response;
-mod subscribe;
-mod transport;
+pub mod proxy;
+pub mod response;
+pub mod retry;
+pub mod subscribe;
+pub mod transport;
 
-pub use backoff::{Backoff, Jitter, is_transient, least_delay};
+pub use api::{Api, ApiKey};
 pub use bytes::Bytes;
-pub use cancel::{Cancel, CancelHook};
-pub use endpoint::{ApiKey, Endpoint, EndpointError, is_loopback};
-pub use error::{DataError, Error};
+pub use config::ConfigError;
+pub use error::Error;
 pub use event::Event;
-pub use frame::{Frame, FrameDecoder, FrameError};
-pub use gzip::{Gzip, GzipLevel, GzipMember, gunzip};
-pub use path::{PathError, is_name};
-pub use proxy::Proxy;
-pub use request::RequestError;
-pub use response::{Response, StatusError};
-pub use subscribe::{DisconnectCause, Reconnect, Step, Subscription, SubscriptionEvent};
-pub use transport::{
-    AsyncBody, AsyncConnection, AsyncTransport, Body, BoxFuture, Call, Connection, Delivery,
-    Limits, Transport, TransportError, TransportErrorKind,
-};
+pub use http;
+pub use response::Response;

@@ -6,8 +6,8 @@
     reason = "the mock plays the server, so it waits and times out like one: the fence's only gate"
 )]
 
-mod answer;
 mod live;
+mod reply;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,10 +21,10 @@ use http::header::{AUTHORIZATION, CONTENT_ENCODING};
 use http::{HeaderMap, Method, Request};
 use serde_json::Value;
 
-pub use self::answer::{Answer, Fault};
 pub use self::live::LiveBody;
 use self::live::Reader;
-use crate::Cancel;
+pub use self::reply::{Fault, Reply};
+use crate::cancel::CancelToken;
 use crate::transport::{
     AsyncBody, AsyncTransport, Body, BoxFuture, Call, Delivery, Transport, TransportError,
     TransportErrorKind,
@@ -41,15 +41,17 @@ use crate::transport::{
 ///
 /// ```
 /// use serde_json::json;
-/// use stride_core::{Call, Cancel, Endpoint, Limits, Transport};
+/// use stride_core::cancel::CancelToken;
+/// use stride_core::transport::{Call, Limits, Transport};
+/// use stride_core::Api;
 /// use stride_core::mock::Mock;
 ///
 /// let mock = Mock::new();
-/// mock.post("/collect/clicks").answer(200);
+/// mock.post("/collect/clicks").reply(200);
 ///
-/// let request = Endpoint::new("key")?.post("/collect/clicks", &json!({"x": 3}))?;
+/// let request = Api::new("key")?.post("/collect/clicks", &json!({"x": 3}))?;
 /// let call = Call::new(request, Limits::for_request());
-/// assert_eq!(mock.transport().send(call, Cancel::never())?.status(), 200);
+/// assert_eq!(mock.transport().send(call, CancelToken::never())?.status(), 200);
 ///
 /// assert_eq!(mock.requests()[0].json(), Some(&json!({"x": 3})));
 /// assert_eq!(mock.requests()[0].api_key(), Some("key"));
@@ -71,9 +73,9 @@ struct State {
 struct Script {
     method: Method,
     path: String,
-    answers: VecDeque<Answer>,
+    replies: VecDeque<Reply>,
     /// Given when the answers are used up.
-    always: Option<Answer>,
+    always: Option<Reply>,
 }
 
 impl fmt::Display for Script {
@@ -141,8 +143,8 @@ impl Drop for Mock {
         let left: Vec<String> = state
             .scripts
             .iter()
-            .filter(|script| !script.answers.is_empty())
-            .map(|script| format!("{script} ({} answers left)", script.answers.len()))
+            .filter(|script| !script.replies.is_empty())
+            .map(|script| format!("{script} ({} answers left)", script.replies.len()))
             .collect();
         drop(state);
         assert!(asked.is_empty(), "asked, but not scripted: {asked}");
@@ -166,13 +168,13 @@ pub struct Expected<'a> {
 impl Expected<'_> {
     /// Answers the next such request, after those that were scripted before. A status alone is an
     /// answer, too: `answer(200)`.
-    pub fn answer(self, answer: impl Into<Answer>) {
-        let answer = answer.into();
-        self.script(|script| script.answers.push_back(answer));
+    pub fn reply(self, reply: impl Into<Reply>) {
+        let reply = reply.into();
+        self.script(|script| script.replies.push_back(reply));
     }
 
     /// Answers every such request that has no answer of its own. It may never be made.
-    pub fn always(self, answer: impl Into<Answer>) {
+    pub fn always(self, answer: impl Into<Reply>) {
         let answer = answer.into();
         self.script(|script| script.always = Some(answer));
     }
@@ -181,7 +183,7 @@ impl Expected<'_> {
     #[must_use = "a body that nobody ends is open for ever"]
     pub fn live(self) -> LiveBody {
         let live = LiveBody::new();
-        self.answer(Answer::status(200).live(&live));
+        self.reply(Reply::status(200).live(&live));
         live
     }
 
@@ -195,7 +197,7 @@ impl Expected<'_> {
             Some(script) => change(script),
             None => {
                 let Self { method, path, .. } = self;
-                let mut script = Script { method, path, answers: VecDeque::new(), always: None };
+                let mut script = Script { method, path, replies: VecDeque::new(), always: None };
                 change(&mut script);
                 state.scripts.push(script);
             }
@@ -313,20 +315,20 @@ pub struct MockTransport {
 }
 
 impl MockTransport {
-    fn answer(&self, request: &Request<Bytes>) -> Result<Answer, TransportError> {
+    fn answer(&self, request: &Request<Bytes>) -> Result<Reply, TransportError> {
         let received = MockRequest::new(request);
         let mut state = lock(&self.shared);
         let script = state
             .scripts
             .iter_mut()
             .filter(|script| script.method == received.method && script.path == received.path)
-            .find_map(|script| script.answers.pop_front().or_else(|| script.always.clone()));
+            .find_map(|script| script.replies.pop_front().or_else(|| script.always.clone()));
         if script.is_none() {
             let asked = format!("{} {}", received.method, received.path);
             let expected: Vec<String> = state
                 .scripts
                 .iter()
-                .filter(|script| !script.answers.is_empty() || script.always.is_some())
+                .filter(|script| !script.replies.is_empty() || script.always.is_some())
                 .map(Script::to_string)
                 .collect();
             let expected =
@@ -338,8 +340,8 @@ impl MockTransport {
                 }
             };
             let text = format!(
-                "the mock has no answer to {asked}; it expects {expected}: \
-                 script it with `mock.{call}.answer(200)`"
+                "the mock has no reply to {asked}; it expects {expected}: \
+                 script it with `mock.{call}.reply(200)`"
             );
             state.unexpected.push(asked);
             state.requests.push(received);
@@ -347,12 +349,16 @@ impl MockTransport {
                 .with_source(text));
         }
         state.requests.push(received);
-        Ok(script.unwrap_or_else(|| Answer::status(200)))
+        Ok(script.unwrap_or_else(|| Reply::status(200)))
     }
 }
 
 impl Transport for MockTransport {
-    fn send(&self, call: Call, cancel: Cancel) -> Result<http::Response<Body>, TransportError> {
+    fn send(
+        &self,
+        call: Call,
+        cancel: CancelToken,
+    ) -> Result<http::Response<Body>, TransportError> {
         if cancel.is_cancelled() {
             return Err(TransportError::new(TransportErrorKind::Cancelled, Delivery::NotSent));
         }

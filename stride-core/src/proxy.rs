@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderValue, Uri};
 
-use crate::endpoint::{EndpointError, is_loopback};
+use crate::config::{ConfigError, is_loopback};
 
 /// An HTTP proxy that opens tunnels (`CONNECT`). Its `Debug` does not show its credentials.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,12 +36,12 @@ impl Proxy {
     /// shows nothing of the URL.
     ///
     /// ```
-    /// let proxy = stride_core::Proxy::parse("http://me:s%40fe@proxy.example.com:3128")?;
+    /// let proxy = stride_core::proxy::Proxy::parse("http://me:s%40fe@proxy.example.com:3128")?;
     /// assert_eq!((proxy.host(), proxy.port()), ("proxy.example.com", 3128));
     /// assert_eq!(proxy.credentials(), Some(("me", "s@fe")));
-    /// # Ok::<(), stride_core::EndpointError>(())
+    /// # Ok::<(), stride_core::ConfigError>(())
     /// ```
-    pub fn parse(url: &str) -> Result<Self, EndpointError> {
+    pub fn parse(url: &str) -> Result<Self, ConfigError> {
         Self::parse_setting(url, "proxy")
     }
 
@@ -62,7 +62,7 @@ impl Proxy {
     /// The variable that counts holds no URL that [`parse`](Self::parse) would take.
     ///
     /// ```
-    /// use stride_core::Proxy;
+    /// use stride_core::proxy::Proxy;
     ///
     /// let environment = |name: &str| match name {
     ///     "HTTPS_PROXY" => Some("http://proxy.example.com:3128".to_owned()),
@@ -73,13 +73,13 @@ impl Proxy {
     /// assert!(proxy("https://api.stride.io/v1")?.is_some());
     /// assert!(proxy("https://stride.internal.example.com/v1")?.is_none());
     /// assert!(proxy("https://localhost:8443/v1")?.is_none());
-    /// # Ok::<(), stride_core::EndpointError>(())
+    /// # Ok::<(), stride_core::ConfigError>(())
     /// ```
     pub fn from_environment(
         base: &str,
         variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Option<Self>, EndpointError> {
-        let uri: Uri = base.parse().map_err(|_| EndpointError::Base { reason: "it is no URL" })?;
+    ) -> Result<Option<Self>, ConfigError> {
+        let uri: Uri = base.parse().map_err(|_| ConfigError::Base { reason: "it is no URL" })?;
         let host = uri.host().unwrap_or_default();
         let https = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
@@ -100,8 +100,8 @@ impl Proxy {
             .transpose()
     }
 
-    fn parse_setting(url: &str, setting: &'static str) -> Result<Self, EndpointError> {
-        let bad = |reason| EndpointError::Setting { setting, reason };
+    fn parse_setting(url: &str, setting: &'static str) -> Result<Self, ConfigError> {
+        let bad = |reason| ConfigError::Setting { setting, reason };
         let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
         if !scheme.eq_ignore_ascii_case("http") {
             return Err(bad("is not spoken to by http://, and only such proxies are supported"));
@@ -335,7 +335,7 @@ mod tests {
             "http://me:secret@p example",
         ] {
             let error = Proxy::parse(url).unwrap_err();
-            assert!(matches!(error, EndpointError::Setting { setting: "proxy", .. }), "{url}");
+            assert!(matches!(error, ConfigError::Setting { setting: "proxy", .. }), "{url}");
             assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
         }
         let proxy = Proxy::parse("http://me:secret@p.example").unwrap();
@@ -343,6 +343,6 @@ mod tests {
         let error = Proxy::from_environment("https://x.example", |name| {
             (name == "HTTPS_PROXY").then(|| "socks5://p".to_owned())
         });
-        assert!(matches!(error, Err(EndpointError::Setting { setting: "HTTPS_PROXY", .. })));
+        assert!(matches!(error, Err(ConfigError::Setting { setting: "HTTPS_PROXY", .. })));
     }
 }

@@ -7,8 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::Error;
-use crate::error::DataError;
+use crate::error::Error;
 use crate::transport::{AsyncBody, Body, Delivery, TransportError, TransportErrorKind};
 
 /// The answer to a request, whatever its status.
@@ -48,7 +47,7 @@ impl From<http::Response<Bytes>> for Response {
 }
 
 impl Response {
-    /// Reads the whole body of what a [`Transport`](crate::Transport) answered.
+    /// Reads the whole body of what a [`Transport`](crate::transport::Transport) answered.
     ///
     /// # Errors
     ///
@@ -62,7 +61,7 @@ impl Response {
         Ok(http::Response::from_parts(head, collected.finish()).into())
     }
 
-    /// Reads the whole body of what an [`AsyncTransport`](crate::AsyncTransport) answered.
+    /// Reads the whole body of what an [`AsyncTransport`](crate::transport::AsyncTransport) answered.
     ///
     /// # Errors
     ///
@@ -118,6 +117,11 @@ impl Response {
         if self.status.is_success() { Ok(self) } else { Err(StatusError::from(self).into()) }
     }
 }
+
+/// The body of an answer is not JSON, or not of the type that was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the body of the answer is not what was asked for")]
+pub struct DataError(#[from] serde_json::Error);
 
 /// The chunks of a body so far: one chunk alone is kept without a copy.
 struct CollectedBody {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
-use stride_core::{FrameDecoder, FrameError};
+use stride_core::frame::{FrameDecoder, FrameError};
 
 type Items<T> = Vec<Result<T, FrameError>>;
 

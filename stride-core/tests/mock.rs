@@ -13,18 +13,19 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use serde_json::json;
-use stride_core::mock::{Answer, Fault, Mock};
-use stride_core::{
-    AsyncTransport, Call, Cancel, Delivery, Endpoint, Limits, Response, Transport, TransportError,
-    TransportErrorKind as Kind,
+use stride_core::cancel::CancelToken;
+use stride_core::mock::{Fault, Mock, Reply};
+use stride_core::transport::{
+    AsyncTransport, Call, Delivery, Limits, Transport, TransportError, TransportErrorKind as Kind,
 };
+use stride_core::{Api, Response};
 
 fn collect_call() -> Call {
-    Call::new(Endpoint::new("key").unwrap().get("/collect").unwrap(), Limits::for_request())
+    Call::new(Api::new("key").unwrap().get("/collect").unwrap(), Limits::for_request())
 }
 
 fn send(mock: &Mock) -> Result<Response, TransportError> {
-    let response = Transport::send(&mock.transport(), collect_call(), Cancel::never())?;
+    let response = Transport::send(&mock.transport(), collect_call(), CancelToken::never())?;
     Response::read(response, 1000)
 }
 
@@ -62,8 +63,8 @@ fn panics(run: impl FnOnce()) -> String {
 fn answers_come_in_the_order_in_which_they_were_scripted() {
     for send in [send, send_async] {
         let mock = Mock::new();
-        mock.get("/collect").answer(Answer::json(&["clicks"]).header("x-a", "b"));
-        mock.get("/collect").answer(503);
+        mock.get("/collect").reply(Reply::json(&["clicks"]).header("x-a", "b"));
+        mock.get("/collect").reply(503);
         mock.get("/collect").always(204);
         let first = send(&mock).unwrap();
         assert_eq!(first.data::<Vec<String>>().unwrap().unwrap(), ["clicks"]);
@@ -78,15 +79,15 @@ fn answers_come_in_the_order_in_which_they_were_scripted() {
 #[test]
 fn requests_are_recorded_decoded_and_show_no_key() {
     let mock = Mock::new();
-    mock.post("/collect/clicks").answer(200);
-    mock.subscribe("/collect/clicks").answer(200);
-    let endpoint = Endpoint::new("helloworld").unwrap().with_base("http://[::1]/a/v2").unwrap();
+    mock.post("/collect/clicks").reply(200);
+    mock.subscribe("/collect/clicks").reply(200);
+    let endpoint = Api::new("helloworld").unwrap().with_base("http://[::1]/a/v2").unwrap();
     for request in [
         endpoint.post("/collect/clicks", &json!({"x": 3})).unwrap(),
         endpoint.subscribe("/collect/clicks", std::num::NonZero::new(100)).unwrap(),
     ] {
         let call = Call::new(request, Limits::for_request());
-        Transport::send(&mock.transport(), call, Cancel::never()).unwrap();
+        Transport::send(&mock.transport(), call, CancelToken::never()).unwrap();
     }
     let requests = mock.requests();
     assert_eq!(requests[0].json(), Some(&json!({"x": 3})));
@@ -107,8 +108,8 @@ fn what_was_not_scripted_fails_and_says_what_to_script() {
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert_eq!(
             source,
-            "the mock has no answer to GET /collect; it expects POST /collect/clicks: \
-             script it with `mock.get(\"/collect\").answer(200)`"
+            "the mock has no reply to GET /collect; it expects POST /collect/clicks: \
+             script it with `mock.get(\"/collect\").reply(200)`"
         );
     });
     assert_eq!(text, "asked, but not scripted: GET /collect");
@@ -118,8 +119,8 @@ fn what_was_not_scripted_fails_and_says_what_to_script() {
 fn leftovers_fail_on_drop() {
     let text = panics(|| {
         let mock = Mock::new();
-        mock.get("/collect").answer(200);
-        mock.get("/collect").answer(200);
+        mock.get("/collect").reply(200);
+        mock.get("/collect").reply(200);
         assert_eq!(send(&mock).unwrap().status(), 200);
     });
     assert_eq!(text, "scripted, but never asked for: GET /collect (1 answers left)");
@@ -134,11 +135,11 @@ fn faults_have_the_right_kind_and_delivery() {
             (Fault::ResetBeforeRequest, Kind::Io, Delivery::NotSent),
             (Fault::ResetAfterRequest, Kind::Io, Delivery::MaybeSent),
         ] {
-            mock.get("/collect").answer(fault);
+            mock.get("/collect").reply(fault);
             let error = send(&mock).unwrap_err();
             assert_eq!((error.kind(), error.delivery()), (kind, delivery), "{fault:?}");
         }
-        mock.get("/collect").answer(Answer::status(200).body("[1,2]").cut_at(3));
+        mock.get("/collect").reply(Reply::status(200).body("[1,2]").cut_at(3));
         assert_eq!(send(&mock).unwrap_err().kind(), Kind::Io);
     }
 }
@@ -146,8 +147,9 @@ fn faults_have_the_right_kind_and_delivery() {
 #[test]
 fn a_body_in_chunks_and_a_cut_one() {
     let mock = Mock::new();
-    mock.get("/collect").answer(Answer::status(200).body("abcde").split(2).cut_at(5));
-    let response = Transport::send(&mock.transport(), collect_call(), Cancel::never()).unwrap();
+    mock.get("/collect").reply(Reply::status(200).body("abcde").split(2).cut_at(5));
+    let response =
+        Transport::send(&mock.transport(), collect_call(), CancelToken::never()).unwrap();
     let chunks: Vec<_> = response.into_body().map(|chunk| chunk.map_err(|e| e.kind())).collect();
     assert_eq!(chunks, [Ok("ab".into()), Ok("cd".into()), Ok("e".into()), Err(Kind::Io)]);
 }
@@ -158,7 +160,7 @@ fn a_hang_ends_at_the_limit_in_both_worlds() {
     mock.get("/collect").always(Fault::Hang);
     let mut call = collect_call();
     call.limits.head = Duration::from_millis(20);
-    let error = Transport::send(&mock.transport(), call.clone(), Cancel::never()).unwrap_err();
+    let error = Transport::send(&mock.transport(), call.clone(), CancelToken::never()).unwrap_err();
     assert_eq!(error.kind(), Kind::HeadTimeout);
     let error = block_on(AsyncTransport::send(&mock.transport(), call)).unwrap_err();
     assert_eq!(error.kind(), Kind::HeadTimeout);
@@ -167,8 +169,8 @@ fn a_hang_ends_at_the_limit_in_both_worlds() {
 #[test]
 fn a_hang_ends_when_it_is_cancelled() {
     let mock = Mock::new();
-    mock.get("/collect").answer(Fault::Hang);
-    let cancel = Cancel::new();
+    mock.get("/collect").reply(Fault::Hang);
+    let cancel = CancelToken::new();
     let transport = mock.transport();
     let call = thread::spawn({
         let cancel = cancel.clone();
@@ -185,8 +187,9 @@ fn a_hang_ends_when_it_is_cancelled() {
 fn a_live_body_is_read_as_it_is_written_in_both_worlds() {
     let mock = Mock::new();
     let live = mock.get("/collect").live();
-    let mut body =
-        Transport::send(&mock.transport(), collect_call(), Cancel::never()).unwrap().into_body();
+    let mut body = Transport::send(&mock.transport(), collect_call(), CancelToken::never())
+        .unwrap()
+        .into_body();
     for text in ["a", "b"] {
         live.write(text);
         assert_eq!(body.next().unwrap().unwrap(), text);
@@ -219,7 +222,7 @@ fn a_silent_live_body_ends_at_the_idle_limit() {
     call.limits.idle = Some(Duration::from_millis(20));
     let _live = mock.get("/collect").live();
     let mut body =
-        Transport::send(&mock.transport(), call.clone(), Cancel::never()).unwrap().into_body();
+        Transport::send(&mock.transport(), call.clone(), CancelToken::never()).unwrap().into_body();
     assert_eq!(body.next().unwrap().unwrap_err().kind(), Kind::IdleTimeout);
     assert!(body.next().is_none());
 

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{StatusCode, response};
 use proptest::prelude::*;
-use stride_core::{
-    Delivery, DisconnectCause, Endpoint, Error, Limits, Reconnect, Step, Subscription,
-    SubscriptionEvent, TransportError, TransportErrorKind,
-};
+use stride_core::subscribe::{DisconnectCause, Reconnect, Step, Subscription, SubscriptionEvent};
+use stride_core::transport::{Delivery, Limits, TransportError, TransportErrorKind};
+use stride_core::{Api, Error};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -51,7 +50,7 @@ enum Stop {
 
 impl Bench {
     fn new(reconnect: Reconnect, seed: u64) -> Self {
-        let request = Endpoint::new("key").unwrap().subscribe("/collect/a", None).unwrap();
+        let request = Api::new("key").unwrap().subscribe("/collect/a", None).unwrap();
         let start = Instant::now();
         Self {
             subscription: Subscription::new(request, Limits::for_stream(), reconnect, seed),
@@ -202,7 +201,7 @@ fn only_a_healthy_session_resets_the_backoff() {
 
 #[test]
 fn a_401_is_asked_for_once_on_the_first_connect() {
-    let mut bench = Bench::new(Reconnect::FromTheStart, 1);
+    let mut bench = Bench::new(Reconnect::Always, 1);
     assert!(matches!(bench.run(), Stop::Connect(0)));
     bench.answer(401, &[]);
     assert!(matches!(bench.run(), Stop::Read), "its body is part of the error");
@@ -245,7 +244,7 @@ fn an_error_body_is_read_up_to_64_kib() {
 #[test]
 fn a_503_with_retry_after_7_is_not_called_before_7_s() {
     for seed in 0..50 {
-        let mut bench = Bench::new(Reconnect::FromTheStart, seed);
+        let mut bench = Bench::new(Reconnect::Always, seed);
         bench.run();
         bench.answer(503, &[("retry-after", "7")]);
         assert!(bench.reconnects() >= SECOND * 7);
@@ -271,18 +270,18 @@ fn a_half_open_connection_is_noticed() {
 
 #[test]
 fn the_first_connect_fails_fast_unless_asked_otherwise() {
-    let mut bench = Bench::new(Reconnect::OnceConnected, 1);
+    let mut bench = Bench::new(Reconnect::AfterFirstConnect, 1);
     bench.run();
     bench.end(Err(broken(TransportErrorKind::Connect)));
     assert!(matches!(bench.run(), Stop::Closed(Err(Error::Transport(_)))));
 
-    let mut bench = Bench::new(Reconnect::OnceConnected, 1);
+    let mut bench = Bench::new(Reconnect::AfterFirstConnect, 1);
     bench.run();
     bench.answer(503, &[]);
     bench.end(Ok(()));
     assert!(matches!(bench.run(), Stop::Closed(Err(Error::Status(_)))));
 
-    let mut bench = Bench::new(Reconnect::FromTheStart, 1);
+    let mut bench = Bench::new(Reconnect::Always, 1);
     bench.run();
     bench.end(Err(broken(TransportErrorKind::Connect)));
     bench.reconnects();
@@ -373,7 +372,7 @@ proptest! {
     fn every_step_is_legal(
         acts in prop::collection::vec(act(), 1..80),
         reconnect in prop::sample::select(vec![
-            Reconnect::OnceConnected, Reconnect::FromTheStart, Reconnect::Never]),
+            Reconnect::AfterFirstConnect, Reconnect::Always, Reconnect::Never]),
         seed in any::<u64>(),
     ) {
         let mut bench = Bench::new(reconnect, seed);
@@ -435,10 +434,10 @@ proptest! {
 
 #[test]
 fn a_key_shows_in_no_debug_text() {
-    let request = Endpoint::new("helloworld").unwrap().subscribe("/collect/a", None).unwrap();
+    let request = Api::new("helloworld").unwrap().subscribe("/collect/a", None).unwrap();
     let subscription =
         Subscription::new(request.clone(), Limits::for_stream(), Reconnect::default(), 1);
-    let call = stride_core::Call::new(request, Limits::for_request());
+    let call = stride_core::transport::Call::new(request, Limits::for_request());
     let text = format!("{subscription:?} {call:?} {:?}", Bytes::new());
     assert!(!text.contains("helloworld") && !text.contains("aGVsbG93b3JsZDo"), "{text}");
 }

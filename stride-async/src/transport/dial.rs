@@ -9,7 +9,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use socket2::SockRef;
-use stride_core::{Delivery, Proxy, TransportError, TransportErrorKind, is_loopback};
+use stride_core::config::is_loopback;
+use stride_core::proxy::Proxy;
+use stride_core::transport::{Delivery, TransportError, TransportErrorKind};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use stride_core::{EndpointError, TransportError, TransportErrorKind};
+use stride_core::ConfigError;
+use stride_core::transport::{TransportError, TransportErrorKind};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -23,7 +24,7 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, EndpointError> {
+    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, ConfigError> {
         let mut further = Vec::new();
         for certificates in &self.further {
             further.extend(parse(certificates)?);
@@ -41,7 +42,7 @@ impl Trust {
         if self.platform {
             let verifier =
                 rustls_platform_verifier::Verifier::new_with_extra_roots(further, provider)
-                    .map_err(|_| EndpointError::Setting {
+                    .map_err(|_| ConfigError::Setting {
                         setting: "platform_verifier",
                         reason: "found no certificates that this operating system trusts",
                     })?;
@@ -57,7 +58,7 @@ fn http1_only(mut config: ClientConfig) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-fn parse(certificates: &[u8]) -> Result<Vec<CertificateDer<'static>>, EndpointError> {
+fn parse(certificates: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     const PEM: &[u8] = b"-----BEGIN ";
     if !certificates.windows(PEM.len()).any(|window| window == PEM) {
         return Ok(vec![CertificateDer::from(certificates.to_vec())]);
@@ -66,8 +67,8 @@ fn parse(certificates: &[u8]) -> Result<Vec<CertificateDer<'static>>, EndpointEr
     parsed.ok().filter(|parsed| !parsed.is_empty()).ok_or_else(bad_root)
 }
 
-fn bad_root() -> EndpointError {
-    EndpointError::Setting {
+fn bad_root() -> ConfigError {
+    ConfigError::Setting {
         setting: "root_certificate",
         reason: "is no certificate in PEM or DER form",
     }

@@ -30,8 +30,8 @@ fn full_listener() -> (Socket, SocketAddr, Vec<Socket>) {
 }
 
 async fn send(stride: &Stride, limits: Limits) -> Result<AsyncBody, TransportError> {
-    let request = stride.endpoint().get("/collect").unwrap();
-    let answer = stride.connection().transport.send(Call::new(request, limits)).await?;
+    let request = stride.api().get("/collect").unwrap();
+    let answer = stride.target().transport.send(Call::new(request, limits)).await?;
     Ok(answer.into_body())
 }
 
@@ -103,10 +103,10 @@ async fn a_slow_upload_is_no_missing_head() {
         peer.answer("200 OK", "");
     });
     let stride = client(&server.base());
-    let request = stride.endpoint().put("/process/a", &"x".repeat(31 << 20)).unwrap();
+    let request = stride.api().put("/process/a", &"x".repeat(31 << 20)).unwrap();
     let mut limits = Limits::for_request();
     limits.head = MOMENT * 15;
-    let answer = stride.connection().transport.send(Call::new(request, limits)).await;
+    let answer = stride.target().transport.send(Call::new(request, limits)).await;
     assert_eq!(answer.unwrap().status(), 200);
     server.joined().await;
 }

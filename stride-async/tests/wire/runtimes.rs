@@ -154,8 +154,8 @@ fn no_runtime_is_an_error_that_says_so() {
 #[test]
 fn waiting_without_a_runtime_is_an_error_that_says_so() {
     let mock = Mock::new();
-    mock.subscribe("/collect/a").answer(200);
-    mock.get("/collect").answer(Fault::Refused);
+    mock.subscribe("/collect/a").reply(200);
+    mock.get("/collect").reply(Fault::Refused);
     let stride = Stride::builder("key").transport(mock.transport()).build().unwrap();
     let Poll::Ready(Err(error)) = poll_once(stride.get("/collect")) else { panic!("it waits") };
     assert_eq!(transport_error(error).kind(), TransportErrorKind::Connect);

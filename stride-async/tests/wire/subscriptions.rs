@@ -12,7 +12,7 @@ use stride_async::{
     Data, DisconnectCause, Error, Events, Reconnect, RequestError, Stride, SubscriptionEvent,
     TransportErrorKind,
 };
-use stride_core::mock::{Answer, Fault, Mock};
+use stride_core::mock::{Fault, Mock, Reply};
 
 use crate::server::{Peer, Server};
 use crate::{client, transport_error, watchdog};
@@ -54,7 +54,7 @@ async fn the_request() {
     let error = subscribe().sample(0).events::<Value>().await.unwrap_err();
     assert!(matches!(error, Error::Request(RequestError::Sample)), "{error:?}");
     let error = subscribe().idle_timeout(Duration::ZERO).events::<Value>().await.unwrap_err();
-    assert!(matches!(error, Error::Endpoint(_)), "{error:?}");
+    assert!(matches!(error, Error::Config(_)), "{error:?}");
     assert!(stride.subscribe("/analyze/a").data::<Value>().await.is_err());
 
     let mut events = subscribe().sample(100).events::<Value>().await.unwrap();
@@ -159,10 +159,10 @@ async fn a_silent_connection_is_made_again() {
 #[tokio::test(start_paused = true)]
 async fn an_error_is_the_last_item() {
     let mock = Mock::new();
-    mock.subscribe("/collect/a").answer(200);
-    mock.subscribe("/collect/a").answer(503);
-    mock.subscribe("/collect/a").answer(Fault::Refused);
-    mock.subscribe("/collect/a").answer(Answer::status(403).body(r#"{"message": "revoked"}"#));
+    mock.subscribe("/collect/a").reply(200);
+    mock.subscribe("/collect/a").reply(503);
+    mock.subscribe("/collect/a").reply(Fault::Refused);
+    mock.subscribe("/collect/a").reply(Reply::status(403).body(r#"{"message": "revoked"}"#));
     let mut data = with_mock(&mock).subscribe("/collect/a").data::<Value>().await.unwrap();
     match data.next().await {
         Some(Err(Error::Status(error))) => assert_eq!(error.message().as_deref(), Some("revoked")),
@@ -176,9 +176,9 @@ async fn an_error_is_the_last_item() {
 #[tokio::test(start_paused = true)]
 async fn attempts_from_the_start_are_told() {
     let mock = Mock::new();
-    mock.subscribe("/collect/a").answer(Fault::Refused);
-    mock.subscribe("/collect/a").answer(200);
-    let subscribe = with_mock(&mock).subscribe("/collect/a").reconnect(Reconnect::FromTheStart);
+    mock.subscribe("/collect/a").reply(Fault::Refused);
+    mock.subscribe("/collect/a").reply(200);
+    let subscribe = with_mock(&mock).subscribe("/collect/a").reconnect(Reconnect::Always);
     let mut events = subscribe.events::<Value>().await.unwrap();
     let first = events.next().await.unwrap().unwrap();
     assert!(matches!(first, SubscriptionEvent::Disconnected { .. }), "{first:?}");
@@ -189,8 +189,8 @@ async fn attempts_from_the_start_are_told() {
 #[tokio::test]
 async fn one_connection_is_all_that_never_allows() {
     let mock = Mock::new();
-    mock.subscribe("/collect/a").answer(Answer::status(200).body("\r\n").cut_at(1));
-    mock.subscribe("/collect/b").answer(Fault::Refused);
+    mock.subscribe("/collect/a").reply(Reply::status(200).body("\r\n").cut_at(1));
+    mock.subscribe("/collect/b").reply(Fault::Refused);
     let stride = with_mock(&mock);
     let subscribe = |path| stride.subscribe(path).reconnect(Reconnect::Never).data::<Value>();
     let mut data = subscribe("/collect/a").await.unwrap();
@@ -261,7 +261,7 @@ async fn values_over_the_wire() {
 async fn a_busy_stream_lets_other_tasks_run() {
     let body = "{\"x\": 1}\r\n".repeat(100_000);
     let mock = Mock::new();
-    mock.subscribe("/collect/a").answer(Answer::status(200).body(body));
+    mock.subscribe("/collect/a").reply(Reply::status(200).body(body));
     let mut data = with_mock(&mock).subscribe("/collect/a").data::<Value>().await.unwrap();
     let ran = Arc::new(AtomicBool::new(false));
     let other = Arc::clone(&ran);

@@ -10,7 +10,8 @@ use std::thread;
 use std::time::Instant;
 
 use http::Uri;
-use stride_core::{Delivery, TransportError, TransportErrorKind, is_loopback};
+use stride_core::config::is_loopback;
+use stride_core::transport::{Delivery, TransportError, TransportErrorKind};
 use ureq::Error;
 use ureq::config::Config;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};

@@ -5,7 +5,8 @@ use std::sync::mpsc::channel;
 use serde_json::json;
 use stride_blocking::TransportErrorKind::{Cancelled, Connect, Io, Protocol, Proxy, Unsupported};
 use stride_blocking::{Delivery, Error, Response, Stride, TransportErrorKind};
-use stride_core::{Call, Cancel, Limits};
+use stride_core::cancel::CancelToken;
+use stride_core::transport::{Call, Limits};
 
 use crate::server::{STREAM, Server, answer, closed_port, in_time};
 
@@ -71,10 +72,10 @@ fn a_body_may_end_with_its_connection_but_not_with_a_crash() {
             sees.lock().unwrap().recv().unwrap();
             peer.reset();
         });
-        let connection = client(&server.base()).connection();
-        let request = connection.endpoint.get("/collect").unwrap();
+        let target = client(&server.base()).target();
+        let request = target.api.get("/collect").unwrap();
         let call = Call::new(request, Limits::for_request());
-        let mut body = connection.transport.send(call, Cancel::never()).unwrap().into_body();
+        let mut body = target.transport.send(call, CancelToken::never()).unwrap().into_body();
         assert_eq!(body.next().unwrap().unwrap(), "[\"a\"]");
         seen.send(()).unwrap();
         body.next().unwrap().unwrap_err()
@@ -161,17 +162,16 @@ fn a_cancelled_call_says_so() {
                 peer.send(head);
                 peer.request();
             });
-            let connection = client(&server.base()).connection();
-            let request = connection.endpoint.get("/collect").unwrap();
+            let target = client(&server.base()).target();
+            let request = target.api.get("/collect").unwrap();
             let call = Call::new(request, Limits::for_stream());
-            let cancel = Cancel::new();
-            let mut body =
-                connection.transport.send(call.clone(), cancel.clone()).unwrap().into_body();
+            let cancel = CancelToken::new();
+            let mut body = target.transport.send(call.clone(), cancel.clone()).unwrap().into_body();
             cancel.cancel();
             let error = body.next().unwrap().unwrap_err();
             assert_eq!((error.kind(), error.delivery()), (Cancelled, Delivery::MaybeSent));
             assert!(body.next().is_none());
-            let error = connection.transport.send(call, cancel).unwrap_err();
+            let error = target.transport.send(call, cancel).unwrap_err();
             assert_eq!((error.kind(), error.delivery()), (Cancelled, Delivery::NotSent));
         }
     });
@@ -190,11 +190,11 @@ fn what_a_proxy_was_sent_is_no_part_of_a_cancelled_request() {
         let proxy = pondering.address.to_string();
         let stride =
             Stride::builder("key").endpoint("http://127.0.0.1/v1").proxy(&proxy).build().unwrap();
-        let connection = stride.connection();
-        let request = connection.endpoint.get("/collect").unwrap();
-        let (call, cancel) = (Call::new(request, Limits::for_stream()), Cancel::new());
+        let target = stride.target();
+        let request = target.api.get("/collect").unwrap();
+        let (call, cancel) = (Call::new(request, Limits::for_stream()), CancelToken::new());
         let cancelled = cancel.clone();
-        let sends = std::thread::spawn(move || connection.transport.send(call, cancelled));
+        let sends = std::thread::spawn(move || target.transport.send(call, cancelled));
         asks.recv().unwrap();
         cancel.cancel();
         let error = sends.join().unwrap().unwrap_err();
@@ -204,12 +204,12 @@ fn what_a_proxy_was_sent_is_no_part_of_a_cancelled_request() {
 
 #[test]
 fn a_request_that_cannot_be_sent_was_not() {
-    let connection = client("http://127.0.0.1/v1").connection();
+    let target = client("http://127.0.0.1/v1").target();
     for uri in ["ftp://127.0.0.1/v1", "/v1/collect"] {
-        let mut request = connection.endpoint.get("/collect").unwrap();
+        let mut request = target.api.get("/collect").unwrap();
         *request.uri_mut() = uri.parse().unwrap();
         let call = Call::new(request, Limits::for_request());
-        let error = connection.transport.send(call, Cancel::never()).unwrap_err();
+        let error = target.transport.send(call, CancelToken::never()).unwrap_err();
         assert_eq!((error.kind(), error.delivery()), (Unsupported, Delivery::NotSent));
     }
 }

@@ -6,7 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use stride_blocking::{Delivery, Response, Stride, TransportError, TransportErrorKind};
-use stride_core::{Body, Call, Cancel, Limits};
+use stride_core::cancel::CancelToken;
+use stride_core::transport::{Body, Call, Limits};
 
 use crate::server::{MINUTE, STREAM, Server, answer, chunk, in_time};
 
@@ -17,9 +18,9 @@ fn minutes() -> Limits {
 }
 
 fn get(base: &str, limits: Limits) -> Result<http::Response<Body>, TransportError> {
-    let connection = Stride::builder("key").endpoint(base).build().unwrap().connection();
-    let request = connection.endpoint.get("/collect").unwrap();
-    connection.transport.send(Call::new(request, limits), Cancel::never())
+    let target = Stride::builder("key").endpoint(base).build().unwrap().target();
+    let request = target.api.get("/collect").unwrap();
+    target.transport.send(Call::new(request, limits), CancelToken::never())
 }
 
 #[track_caller]
@@ -133,7 +134,7 @@ fn the_timeout_of_a_client_is_the_total_limit() {
     });
 }
 
-/// A listener that takes no connection any more. What is returned keeps it so.
+/// A listener that no longer takes connections. What is returned keeps it so.
 fn full_backlog() -> (socket2::Socket, Vec<TcpStream>) {
     let listener =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

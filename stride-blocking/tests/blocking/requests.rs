@@ -5,8 +5,9 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stride_blocking::{Connection, Error, Stride, TransportError, TransportErrorKind};
-use stride_core::{Body, Call, Cancel};
+use stride_blocking::{Error, Stride, Target, TransportError, TransportErrorKind};
+use stride_core::cancel::CancelToken;
+use stride_core::transport::{Body, Call};
 
 use crate::server::{STREAM, Server, answer, chunk, in_time};
 
@@ -177,7 +178,7 @@ fn localhost_is_this_machine_by_either_address() {
 
 #[test]
 fn another_transport_is_handed_the_requests_and_the_limits() {
-    let echo = |call: Call, cancel: Cancel| -> Result<http::Response<Body>, TransportError> {
+    let echo = |call: Call, cancel: CancelToken| -> Result<http::Response<Body>, TransportError> {
         assert!(cancel.is_never());
         assert_eq!(call.limits.connect, Duration::from_secs(1));
         assert_eq!(call.limits.total, Some(Duration::from_secs(2)));
@@ -192,8 +193,8 @@ fn another_transport_is_handed_the_requests_and_the_limits() {
         .unwrap();
     let path: Option<String> = stride.clone().get("/collect").unwrap().data().unwrap();
     assert_eq!(path.as_deref(), Some("/v1/collect"));
-    let connection = Connection::from(&stride);
-    assert_eq!(connection.endpoint.base(), stride.endpoint().base());
+    let target = Target::from(&stride);
+    assert_eq!(target.api.base(), stride.api().base());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
-use stride_blocking::{Connection, Stride};
+use stride_blocking::{Stride, Target};
 
 use crate::server::{Server, answer, closed_port, in_time};
 
@@ -46,7 +46,7 @@ fn neither_the_key_nor_a_password_is_shown() {
             }
             write!(shown, "{builder:?}").unwrap();
             let stride = builder.build().unwrap();
-            write!(shown, "{stride:?} {:?}", Connection::from(&stride)).unwrap();
+            write!(shown, "{stride:?} {:?}", Target::from(&stride)).unwrap();
             write!(shown, "{:?}", stride.subscribe("/collect/a")).unwrap();
             for result in [stride.get("/collect"), stride.post("/collect/a", &json!({}))] {
                 write!(shown, "{result:?}").unwrap();

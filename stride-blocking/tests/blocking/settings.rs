@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use stride_blocking::{EndpointError, Error, Stride, StrideBuilder};
+use stride_blocking::{ConfigError, Error, Stride, StrideBuilder};
 
 #[track_caller]
-fn refused(builder: StrideBuilder) -> EndpointError {
+fn refused(builder: StrideBuilder) -> ConfigError {
     match builder.build() {
-        Err(Error::Endpoint(error)) => error,
+        Err(Error::Config(error)) => error,
         other => panic!("{other:?}"),
     }
 }
@@ -15,7 +15,7 @@ fn refused(builder: StrideBuilder) -> EndpointError {
 #[track_caller]
 fn assert_setting(builder: StrideBuilder, expected: &str) {
     match refused(builder) {
-        EndpointError::Setting { setting, .. } => assert_eq!(setting, expected),
+        ConfigError::Setting { setting, .. } => assert_eq!(setting, expected),
         other => panic!("{other:?}"),
     }
 }
@@ -26,9 +26,9 @@ fn builder() -> StrideBuilder {
 
 #[test]
 fn a_setting_that_cannot_be_used_is_refused_by_name() {
-    assert_eq!(refused(Stride::builder("")), EndpointError::EmptyKey);
-    assert_eq!(refused(builder().user_agent("a\nb")), EndpointError::UserAgent);
-    assert!(matches!(refused(builder().endpoint("nowhere")), EndpointError::Base { .. }));
+    assert_eq!(refused(Stride::builder("")), ConfigError::EmptyKey);
+    assert_eq!(refused(builder().user_agent("a\nb")), ConfigError::UserAgent);
+    assert!(matches!(refused(builder().endpoint("nowhere")), ConfigError::Base { .. }));
     assert_setting(builder().timeout(Duration::ZERO), "timeout");
     assert_setting(builder().connect_timeout(Duration::ZERO), "connect_timeout");
     assert_setting(builder().proxy("socks5://127.0.0.1:1080"), "proxy");
@@ -37,11 +37,11 @@ fn a_setting_that_cannot_be_used_is_refused_by_name() {
 #[test]
 fn plain_http_to_another_machine_needs_leave_wherever_it_is_given() {
     let base = "http://stride.example.com/v1";
-    assert!(matches!(refused(builder().endpoint(base)), EndpointError::PlainHttp { .. }));
+    assert!(matches!(refused(builder().endpoint(base)), ConfigError::PlainHttp { .. }));
     for builder in
         [builder().allow_plain_http().endpoint(base), builder().endpoint(base).allow_plain_http()]
     {
-        assert_eq!(builder.no_proxy().build().unwrap().endpoint().base(), base);
+        assert_eq!(builder.no_proxy().build().unwrap().api().base(), base);
     }
 }
 

@@ -7,11 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use stride_blocking::{Events, Reconnect, StopHandle, Stride, Subscribe, SubscriptionEvent};
+use stride_blocking::{Events, Reconnect, StopHandle, Stride, SubscribeBuilder, SubscriptionEvent};
 
 use crate::server::{MINUTE, STREAM, Server, answer, chunk, in_time};
 
-fn subscribe(server: &Server) -> Subscribe {
+fn subscribe(server: &Server) -> SubscribeBuilder {
     let builder = Stride::builder("key").endpoint(&server.base());
     let stride = builder.timeout(MINUTE).connect_timeout(MINUTE).build().unwrap();
     stride.subscribe("/collect/a").idle_timeout(MINUTE)
@@ -87,7 +87,7 @@ fn during_the_delay_before_the_next_attempt() {
         let busy =
             "HTTP/1.1 503 Service Unavailable\r\nretry-after: 300\r\ncontent-length: 0\r\n\r\n";
         let server = Server::answering(busy);
-        let subscribe = subscribe(&server).reconnect(Reconnect::FromTheStart);
+        let subscribe = subscribe(&server).reconnect(Reconnect::Always);
         let mut events = subscribe.events::<Value>().unwrap();
         let Some(Ok(SubscriptionEvent::Disconnected { delay, .. })) = events.next() else {
             panic!("it was refused")

@@ -7,13 +7,13 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stride_blocking::{
-    DisconnectCause, Error, FrameError, Reconnect, RequestError, Stride, Subscribe,
+    DisconnectCause, Error, FrameError, Reconnect, RequestError, Stride, SubscribeBuilder,
     SubscriptionEvent, TransportErrorKind,
 };
 
 use crate::server::{STREAM, Server, answer, chunk, closed_port, in_time};
 
-fn subscribe(server: &Server) -> Subscribe {
+fn subscribe(server: &Server) -> SubscribeBuilder {
     Stride::builder("key").endpoint(&server.base()).build().unwrap().subscribe("/collect/a")
 }
 
@@ -75,8 +75,7 @@ fn a_first_connection_that_fails_is_an_error() {
 #[test]
 fn a_first_connection_that_fails_is_tried_again_when_asked() {
     let server = Server::answering(answer("503 Service Unavailable", ""));
-    let mut events =
-        subscribe(&server).reconnect(Reconnect::FromTheStart).events::<Value>().unwrap();
+    let mut events = subscribe(&server).reconnect(Reconnect::Always).events::<Value>().unwrap();
     for _ in 0..2 {
         let event = events.next().unwrap().unwrap();
         let SubscriptionEvent::Disconnected { cause: DisconnectCause::Status(status), .. } = event

@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 
 use http::Response;
 use proptest::prelude::*;
-use stride_core::{Gzip, GzipLevel, TransportErrorKind};
+use stride_core::gzip::{Gzip, GzipLevel};
+use stride_core::transport::TransportErrorKind;
 
 use super::*;
 use crate::stream::Appended;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_core::Stream;
 
-use crate::Cancel;
-use crate::cancel::CancelHook;
+use crate::cancel::CancelRegistration;
+use crate::cancel::CancelToken;
 use crate::transport::{Delivery, TransportError, TransportErrorKind};
 
 type Chunk = Result<Bytes, TransportError>;
@@ -102,7 +102,7 @@ pub(super) struct Reader {
     /// Until when, while somebody is waiting.
     deadline: Option<Instant>,
     timer: Option<Timer>,
-    _cancel: Option<CancelHook>,
+    _cancel: Option<CancelRegistration>,
 }
 
 impl Reader {
@@ -114,7 +114,7 @@ impl Reader {
         Self { live, limit, timeout, deadline: None, timer: None, _cancel: None }
     }
 
-    pub(super) fn cancelled_by(&mut self, cancel: &Cancel) {
+    pub(super) fn cancelled_by(&mut self, cancel: &CancelToken) {
         let live = Arc::clone(&self.live.0);
         self._cancel = Some(cancel.on_cancel(move || live.change(|state| state.cancelled = true)));
     }

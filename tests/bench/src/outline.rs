@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use serde::Serialize;
-use stride_core::{Gzip, GzipLevel};
+use stride_core::gzip::{Gzip, GzipLevel};
 
 use crate::bare;
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use stride_core::{
-    Call, Cancel, Connection, Endpoint, Error, Reconnect, Response, SubscriptionEvent, Transport,
-    TransportError,
-};
+use stride_core::cancel::CancelToken;
+use stride_core::subscribe::{Reconnect, SubscriptionEvent};
+use stride_core::transport::{Call, Target, Transport, TransportError};
+use stride_core::{Api, Error, Response};
 use tokio::runtime::Runtime;
 
 /// A client under test.
@@ -76,10 +76,10 @@ impl Client {
 
     /// The endpoint of the client.
     #[must_use]
-    pub fn endpoint(&self) -> Endpoint {
+    pub fn endpoint(&self) -> Api {
         match self {
-            Self::Blocking(stride) => stride.connection().endpoint,
-            Self::Async(stride, _) => stride.connection().endpoint,
+            Self::Blocking(stride) => stride.target().api,
+            Self::Async(stride, _) => stride.target().api,
         }
     }
 
@@ -92,11 +92,11 @@ impl Client {
         let max_body = call.limits.max_body;
         match self {
             Self::Blocking(stride) => {
-                let Connection { transport, .. } = stride.connection();
-                Response::read(transport.send(call, Cancel::never())?, max_body)
+                let Target { transport, .. } = stride.target();
+                Response::read(transport.send(call, CancelToken::never())?, max_body)
             }
             Self::Async(stride, runtime) => runtime.block_on(async {
-                let transport = stride.connection().transport;
+                let transport = stride.target().transport;
                 Response::read_async(transport.send(call).await?, max_body).await
             }),
         }

@@ -72,14 +72,14 @@ impl Answer {
         Self { ending, ..self }
     }
 
-    fn for_mock(self) -> mock::Answer {
+    fn for_mock(self) -> mock::Reply {
         match self.ending {
             Ending::NoAnswer => return Fault::ResetAfterRequest.into(),
             Ending::Hang => return Fault::Hang.into(),
             Ending::Whole | Ending::Broken | Ending::Silent => {}
         }
         let length = self.body.len();
-        let mut answer = mock::Answer::status(self.status).body(self.body).split(self.chunk);
+        let mut answer = mock::Reply::status(self.status).body(self.body).split(self.chunk);
         for (name, value) in self.headers {
             answer = answer.header(name, value);
         }
@@ -230,7 +230,7 @@ fn script(mock: Mock, answers: impl IntoIterator<Item = (&'static str, Answer)>)
             "DELETE" => mock.delete(path),
             _ => panic!("no such method: {method}"),
         };
-        expected.answer(answer.for_mock());
+        expected.reply(answer.for_mock());
     }
     mock
 }

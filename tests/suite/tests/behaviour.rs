@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stride_core::{
-    Call, Delivery, DisconnectCause, Error, Limits, Reconnect, RequestError, SubscriptionEvent,
-    TransportErrorKind as Kind,
-};
+use stride_core::Error;
+use stride_core::api::RequestError;
+use stride_core::subscribe::{DisconnectCause, Reconnect, SubscriptionEvent};
+use stride_core::transport::{Call, Delivery, Limits, TransportErrorKind as Kind};
 use stride_tests::{Answer, Ending, Events, Over, World, suite};
 
 /// Far longer than any of these tests takes: a limit that must not be reached.
@@ -265,7 +265,7 @@ fn word(event: Option<Result<SubscriptionEvent<Value>, Error>>) -> String {
 }
 
 fn subscribe(world: &World) -> Events<'_> {
-    let reconnect = Reconnect::OnceConnected;
+    let reconnect = Reconnect::AfterFirstConnect;
     world.client.subscribe("/collect/a", None, reconnect, MINUTE).expect("it is accepted")
 }
 
@@ -379,7 +379,7 @@ fn stride_js_16_values_that_are_no_objects_do_not_vanish(over: Over) {
 
 fn stride_js_16_a_connection_error_is_an_error(over: Over) {
     let world = over.world([(SUBSCRIBE, Answer::status(200).ending(Ending::NoAnswer))]);
-    let result = world.client.subscribe("/collect/a", None, Reconnect::OnceConnected, MINUTE);
+    let result = world.client.subscribe("/collect/a", None, Reconnect::AfterFirstConnect, MINUTE);
     let Err(Error::Transport(error)) = result else { panic!("the first connect fails fast") };
     assert_eq!(error.kind(), Kind::Io);
 }
@@ -390,7 +390,7 @@ fn a_silent_stream_is_a_lost_one(over: Over) {
         (SUBSCRIBE, Answer::body("1\n")),
     ]);
     let mut events =
-        world.client.subscribe("/collect/a", None, Reconnect::OnceConnected, SOON).unwrap();
+        world.client.subscribe("/collect/a", None, Reconnect::AfterFirstConnect, SOON).unwrap();
     assert_eq!(words(&mut events, 2), ["connected", "{}"]);
     let Some(Ok(SubscriptionEvent::Disconnected { cause, .. })) = events.next() else {
         panic!("silence is a loss")
@@ -405,7 +405,7 @@ fn a_silent_stream_is_a_lost_one(over: Over) {
 fn a_401_ends_a_subscription_at_once(over: Over) {
     let answer = Answer::status(401).with_body(r#"{"message":"no such key"}"#);
     let world = over.world([(SUBSCRIBE, answer)]);
-    let result = world.client.subscribe("/collect/a", None, Reconnect::FromTheStart, MINUTE);
+    let result = world.client.subscribe("/collect/a", None, Reconnect::Always, MINUTE);
     let Err(Error::Status(error)) = result else { panic!("a 401 is an error") };
     assert_eq!(error.message().as_deref(), Some("no such key"));
     assert_eq!(world.requests().len(), 1);
@@ -421,7 +421,7 @@ fn a_401_on_a_reconnect_ends_it(over: Over) {
 fn a_503_on_the_first_connect_is_tried_again_when_asked(over: Over) {
     let answers = || [(SUBSCRIBE, Answer::status(503)), (SUBSCRIBE, Answer::body("1\n"))];
     let world = over.world(answers());
-    let patient = Reconnect::FromTheStart;
+    let patient = Reconnect::Always;
     let mut events = world.client.subscribe("/collect/a", None, patient, MINUTE).unwrap();
     let refused = "lost: the server answered 503 Service Unavailable";
     assert_eq!(words(&mut events, 3), [refused, "connected", "1"]);

@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use stride_blocking::Stride;
 use stride_collector::{Builder, Collector, Report};
-use stride_core::{Delivery, Event};
+use stride_core::Event;
+use stride_core::transport::Delivery;
 use stride_local::{Fault, Local};
 use stride_tests::watchdog;
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stride_collector::{AsyncCollector, Collector, Report};
-use stride_core::{Reconnect, Response, SubscriptionEvent};
+use stride_core::Response;
+use stride_core::subscribe::{Reconnect, SubscriptionEvent};
 use stride_local::Local;
 use stride_tests::{Client, Events, Over, suite};
 

@@ -267,7 +267,8 @@ fn the_runtime_ends_while_nothing_is_answered(host: Host) {
         rig.check(report);
     } else {
         let report = rig.collector.stats();
-        let stopped = report.lost_by(LossReason::Stopped, stride_core::Delivery::MaybeSent);
+        let stopped =
+            report.lost_by(LossReason::Stopped, stride_core::transport::Delivery::MaybeSent);
         assert!(stopped >= 1000, "{report}");
         assert_eq!((report.lost(), report.pending), (EVENTS, 0));
         rig.check(report);

@@ -5,10 +5,9 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stride_core::{
-    Call, Delivery, Error, Limits, Reconnect, Response, SubscriptionEvent, TransportError,
-    TransportErrorKind as Kind,
-};
+use stride_core::subscribe::{Reconnect, SubscriptionEvent};
+use stride_core::transport::{Call, Delivery, Limits, TransportError, TransportErrorKind as Kind};
+use stride_core::{Error, Response};
 use stride_tests::wire::{Act, Server};
 use stride_tests::{Client, Over, suite};
 
@@ -291,7 +290,7 @@ fn a_subscription_delivers_an_event_at_its_last_byte(over: Over) {
     ]]);
     let client = connect(over, &server);
     let mut events =
-        client.subscribe("/collect/a", None, Reconnect::OnceConnected, MINUTE).unwrap();
+        client.subscribe("/collect/a", None, Reconnect::AfterFirstConnect, MINUTE).unwrap();
     assert!(matches!(events.next(), Some(Ok(SubscriptionEvent::Connected { .. }))));
     assert_eq!(value(events.next()), json!({"a": 1}));
     seen.send(()).unwrap();
@@ -305,12 +304,13 @@ fn a_subscription_that_is_dropped_closes_its_connection(over: Over) {
         vec![Act::Request, Act::text(STREAM), Act::text("2\r\n{}\r\n"), Act::Closed],
     ]);
     let client = connect(over, &server);
-    let events = client.subscribe("/collect/a", None, Reconnect::OnceConnected, MINUTE).unwrap();
+    let events =
+        client.subscribe("/collect/a", None, Reconnect::AfterFirstConnect, MINUTE).unwrap();
     drop(subscribed);
     drop(events);
     // The server goes on to its next exchange on another connection: it is not held up.
     let mut events =
-        client.subscribe("/collect/a", None, Reconnect::OnceConnected, MINUTE).unwrap();
+        client.subscribe("/collect/a", None, Reconnect::AfterFirstConnect, MINUTE).unwrap();
     assert!(matches!(events.next(), Some(Ok(SubscriptionEvent::Connected { .. }))));
     assert_eq!(value(events.next()), json!({}));
     server.wait_until_closed(1);
@@ -323,7 +323,8 @@ fn a_subscription_survives_a_reset(over: Over) {
         vec![Act::Request, Act::text(STREAM), Act::text(event), Act::Closed],
     ]);
     let client = connect(over, &server);
-    let events = client.subscribe("/collect/a", None, Reconnect::OnceConnected, MINUTE).unwrap();
+    let events =
+        client.subscribe("/collect/a", None, Reconnect::AfterFirstConnect, MINUTE).unwrap();
     let connected = events
         .map(|event| event.expect("a reset is not the end"))
         .filter(|event| matches!(event, SubscriptionEvent::Connected { .. }))

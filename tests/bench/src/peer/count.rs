@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use stride_core::gunzip;
+use stride_core::gzip::gunzip;
 
 /// Ours: a gzipped array.
 pub(super) fn stride(body: &[u8], _: bool) -> u64 {
@@ -68,7 +68,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use stride_core::{Gzip, GzipLevel};
+    use stride_core::gzip::{Gzip, GzipLevel};
 
     use super::*;
 

@@ -10,8 +10,10 @@ use std::sync::{Arc, Barrier, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use stride_collector::{CollectError, Collector, Connection, StreamHandle};
-use stride_core::{Body, Call, Cancel, Endpoint, TransportError};
+use stride_collector::{CollectError, Collector, StreamHandle, Target};
+use stride_core::Api;
+use stride_core::cancel::CancelToken;
+use stride_core::transport::{Body, Call, TransportError};
 
 use crate::event::{Event, Readme};
 use crate::measure::Pair;
@@ -69,12 +71,13 @@ impl Held {
     pub(crate) fn new() -> Self {
         let gate = Arc::<Gate>::default();
         let passed = Arc::clone(&gate);
-        let taken = move |_: Call, _: Cancel| -> Result<http::Response<Body>, TransportError> {
-            passed.pass();
-            Ok(http::Response::new(Body::default()))
-        };
-        let endpoint = Endpoint::new("key").expect("the key is good");
-        let connection = Connection { endpoint, transport: Arc::new(taken) };
+        let taken =
+            move |_: Call, _: CancelToken| -> Result<http::Response<Body>, TransportError> {
+                passed.pass();
+                Ok(http::Response::new(Body::default()))
+            };
+        let endpoint = Api::new("key").expect("the key is good");
+        let connection = Target { api: endpoint, transport: Arc::new(taken) };
         // An hour: no batch is sent because of the time that it takes under valgrind.
         let builder = Collector::builder().flush_interval(Duration::from_secs(3600));
         let collector = builder.start(connection).expect("there are threads");

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use serde::Deserialize as _;
 use serde_json::value::RawValue;
-use stride_core::FrameDecoder;
+use stride_core::frame::FrameDecoder;
 
 use crate::event::Received;
 use crate::measure::Pair;

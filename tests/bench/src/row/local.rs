@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, params};
 use serde_json::Value;
-use stride_core::{Gzip, GzipLevel};
+use stride_core::gzip::{Gzip, GzipLevel};
 use stride_local::Local;
 use tempfile::TempDir;
 

@@ -23,10 +23,12 @@ use smol::Timer;
 use smol::future::or;
 use smol::net::TcpStream;
 use smol_hyper::rt::FuturesIo;
-use stride_core::{
-    AsyncBody, AsyncTransport, BoxFuture, Call, Delivery, Endpoint, Limits, Reconnect, Response,
-    Step, Subscription, SubscriptionEvent, TransportError, TransportErrorKind as Kind,
+use stride_core::subscribe::{Reconnect, Step, Subscription, SubscriptionEvent};
+use stride_core::transport::{
+    AsyncBody, AsyncTransport, BoxFuture, Call, Delivery, Limits, TransportError,
+    TransportErrorKind as Kind,
 };
+use stride_core::{Api, Response};
 use stride_local::Local;
 
 /// The way to a server over smol's sockets, with hyper for HTTP/1.1: one connection for each call.
@@ -146,7 +148,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let local = Local::start()?;
     let base = env::var("STRIDE_ENDPOINT").unwrap_or_else(|_| local.endpoint());
     let key = env::var("STRIDE_API_KEY").unwrap_or_else(|_| local.secret_key().to_owned());
-    let endpoint = Endpoint::new(key)?.with_base(&base)?;
+    let endpoint = Api::new(key)?.with_base(&base)?;
     let transport = Smol;
 
     smol::block_on(async {

@@ -30,7 +30,7 @@ pub fn is_transient(status: StatusCode) -> bool {
 ///
 /// let mut headers = HeaderMap::new();
 /// headers.insert("retry-after", "7".parse()?);
-/// let wait = stride_core::least_delay(StatusCode::SERVICE_UNAVAILABLE, &headers);
+/// let wait = stride_core::retry::least_delay(StatusCode::SERVICE_UNAVAILABLE, &headers);
 /// assert_eq!(wait, Duration::from_secs(7));
 /// # Ok::<(), http::header::InvalidHeaderValue>(())
 /// ```
@@ -68,7 +68,7 @@ pub enum Jitter {
 ///
 /// ```
 /// use std::time::Duration;
-/// use stride_core::{Backoff, Jitter};
+/// use stride_core::retry::{Backoff, Jitter};
 ///
 /// let half = Duration::from_millis(500);
 /// let mut backoff = Backoff::new(half, Duration::from_secs(30), Jitter::UpperHalf, 42);

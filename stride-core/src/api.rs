@@ -1,13 +1,18 @@
 //! Where requests go and who sends them.
 
+mod path;
+mod request;
+
 use std::fmt;
-use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderValue, Uri};
 
-use crate::Error;
+pub use self::path::{PathError, is_name};
+pub use self::request::RequestError;
+use crate::config::{ConfigError, is_loopback};
+use crate::error::Error;
 
 /// The hosted service as its original clients knew it.
 const DEFAULT_BASE: &str = "https://api.stride.io/v1";
@@ -37,61 +42,21 @@ impl From<String> for ApiKey {
     }
 }
 
-/// What is wrong with a key, a base URL or another setting. The key itself is never part of it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EndpointError {
-    /// The API key is empty.
-    #[error("the API key is empty")]
-    EmptyKey,
-    /// A colon would end the user name of the Basic authentication.
-    #[error("the API key holds a colon")]
-    ColonInKey,
-    /// A line break or another control character, most often read from a file along with the key.
-    #[error("the API key holds a control character, such as a line break at its end")]
-    ControlInKey,
-    /// The base URL cannot be used.
-    #[error("the base URL is no good: {reason}")]
-    Base {
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// The key would travel in the clear.
-    #[error(
-        "plain http to {host} would show the API key to the network: use https, or allow it by name"
-    )]
-    PlainHttp {
-        /// The host of the base URL.
-        host: String,
-    },
-    /// The user agent cannot stand in a header.
-    #[error("the user agent holds a character that a header cannot")]
-    UserAgent,
-    /// Another setting cannot be used.
-    #[error("{setting} {reason}")]
-    Setting {
-        /// The name of the setting, as its builder calls it.
-        setting: &'static str,
-        /// What is wrong with its value.
-        reason: &'static str,
-    },
-}
-
 /// A base URL and the key that signs requests to it.
 ///
 /// Its methods build requests ([`get`](Self::get), [`post`](Self::post) and so on) and send none.
 ///
 /// ```
-/// use stride_core::Endpoint;
+/// use stride_core::Api;
 ///
-/// let endpoint = Endpoint::new("helloworld")?.with_base("http://127.0.0.1:8080/v1")?;
+/// let endpoint = Api::new("helloworld")?.with_base("http://127.0.0.1:8080/v1")?;
 /// let request = endpoint.get("/collect")?;
 /// assert_eq!(request.uri(), "http://127.0.0.1:8080/v1/collect");
 /// assert_eq!(request.headers()["authorization"], "Basic aGVsbG93b3JsZDo=");
 /// # Ok::<(), stride_core::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Endpoint {
+pub struct Api {
     base: String,
     /// The same, parsed once and not for each request.
     pub(crate) uri: Uri,
@@ -100,13 +65,13 @@ pub struct Endpoint {
     plain_http: bool,
 }
 
-impl fmt::Debug for Endpoint {
+impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Api").field("base", &self.base).finish_non_exhaustive()
     }
 }
 
-impl Endpoint {
+impl Api {
     /// The hosted service, `https://api.stride.io/v1`, for the holder of `api_key`.
     ///
     /// # Errors
@@ -115,17 +80,17 @@ impl Endpoint {
     pub fn new(api_key: impl Into<ApiKey>) -> Result<Self, Error> {
         let ApiKey(key) = api_key.into();
         if key.is_empty() {
-            return Err(EndpointError::EmptyKey.into());
+            return Err(ConfigError::EmptyKey.into());
         }
         if key.contains(':') {
-            return Err(EndpointError::ColonInKey.into());
+            return Err(ConfigError::ColonInKey.into());
         }
         if key.contains(char::is_control) {
-            return Err(EndpointError::ControlInKey.into());
+            return Err(ConfigError::ControlInKey.into());
         }
         let credentials = BASE64.encode(format!("{key}:"));
         let mut authorization = HeaderValue::try_from(format!("Basic {credentials}"))
-            .map_err(|_| EndpointError::ControlInKey)?;
+            .map_err(|_| ConfigError::ControlInKey)?;
         authorization.set_sensitive(true);
         Ok(Self {
             base: DEFAULT_BASE.to_owned(),
@@ -144,7 +109,7 @@ impl Endpoint {
     /// a query or a fragment in it. Plain `http` is refused unless the host is this machine or
     /// [`allow_plain_http`](Self::allow_plain_http) was called before.
     pub fn with_base(mut self, base: &str) -> Result<Self, Error> {
-        let bad = |reason| Error::from(EndpointError::Base { reason });
+        let bad = |reason| Error::from(ConfigError::Base { reason });
         let uri: Uri = base.parse().map_err(|_| bad("it is no URL"))?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(bad("it does not start with https:// or http:// and a host"));
@@ -162,7 +127,7 @@ impl Endpoint {
             "https" => {}
             "http" if self.plain_http || is_loopback(authority.host()) => {}
             "http" => {
-                return Err(EndpointError::PlainHttp { host: authority.host().to_owned() }.into());
+                return Err(ConfigError::PlainHttp { host: authority.host().to_owned() }.into());
             }
             _ => return Err(bad("its scheme is neither https nor http")),
         }
@@ -186,8 +151,7 @@ impl Endpoint {
     ///
     /// A text that cannot stand in a header is refused.
     pub fn with_user_agent(mut self, user_agent: &str) -> Result<Self, Error> {
-        self.user_agent =
-            HeaderValue::try_from(user_agent).map_err(|_| EndpointError::UserAgent)?;
+        self.user_agent = HeaderValue::try_from(user_agent).map_err(|_| ConfigError::UserAgent)?;
         Ok(self)
     }
 
@@ -198,46 +162,26 @@ impl Endpoint {
     }
 }
 
-/// Whether a URL's host is this machine: `localhost`, a name below it, or a loopback address.
-///
-/// Such a host needs no leave for plain `http`, and transports reach it without a proxy.
-///
-/// ```
-/// assert!(stride_core::is_loopback("localhost"));
-/// assert!(stride_core::is_loopback("[::1]"));
-/// assert!(!stride_core::is_loopback("127.0.0.1.example.com"));
-/// ```
-#[must_use]
-pub fn is_loopback(host: &str) -> bool {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let lower = host.to_ascii_lowercase();
-    if lower == "localhost" || lower.ends_with(".localhost") {
-        return true;
-    }
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn endpoint() -> Endpoint {
-        Endpoint::new("k").unwrap()
+    fn endpoint() -> Api {
+        Api::new("k").unwrap()
     }
 
-    fn refused(result: Result<Endpoint, Error>) -> EndpointError {
+    fn refused(result: Result<Api, Error>) -> ConfigError {
         match result {
-            Err(Error::Endpoint(error)) => error,
+            Err(Error::Config(error)) => error,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn a_bad_key_is_refused() {
-        assert_eq!(refused(Endpoint::new("")), EndpointError::EmptyKey);
-        assert_eq!(refused(Endpoint::new("a:b")), EndpointError::ColonInKey);
-        assert_eq!(refused(Endpoint::new("secret\n")), EndpointError::ControlInKey);
+        assert_eq!(refused(Api::new("")), ConfigError::EmptyKey);
+        assert_eq!(refused(Api::new("a:b")), ConfigError::ColonInKey);
+        assert_eq!(refused(Api::new("secret\n")), ConfigError::ControlInKey);
     }
 
     #[test]
@@ -268,7 +212,7 @@ mod tests {
             "https://a b/",
         ] {
             assert!(
-                matches!(refused(endpoint().with_base(base)), EndpointError::Base { .. }),
+                matches!(refused(endpoint().with_base(base)), ConfigError::Base { .. }),
                 "{base}"
             );
         }
@@ -278,29 +222,7 @@ mod tests {
     fn plain_http_needs_leave_by_name() {
         let host = "stride.example.com".to_owned();
         let base = "http://stride.example.com/v1";
-        assert_eq!(refused(endpoint().with_base(base)), EndpointError::PlainHttp { host });
+        assert_eq!(refused(endpoint().with_base(base)), ConfigError::PlainHttp { host });
         assert_eq!(endpoint().allow_plain_http().with_base(base).unwrap().base(), base);
-    }
-
-    #[test]
-    fn loopback() {
-        for host in [
-            "localhost",
-            "LOCALHOST",
-            "a.localhost",
-            "localhost.",
-            "127.0.0.1",
-            "[::1]",
-            "::1",
-            "127.1.2.3",
-            "[::ffff:127.0.0.1]",
-        ] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in
-            ["", "example.com", "notlocalhost", "127.0.0.1.nip.io", "10.0.0.1", "[::2]", "0.0.0.0"]
-        {
-            assert!(!is_loopback(host), "{host}");
-        }
     }
 }

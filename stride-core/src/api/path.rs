@@ -99,8 +99,8 @@ pub enum PathError {
 /// `[A-Za-z][A-Za-z0-9_]*`.
 ///
 /// ```
-/// assert!(stride_core::is_name("app_events"));
-/// assert!(!stride_core::is_name("9lives"));
+/// assert!(stride_core::api::is_name("app_events"));
+/// assert!(!stride_core::api::is_name("9lives"));
 /// ```
 #[must_use]
 pub fn is_name(name: &str) -> bool {

@@ -8,9 +8,10 @@ use http::uri::{Parts, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use serde::Serialize;
 
+use super::Api;
+use super::path::{self, PathError, Verb};
+use crate::error::Error;
 use crate::gzip::gzip;
-use crate::path::{self, PathError, Verb};
-use crate::{Endpoint, Error};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -37,7 +38,7 @@ pub enum RequestError {
 /// `/collect` are gzip-compressed; no other body is.
 ///
 /// The paths are those of Stride's API without its version: `/collect`, `/process/NAME/stats`.
-impl Endpoint {
+impl Api {
     /// A request to read `path`, which may carry a query string. It has no body.
     ///
     /// # Errors
@@ -54,7 +55,7 @@ impl Endpoint {
     /// A path that is not one for `POST`, or a value that cannot be written as JSON.
     ///
     /// ```
-    /// # let endpoint = stride_core::Endpoint::new("key")?;
+    /// # let endpoint = stride_core::Api::new("key")?;
     /// let event = serde_json::json!({"bojack": "horseman"});
     /// let request = endpoint.post("/collect/mystream", &event)?;
     /// assert_eq!(request.headers()["content-encoding"], "gzip");
@@ -180,8 +181,8 @@ mod tests {
 
     use super::*;
 
-    fn endpoint() -> Endpoint {
-        Endpoint::new("helloworld").unwrap().with_base("http://localhost/v1").unwrap()
+    fn endpoint() -> Api {
+        Api::new("helloworld").unwrap().with_base("http://localhost/v1").unwrap()
     }
 
     fn headers(request: &Request<Bytes>) -> Vec<(&str, &str)> {

@@ -24,22 +24,22 @@ pub enum Fault {
 /// An answer to a request: a status, headers and a body, or a fault.
 ///
 /// ```
-/// use stride_core::mock::{Answer, Fault, Mock};
+/// use stride_core::mock::{Reply, Fault, Mock};
 ///
 /// let mock = Mock::new();
-/// mock.get("/collect").answer(Answer::json(&["clicks", "app_events"]));
-/// mock.get("/collect").answer(Answer::status(503).header("retry-after", "7"));
-/// mock.get("/collect").answer(Fault::ResetAfterRequest);
+/// mock.get("/collect").reply(Reply::json(&["clicks", "app_events"]));
+/// mock.get("/collect").reply(Reply::status(503).header("retry-after", "7"));
+/// mock.get("/collect").reply(Fault::ResetAfterRequest);
 /// # for _ in 0..3 {
-/// #     use stride_core::Transport;
-/// #     let request = stride_core::Endpoint::new("key")?.get("/collect")?;
-/// #     let call = stride_core::Call::new(request, stride_core::Limits::for_request());
-/// #     let _ = Transport::send(&mock.transport(), call, stride_core::Cancel::never());
+/// #     use stride_core::transport::Transport;
+/// #     let request = stride_core::Api::new("key")?.get("/collect")?;
+/// #     let call = stride_core::transport::Call::new(request, stride_core::transport::Limits::for_request());
+/// #     let _ = Transport::send(&mock.transport(), call, stride_core::cancel::CancelToken::never());
 /// # }
 /// # Ok::<(), stride_core::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Reply {
     fault: Option<Fault>,
     status: StatusCode,
     headers: HeaderMap,
@@ -49,19 +49,19 @@ pub struct Answer {
     live: Option<LiveBody>,
 }
 
-impl From<u16> for Answer {
+impl From<u16> for Reply {
     fn from(status: u16) -> Self {
         Self::status(status)
     }
 }
 
-impl From<Fault> for Answer {
+impl From<Fault> for Reply {
     fn from(fault: Fault) -> Self {
         Self { fault: Some(fault), ..Self::status(200) }
     }
 }
 
-impl Answer {
+impl Reply {
     /// This status, without a body.
     ///
     /// # Panics

@@ -19,14 +19,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
-use stride_core::{Endpoint, Limits, Reconnect, Response, Step, Subscription, SubscriptionEvent};
+use stride_core::subscribe::{Reconnect, Step, Subscription, SubscriptionEvent};
+use stride_core::transport::Limits;
+use stride_core::{Api, Response};
 use stride_local::Local;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let local = Local::start()?;
     let base = env::var("STRIDE_ENDPOINT").unwrap_or_else(|_| local.endpoint());
     let key = env::var("STRIDE_API_KEY").unwrap_or_else(|_| local.secret_key().to_owned());
-    let endpoint = Endpoint::new(key)?.with_base(&base)?;
+    let endpoint = Api::new(key)?.with_base(&base)?;
     let mut out = std::io::stdout().lock();
 
     // The machine says what to do next; this loop does it, and tells what came of it.

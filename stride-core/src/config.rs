@@ -1,0 +1,90 @@
+//! Settings, and what may be wrong with them.
+
+use std::net::IpAddr;
+
+/// What is wrong with a key, a base URL or another setting. The key itself is never part of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The API key is empty.
+    #[error("the API key is empty")]
+    EmptyKey,
+    /// A colon would end the user name of the Basic authentication.
+    #[error("the API key holds a colon")]
+    ColonInKey,
+    /// A line break or another control character, most often read from a file along with the key.
+    #[error("the API key holds a control character, such as a line break at its end")]
+    ControlInKey,
+    /// The base URL cannot be used.
+    #[error("the base URL is no good: {reason}")]
+    Base {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The key would travel in the clear.
+    #[error(
+        "plain http to {host} would show the API key to the network: use https, or allow it by name"
+    )]
+    PlainHttp {
+        /// The host of the base URL.
+        host: String,
+    },
+    /// The user agent cannot stand in a header.
+    #[error("the user agent holds a character that a header cannot")]
+    UserAgent,
+    /// Another setting cannot be used.
+    #[error("{setting} {reason}")]
+    Setting {
+        /// The name of the setting, as its builder calls it.
+        setting: &'static str,
+        /// What is wrong with its value.
+        reason: &'static str,
+    },
+}
+
+/// Whether a URL's host is this machine: `localhost`, a name below it, or a loopback address.
+///
+/// Such a host needs no leave for plain `http`, and transports reach it without a proxy.
+///
+/// ```
+/// assert!(stride_core::config::is_loopback("localhost"));
+/// assert!(stride_core::config::is_loopback("[::1]"));
+/// assert!(!stride_core::config::is_loopback("127.0.0.1.example.com"));
+/// ```
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let lower = host.to_ascii_lowercase();
+    if lower == "localhost" || lower.ends_with(".localhost") {
+        return true;
+    }
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback() {
+        for host in [
+            "localhost",
+            "LOCALHOST",
+            "a.localhost",
+            "localhost.",
+            "127.0.0.1",
+            "[::1]",
+            "::1",
+            "127.1.2.3",
+            "[::ffff:127.0.0.1]",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in
+            ["", "example.com", "notlocalhost", "127.0.0.1.nip.io", "10.0.0.1", "[::2]", "0.0.0.0"]
+        {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! A subscription as a state machine: it decides when to connect, what a broken connection means
+//! and how long to wait, and is told of everything else.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, StatusCode, response};
+use serde::de::DeserializeOwned;
+
+use crate::error::Error;
+use crate::frame::{Frame, FrameDecoder, FrameError};
+use crate::response::Response;
+use crate::response::StatusError;
+use crate::retry::{Backoff, Jitter, is_transient, least_delay};
+use crate::transport::{Call, Limits, TransportError};
+
+/// The first delay before connecting again; it doubles with every failure.
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+
+/// The longest delay before connecting again.
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+/// How long a connection must have lived, and not in silence, to count as healthy.
+const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+
+/// How much is read of the body of an answer that ends the subscription.
+const MAX_ERROR_BODY: usize = 64 << 10;
+
+/// When a [`Subscription`] connects again. The default does once it has been connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Reconnect {
+    /// A first connection that fails ends the subscription; a lost one is made again.
+    #[default]
+    AfterFirstConnect,
+    /// A first connection that fails is tried again as well, if its failure may pass.
+    Always,
+    /// Never: a subscription is one connection.
+    Never,
+}
+
+/// What happens on a subscription. Nothing is dropped unseen.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SubscriptionEvent<T> {
+    /// The server accepted the subscription.
+    Connected {
+        /// On a reconnect, how long there was no connection. What was sent meanwhile is gone.
+        gap: Option<Duration>,
+    },
+    /// An event of a stream, or a change of a process.
+    Data(T),
+    /// Something came that is no JSON, or not what was asked for; reading goes on after it.
+    Malformed(FrameError),
+    /// The connection is lost; the next attempt comes after the delay.
+    Disconnected {
+        /// Why it was lost, or could not be made.
+        cause: DisconnectCause,
+        /// How long until the next attempt.
+        delay: Duration,
+    },
+}
+
+impl<T> SubscriptionEvent<T> {
+    /// The value alone, for readers who do not care for the rest. Connections made and lost and
+    /// malformed text are no values; a value that is not a `T` is an error.
+    ///
+    /// # Errors
+    ///
+    /// A value that is not a `T`.
+    pub fn into_data(self) -> Option<Result<T, Error>> {
+        match self {
+            Self::Data(value) => Some(Ok(value)),
+            Self::Malformed(error @ FrameError::Mismatch(_)) => Some(Err(error.into())),
+            Self::Malformed(_) | Self::Connected { .. } | Self::Disconnected { .. } => None,
+        }
+    }
+}
+
+/// Why a connection of a subscription was lost, or could not be made.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum DisconnectCause {
+    /// The server ended the body. A stream has no end, so this is a loss, too.
+    Ended,
+    /// The server answered with a status that may pass by itself.
+    Status(StatusCode),
+    /// The connection broke, or a limit was reached.
+    Transport(TransportError),
+}
+
+impl std::fmt::Display for DisconnectCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ended => f.write_str("the server ended the stream"),
+            Self::Status(status) => write!(f, "the server answered {status}"),
+            Self::Transport(error) => error.fmt(f),
+        }
+    }
+}
+
+/// What the driver of a [`Subscription`] does next.
+#[derive(Debug)]
+pub enum Step<F> {
+    /// Send this, and report the answer's head with [`Subscription::handle_head`], or the failure
+    /// with [`Subscription::handle_end`]. It is given out once per connection.
+    ///
+    /// Boxed, because steps are handed over once per event and this one is large and rare.
+    Connect(Box<Call>),
+    /// The head has not been reported yet: go on waiting for it.
+    AwaitHead,
+    /// Take the next chunk of the body, and report it with [`Subscription::handle_bytes`], or the
+    /// body's end with [`Subscription::handle_end`].
+    Read,
+    /// No connection is open. Poll again at that time.
+    Wait {
+        /// When the next attempt is due.
+        until: Instant,
+    },
+    /// Drop the connection (the answer, its body, or the wait for it) now.
+    Close,
+    /// Hand this to the user.
+    Item(SubscriptionEvent<F>),
+    /// The subscription is over, for ever; the error is given once.
+    Closed(Result<(), Error>),
+}
+
+/// A subscription, without the IO: [`poll`](Self::poll) says what to do next, the `handle_` methods
+/// tell what came of it. Time is an argument throughout.
+///
+/// The limits on connecting, on the head and on silence belong to the transport, which reports them
+/// as errors; only the delays between connections are kept here. After a lost connection the next
+/// attempt waits 500 ms, then twice as long up to 30 s, of which a random part of at most half is
+/// taken off. Only a connection that lived for 30 s and received a byte starts the count again.
+/// `Retry-After` is obeyed, up to 300 s. Answers that may pass (408, 425, 429, 5xx but 501 and 505)
+/// are tried again like broken connections; any other answer than 200 ends the subscription with an
+/// error that carries it.
+///
+/// ```
+/// use std::time::Instant;
+/// use stride_core::subscribe::{Reconnect, Step, Subscription, SubscriptionEvent};
+/// use stride_core::transport::Limits;
+/// use stride_core::Api;
+///
+/// let request = Api::new("key")?.subscribe("/collect/app_events", None)?;
+/// let now = Instant::now();
+/// let mut subscription =
+///     Subscription::new(request, Limits::for_stream(), Reconnect::default(), 42);
+/// let Step::Connect(call) = subscription.poll(now) else { panic!("it starts by connecting") };
+/// assert_eq!(call.request.uri().path(), "/v1/collect/app_events/subscribe");
+///
+/// // The transport of your choice sends it and tells what comes back.
+/// let (head, ()) = http::Response::new(()).into_parts();
+/// subscription.handle_head(head, now);
+/// assert!(matches!(subscription.poll(now), Step::Item(SubscriptionEvent::Connected { .. })));
+/// assert!(matches!(subscription.poll(now), Step::Read));
+///
+/// subscription.handle_bytes(b"{\"bojack\": \"horseman\"}\r\n", now);
+/// let Step::Item(SubscriptionEvent::Data(frame)) = subscription.poll(now) else { panic!() };
+/// assert_eq!(frame.as_str(), r#"{"bojack": "horseman"}"#);
+/// # Ok::<(), stride_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Subscription {
+    // Apart from the decoder, because an item borrows the decoder while the machine moves on.
+    machine: Machine,
+    decoder: FrameDecoder,
+}
+
+#[derive(Debug)]
+struct Machine {
+    request: Request<Bytes>,
+    limits: Limits,
+    reconnect: Reconnect,
+    backoff: Backoff,
+    state: State,
+    /// When the last connection was lost, once there was one.
+    lost_at: Option<Instant>,
+    /// To be given out before anything that was read.
+    connected: Option<Option<Duration>>,
+    /// The driver still holds a connection that is over.
+    must_close: bool,
+    /// To be given out once that connection is closed.
+    disconnected: Option<(DisconnectCause, Duration)>,
+    malformed: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Unconnected,
+    AwaitingHead,
+    Streaming {
+        since: Instant,
+        received: bool,
+    },
+    /// Reading the body of an answer that ends the subscription.
+    Refused {
+        head: response::Parts,
+        body: BytesMut,
+    },
+    Waiting {
+        until: Instant,
+    },
+    Closed(Option<Error>),
+}
+
+impl Subscription {
+    /// A subscription that sends `request`, made by [`Api::subscribe`](crate::Api), with
+    /// these limits. The seed decides the jitter: give every client one of its own.
+    #[must_use]
+    pub fn new(request: Request<Bytes>, limits: Limits, reconnect: Reconnect, seed: u64) -> Self {
+        let backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY, Jitter::UpperHalf, seed);
+        let machine = Machine {
+            request,
+            limits,
+            reconnect,
+            backoff,
+            state: State::Unconnected,
+            lost_at: None,
+            connected: None,
+            must_close: false,
+            disconnected: None,
+            malformed: 0,
+        };
+        Self { machine, decoder: FrameDecoder::new() }
+    }
+
+    /// What to do next, with items as text that is not parsed yet.
+    pub fn poll(&mut self, now: Instant) -> Step<Frame<'_>> {
+        let Self { machine, decoder } = self;
+        if let Some(gap) = machine.connected.take() {
+            return Step::Item(SubscriptionEvent::Connected { gap });
+        }
+        match decoder.next_frame() {
+            Some(item) => machine.item(item),
+            None => machine.step(now),
+        }
+    }
+
+    /// What to do next, with items parsed as `T`.
+    pub fn poll_as<T: DeserializeOwned>(&mut self, now: Instant) -> Step<T> {
+        let Self { machine, decoder } = self;
+        if let Some(gap) = machine.connected.take() {
+            return Step::Item(SubscriptionEvent::Connected { gap });
+        }
+        match decoder.next_as() {
+            Some(item) => machine.item(item),
+            None => machine.step(now),
+        }
+    }
+
+    /// The head of the answer came.
+    pub fn handle_head(&mut self, head: response::Parts, now: Instant) {
+        let machine = &mut self.machine;
+        if !matches!(machine.state, State::AwaitingHead) {
+            return;
+        }
+        if head.status == StatusCode::OK {
+            let gap = machine.lost_at.map(|lost| now.saturating_duration_since(lost));
+            tracing::debug!(path = machine.request.uri().path(), ?gap, "subscribed");
+            machine.connected = Some(gap);
+            machine.state = State::Streaming { since: now, received: false };
+            self.decoder = FrameDecoder::new();
+        } else if is_transient(head.status) && machine.may_retry() {
+            let least = least_delay(head.status, &head.headers);
+            machine.disconnected(DisconnectCause::Status(head.status), least, now);
+        } else {
+            machine.state = State::Refused { head, body: BytesMut::new() };
+        }
+    }
+
+    /// A chunk of the body came.
+    pub fn handle_bytes(&mut self, chunk: &[u8], _now: Instant) {
+        match &mut self.machine.state {
+            State::Streaming { received, .. } => {
+                *received |= !chunk.is_empty();
+                self.decoder.feed(chunk);
+            }
+            State::Refused { body, .. } => {
+                let room = MAX_ERROR_BODY - body.len();
+                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if body.len() == MAX_ERROR_BODY {
+                    self.machine.refused();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The body is over, or sending or reading failed.
+    pub fn handle_end(&mut self, end: Result<(), TransportError>, now: Instant) {
+        let machine = &mut self.machine;
+        match machine.state {
+            State::Streaming { .. } => self.decoder.finish(),
+            // The status is what matters, however much of the body is there.
+            State::Refused { .. } => return machine.refused(),
+            State::AwaitingHead => {}
+            _ => return,
+        }
+        let cause = end.map_or_else(DisconnectCause::Transport, |()| DisconnectCause::Ended);
+        machine.disconnected(cause, Duration::ZERO, now);
+    }
+
+    /// Ends the subscription: what was read but not taken yet is dropped.
+    pub fn stop(&mut self) {
+        let machine = &mut self.machine;
+        machine.must_close |= machine.has_connection();
+        machine.connected = None;
+        machine.disconnected = None;
+        if !matches!(machine.state, State::Closed(_)) {
+            machine.state = State::Closed(None);
+        }
+        self.decoder = FrameDecoder::new();
+    }
+
+    /// How many items so far were malformed.
+    #[must_use]
+    pub fn malformed(&self) -> u64 {
+        self.machine.malformed
+    }
+}
+
+impl Machine {
+    fn item<F>(&mut self, item: Result<F, FrameError>) -> Step<F> {
+        Step::Item(match item {
+            Ok(frame) => SubscriptionEvent::Data(frame),
+            Err(error) => {
+                self.malformed += 1;
+                tracing::warn!(path = self.request.uri().path(), %error, "malformed frame");
+                SubscriptionEvent::Malformed(error)
+            }
+        })
+    }
+
+    /// What to do when nothing that was read is left.
+    fn step<F>(&mut self, now: Instant) -> Step<F> {
+        if std::mem::take(&mut self.must_close) {
+            return Step::Close;
+        }
+        if let Some((cause, delay)) = self.disconnected.take() {
+            return Step::Item(SubscriptionEvent::Disconnected { cause, delay });
+        }
+        match &mut self.state {
+            State::Waiting { until } if now < *until => Step::Wait { until: *until },
+            State::Unconnected | State::Waiting { .. } => {
+                self.state = State::AwaitingHead;
+                Step::Connect(Box::new(Call::new(self.request.clone(), self.limits)))
+            }
+            State::AwaitingHead => Step::AwaitHead,
+            State::Streaming { .. } | State::Refused { .. } => Step::Read,
+            State::Closed(error) => Step::Closed(error.take().map_or(Ok(()), Err)),
+        }
+    }
+
+    fn has_connection(&self) -> bool {
+        matches!(self.state, State::AwaitingHead | State::Streaming { .. } | State::Refused { .. })
+    }
+
+    /// Whether a failure of the connection at hand leads to another.
+    fn may_retry(&self) -> bool {
+        match self.reconnect {
+            Reconnect::Never => false,
+            Reconnect::Always => true,
+            Reconnect::AfterFirstConnect => {
+                self.lost_at.is_some() || matches!(self.state, State::Streaming { .. })
+            }
+        }
+    }
+
+    /// The one way out of a connection that may be made again.
+    fn disconnected(&mut self, cause: DisconnectCause, least: Duration, now: Instant) {
+        self.must_close = true;
+        if !self.may_retry() {
+            tracing::debug!(path = self.request.uri().path(), %cause, "subscription over");
+            self.state = State::Closed(match cause {
+                DisconnectCause::Transport(error) => Some(error.into()),
+                DisconnectCause::Ended | DisconnectCause::Status(_) => None,
+            });
+            return;
+        }
+        if let State::Streaming { since, received } = self.state {
+            if received && now.saturating_duration_since(since) >= HEALTHY_AFTER {
+                self.backoff.reset();
+            }
+            self.lost_at = Some(now);
+        }
+        let delay = self.backoff.next_delay().max(least);
+        tracing::warn!(path = self.request.uri().path(), %cause, ?delay, "subscription lost");
+        self.state = State::Waiting { until: now + delay };
+        self.disconnected = Some((cause, delay));
+    }
+
+    /// The answer that ends the subscription is read.
+    fn refused(&mut self) {
+        if let State::Refused { head, body } =
+            std::mem::replace(&mut self.state, State::Closed(None))
+        {
+            let error =
+                StatusError::from(Response::from(http::Response::from_parts(head, body.freeze())));
+            tracing::warn!(path = self.request.uri().path(), %error, "subscription refused");
+            self.must_close = true;
+            self.state = State::Closed(Some(error.into()));
+        }
+    }
+}
