@@ -117,8 +117,11 @@ impl Api {
         if authority.as_str().contains('@') {
             return Err(bad("it holds a user name or a password"));
         }
-        if authority.host().is_empty() || authority.as_str().ends_with(':') {
-            return Err(bad("its host or port is missing"));
+        let host = authority.host();
+        // `Uri` reads a port that is out of range as none at all, which would be port 80 or 443.
+        let port = authority.as_str().strip_prefix(host);
+        if host.is_empty() || !port.is_some_and(is_port_or_nothing) {
+            return Err(bad("its host is missing, or its port is not 1 to 65535"));
         }
         if uri.query().is_some() || base.contains('#') {
             return Err(bad("it holds a query or a fragment"));
@@ -160,6 +163,15 @@ impl Api {
     pub fn base(&self) -> &str {
         &self.base
     }
+}
+
+/// Whether what follows a host in a URL is nothing, or a colon and a port from 1 to 65535.
+fn is_port_or_nothing(rest: &str) -> bool {
+    rest.is_empty()
+        || rest.strip_prefix(':').is_some_and(|digits| {
+            digits.bytes().all(|byte| byte.is_ascii_digit())
+                && digits.parse().is_ok_and(|port: u16| port > 0)
+        })
 }
 
 #[cfg(test)]
@@ -215,6 +227,38 @@ mod tests {
                 matches!(refused(endpoint().with_base(base)), ConfigError::Base { .. }),
                 "{base}"
             );
+        }
+    }
+
+    #[test]
+    fn n1_a_port_that_is_not_1_to_65535_is_refused() {
+        for scheme in ["http", "https"] {
+            for host in ["localhost", "127.0.0.1", "[::1]"] {
+                for port in [
+                    ":80800",
+                    ":65536",
+                    ":99999999999999999999",
+                    ":0",
+                    ":000",
+                    ":abc",
+                    ":8080a",
+                    ":-1",
+                    ":+80",
+                    ":",
+                    ":80:80",
+                    ": 80",
+                    ":0x50",
+                    ":٨٠",
+                ] {
+                    let base = format!("{scheme}://{host}{port}/v1");
+                    let error = refused(endpoint().with_base(&base));
+                    assert!(matches!(error, ConfigError::Base { .. }), "{base}: {error}");
+                }
+                for port in [":1", ":65535", ":00080"] {
+                    let base = format!("{scheme}://{host}{port}/v1");
+                    assert_eq!(endpoint().with_base(&base).unwrap().base(), base);
+                }
+            }
         }
     }
 
