@@ -1,40 +1,80 @@
-//! The client and its builder.
+//! The client.
 
 use std::fmt;
+use std::future::{Future, poll_fn, ready};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use serde::Serialize;
+use stride_core::api::RequestError;
+use stride_core::client::{self, Client, FromClient, Trust};
 use stride_core::proxy::Proxy;
-use stride_core::transport::{AsyncTarget, AsyncTransport, Call, Limits};
+use stride_core::transport::{
+    AsyncTarget, AsyncTransport, BoxFuture, Delivery, TransportError, TransportErrorKind,
+};
 use stride_core::{Api, ApiKey, ConfigError, Error, Response};
+use tracing::Instrument as _;
 
 use crate::SubscribeBuilder;
+use crate::alarm::{Alarm, after};
 use crate::transport::HttpTransport;
-#[cfg(feature = "tls")]
-use crate::transport::tls::Trust;
 
 /// A client of Stride. Cheap to clone; clones share their connections. It can be used from many
 /// tasks at once, and from [more than one runtime](crate#runtimes).
 ///
 /// Paths are those of Stride's API without its version: `/collect/mystream`. Every status is a
-/// [`Response`], as in pystride: [`error_for_status`](Response::error_for_status) makes an error of
-/// one that is not a success. A redirect is such a response and is not followed.
+/// [`Response`], as in pystride; [`error_for_status`](Response::error_for_status) turns a
+/// non-success response into an [`Error`] that still holds it. A redirect is such a response and is
+/// not followed.
 ///
 /// # Errors
 ///
-/// Each of the four verbs fails with [`Error::Request`] before anything is sent, if the path does
-/// not exist for it or the value cannot be written as JSON, and with [`Error::Transport`] if no
-/// answer was had. That one's [`delivery`](stride_core::transport::TransportError::delivery) says whether the
-/// request may have arrived; nothing is ever sent twice. Dropping the
-/// future gives the request up, which may then have arrived or not.
+/// The verbs fail with [`Error::Request`] before anything is sent if the path does not exist for
+/// them or the value cannot be written as JSON, and with [`Error::Transport`] if no response was
+/// received; its [`delivery`](stride_core::transport::TransportError::delivery) tells whether the
+/// request may have arrived. Nothing is ever sent twice. Dropping the future cancels the request,
+/// which may then have arrived or not.
 #[derive(Debug, Clone)]
 pub struct Stride {
-    target: AsyncTarget,
-    requests: Limits,
-    streams: Limits,
+    client: Client<dyn AsyncTransport>,
+}
+
+/// Settings of a [`Stride`].
+///
+/// ```
+/// use std::time::Duration;
+/// use stride_async::Stride;
+///
+/// let stride = Stride::builder("secret_key")
+///     .endpoint("http://127.0.0.1:8080/v1")
+///     .timeout(Duration::from_secs(5))
+///     .build()?;
+/// assert_eq!(stride.api().base(), "http://127.0.0.1:8080/v1");
+/// # Ok::<(), stride_async::Error>(())
+/// ```
+pub type StrideBuilder = client::StrideBuilder<Stride, dyn AsyncTransport>;
+
+impl FromClient<dyn AsyncTransport> for Stride {
+    const HTTPS: bool = cfg!(feature = "tls");
+
+    fn variable(name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn transport(
+        proxy: Option<Proxy>,
+        trust: &Trust,
+    ) -> Result<Arc<dyn AsyncTransport>, ConfigError> {
+        Ok(Arc::new(HttpTransport::new(proxy, trust)?))
+    }
+
+    fn from_client(client: Client<dyn AsyncTransport>) -> Self {
+        Self { client }
+    }
 }
 
 impl Stride {
@@ -50,26 +90,45 @@ impl Stride {
     /// let stride = stride_async::Stride::new("secret_key")?;
     /// # Ok::<(), stride_async::Error>(())
     /// ```
-    pub fn new(api_key: impl Into<ApiKey>) -> Result<Self, Error> {
+    pub fn new(api_key: impl Into<ApiKey>) -> Result<Self, ConfigError> {
         Self::builder(api_key).build()
     }
 
-    /// A client with settings of its own.
-    pub fn builder(api_key: impl Into<ApiKey>) -> StrideBuilder {
-        StrideBuilder {
-            api_key: api_key.into(),
-            base: None,
-            user_agent: None,
-            plain_http: false,
-            requests: Limits::for_request(),
-            proxy: ProxySetting::Environment,
-            #[cfg(feature = "tls")]
-            trust: Trust::default(),
-            transport: None,
-        }
+    /// A client for the key in the environment variable `STRIDE_API_KEY`, and the base URL in
+    /// `STRIDE_ENDPOINT`, if that is set.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and `STRIDE_API_KEY` is not set.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        StrideBuilder::from_env()?.build()
     }
 
-    /// Reads `path`, which may carry a query string.
+    /// The settings of a client.
+    pub fn builder(api_key: impl Into<ApiKey>) -> StrideBuilder {
+        StrideBuilder::new(api_key)
+    }
+
+    /// The same client with another limit on a whole request, for some calls:
+    /// `stride.with_timeout(Duration::from_secs(2))?.get("/collect")`.
+    ///
+    /// # Errors
+    ///
+    /// The limit is zero.
+    pub fn with_timeout(&self, total: Duration) -> Result<Self, ConfigError> {
+        Ok(Self { client: self.client.with_timeout(total)? })
+    }
+
+    /// The same client with another header on its requests, such as a trace context.
+    ///
+    /// # Errors
+    ///
+    /// The name or the value is invalid, or the header is one that the client sets itself.
+    pub fn with_header(&self, name: &str, value: &str) -> Result<Self, ConfigError> {
+        Ok(Self { client: self.client.with_header(name, value)? })
+    }
+
+    /// Reads `path`. A query string in it must be encoded; see [`get_query`](Self::get_query).
     ///
     /// # Errors
     ///
@@ -78,16 +137,36 @@ impl Stride {
     /// ```no_run
     /// # async fn example() -> Result<(), stride_async::Error> {
     /// # let stride = stride_async::Stride::new("secret_key")?;
-    /// let response = stride.get("/collect").await?.error_for_status()?;
-    /// let streams: Option<Vec<String>> = response.data()?;
+    /// let streams: Option<Vec<String>> = stride.get("/collect").await?.error_for_status()?.data()?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn get(&self, path: &str) -> Result<Response, Error> {
-        self.send(self.target.api.get(path)?).await
+    pub fn get(&self, path: &str) -> ResponseFuture {
+        self.send(self.api().get(path))
     }
 
-    /// Posts `json` to `path`; compressed when the path is below `/collect`.
+    /// Reads `path` with query parameters, which are percent-encoded.
+    ///
+    /// # Errors
+    ///
+    /// As [above](Self#errors).
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), stride_async::Error> {
+    /// # let stride = stride_async::Stride::new("secret_key")?;
+    /// stride.get_query("/analyze/visits/results", [("start_date", "2015-05-05"), ("page", "/a b")]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get_query<K: AsRef<str>, V: AsRef<str>>(
+        &self,
+        path: &str,
+        query: impl IntoIterator<Item = (K, V)>,
+    ) -> ResponseFuture {
+        self.send(self.api().get_query(path, query))
+    }
+
+    /// Posts `json` to `path`; compressed when the path is under `/collect`.
     ///
     /// # Errors
     ///
@@ -101,12 +180,8 @@ impl Stride {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn post<T: Serialize + ?Sized>(
-        &self,
-        path: &str,
-        json: &T,
-    ) -> Result<Response, Error> {
-        self.send(self.target.api.post(path, json)?).await
+    pub fn post<T: Serialize + ?Sized>(&self, path: &str, json: &T) -> ResponseFuture {
+        self.send(self.api().post(path, json))
     }
 
     /// Puts `json` to `path`.
@@ -114,12 +189,8 @@ impl Stride {
     /// # Errors
     ///
     /// As [above](Self#errors).
-    pub async fn put<T: Serialize + ?Sized>(
-        &self,
-        path: &str,
-        json: &T,
-    ) -> Result<Response, Error> {
-        self.send(self.target.api.put(path, json)?).await
+    pub fn put<T: Serialize + ?Sized>(&self, path: &str, json: &T) -> ResponseFuture {
+        self.send(self.api().put(path, json))
     }
 
     /// Deletes what is at `path`.
@@ -127,8 +198,8 @@ impl Stride {
     /// # Errors
     ///
     /// As [above](Self#errors).
-    pub async fn delete(&self, path: &str) -> Result<Response, Error> {
-        self.send(self.target.api.delete(path)?).await
+    pub fn delete(&self, path: &str) -> ResponseFuture {
+        self.send(self.api().delete(path))
     }
 
     /// Subscribes to what happens at `path`: the events of a stream (`/collect/NAME`) or the changes
@@ -139,34 +210,88 @@ impl Stride {
     /// # use serde_json::Value;
     /// # async fn example() -> Result<(), stride_async::Error> {
     /// # let stride = stride_async::Stride::new("secret_key")?;
-    /// let mut data = stride.subscribe("/collect/app_events").sample(100).data::<Value>().await?;
-    /// while let Some(event) = data.next().await {
+    /// let mut events = stride.subscribe("/collect/app_events").sample(100).data::<Value>().await?;
+    /// while let Some(event) = events.next().await {
     ///     println!("{}", event?);
     /// }
     /// # Ok(())
     /// # }
     /// ```
     pub fn subscribe(&self, path: &str) -> SubscribeBuilder {
-        SubscribeBuilder::new(self.target.clone(), path, self.streams)
+        SubscribeBuilder::new(&self.client, path)
     }
 
-    /// The endpoint and the way to it, which is what a collector starts from.
+    /// Where requests go and what sends them, which is what a collector starts from.
     #[must_use]
     pub fn target(&self) -> AsyncTarget {
-        self.target.clone()
+        AsyncTarget { api: self.api().clone(), transport: Arc::clone(self.client.transport()) }
     }
 
-    /// Where requests go.
+    /// What builds this client's requests.
     #[must_use]
     pub fn api(&self) -> &Api {
-        &self.target.api
+        self.client.api()
     }
 
-    async fn send(&self, request: Request<Bytes>) -> Result<Response, Error> {
-        let call = Call::new(request, self.requests);
-        let answer = self.target.transport.send(call).await?;
-        Ok(Response::read_async(answer, self.requests.max_body).await?)
+    fn send(&self, request: Result<Request<Bytes>, RequestError>) -> ResponseFuture {
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return ResponseFuture(Box::pin(ready(Err(error.into())))),
+        };
+        let (call, exchange) = self.client.begin(request);
+        let (limits, span) = (call.limits, exchange.span());
+        let transport = Arc::clone(self.client.transport());
+        ResponseFuture(Box::pin(async move {
+            let read = async {
+                let response = transport.send(call).await?;
+                Response::read_async(response, limits.max_body).await
+            };
+            let result = within(limits.total, read).instrument(span).await;
+            Ok(exchange.finish(result)?)
+        }))
     }
+}
+
+/// The response to a request, once it is awaited. Nothing is sent before that.
+///
+/// It borrows nothing, so it can be spawned as a task.
+#[must_use = "nothing is sent before it is awaited"]
+pub struct ResponseFuture(BoxFuture<Result<Response, Error>>);
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+/// Holds any transport to the limit on a whole call, also one that keeps no limits itself, such as a
+/// mock that hangs. Without a runtime there is no clock to hold it by.
+async fn within(
+    total: Option<Duration>,
+    read: impl Future<Output = Result<Response, TransportError>>,
+) -> Result<Response, TransportError> {
+    let mut read = pin!(read);
+    let mut alarm = Alarm::default();
+    let until = total.map(after);
+    poll_fn(|context| match (read.as_mut().poll(context), until) {
+        (Poll::Pending, Some(until)) => match alarm.poll(until, context) {
+            Poll::Ready(Ok(())) => {
+                let kind = TransportErrorKind::TotalTimeout;
+                Poll::Ready(Err(TransportError::new(kind, Delivery::MaybeSent)))
+            }
+            _ => Poll::Pending,
+        },
+        (poll, _) => poll,
+    })
+    .await
 }
 
 impl From<&Stride> for AsyncTarget {
@@ -175,178 +300,8 @@ impl From<&Stride> for AsyncTarget {
     }
 }
 
-/// Settings of a [`Stride`]. Made by [`Stride::builder`]; nothing is checked before
-/// [`build`](Self::build).
-///
-/// ```
-/// use std::time::Duration;
-/// use stride_async::Stride;
-///
-/// let stride = Stride::builder("secret_key")
-///     .endpoint("http://127.0.0.1:8080/v1")
-///     .timeout(Duration::from_secs(5))
-///     .build()?;
-/// assert_eq!(stride.api().base(), "http://127.0.0.1:8080/v1");
-/// # Ok::<(), stride_async::Error>(())
-/// ```
-#[must_use = "a builder does nothing before it builds"]
-pub struct StrideBuilder {
-    api_key: ApiKey,
-    base: Option<String>,
-    user_agent: Option<String>,
-    plain_http: bool,
-    requests: Limits,
-    proxy: ProxySetting,
-    #[cfg(feature = "tls")]
-    trust: Trust,
-    transport: Option<Arc<dyn AsyncTransport>>,
-}
-
-enum ProxySetting {
-    Environment,
-    None,
-    Url(String),
-}
-
-impl fmt::Debug for StrideBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither the key nor a proxy's URL, which may hold a password.
-        f.debug_struct("StrideBuilder").field("endpoint", &self.base).finish_non_exhaustive()
+impl From<Stride> for AsyncTarget {
+    fn from(stride: Stride) -> Self {
+        stride.target()
     }
-}
-
-impl StrideBuilder {
-    /// The base URL, its version included; `https://api.stride.io/v1` by default. Plain `http` is
-    /// for this machine alone, unless [`allow_plain_http`](Self::allow_plain_http) is set.
-    pub fn endpoint(mut self, base: &str) -> Self {
-        self.base = Some(base.to_owned());
-        self
-    }
-
-    /// Permits plain `http` to other machines: whoever sees the traffic then sees the key.
-    pub fn allow_plain_http(mut self) -> Self {
-        self.plain_http = true;
-        self
-    }
-
-    /// How long a request may take in total, the body of its answer included; 30 s by default, as in
-    /// pystride. A subscription has no such limit.
-    pub fn timeout(mut self, total: Duration) -> Self {
-        self.requests = self.requests.with_total(total);
-        self
-    }
-
-    /// How long opening a connection may take: looking up the host, TCP, proxy and TLS together;
-    /// 10 s by default.
-    pub fn connect_timeout(mut self, connect: Duration) -> Self {
-        self.requests.connect = connect;
-        self
-    }
-
-    /// The longest body of an answer that is read, in bytes; 64 MiB by default. A subscription has
-    /// no such limit.
-    pub fn max_body(mut self, bytes: usize) -> Self {
-        self.requests.max_body = bytes;
-        self
-    }
-
-    /// Names the program in the `User-Agent` header; `stride-rust (version: x.y.z)` by default.
-    pub fn user_agent(mut self, user_agent: &str) -> Self {
-        self.user_agent = Some(user_agent.to_owned());
-        self
-    }
-
-    /// Goes through the HTTP proxy at `url`, `http://user:password@host:port`, whatever the host:
-    /// unlike one of the environment, a proxy that is set here is used for this machine as well.
-    /// User and password may be left out. Tunnels (`CONNECT`) are asked of it for `https` and plain
-    /// `http` alike.
-    ///
-    /// By default the environment decides, when the client is built: see
-    /// [`Proxy::from_environment`].
-    pub fn proxy(mut self, url: &str) -> Self {
-        self.proxy = ProxySetting::Url(url.to_owned());
-        self
-    }
-
-    /// Goes through no proxy, whatever the environment says.
-    pub fn no_proxy(mut self) -> Self {
-        self.proxy = ProxySetting::None;
-        self
-    }
-
-    /// Trusts the certificates that were issued by the holder of this one, too; in PEM form, of which
-    /// there may be several after each other, or in DER form. May be called again.
-    #[cfg(feature = "tls")]
-    pub fn root_certificate(mut self, certificate: impl AsRef<[u8]>) -> Self {
-        self.trust.further.push(certificate.as_ref().to_owned());
-        self
-    }
-
-    /// Trusts what the operating system trusts, instead of the authorities that browsers trust.
-    /// Certificates set by [`root_certificate`](Self::root_certificate) are trusted in any case.
-    #[cfg(feature = "platform-verifier")]
-    pub fn platform_verifier(mut self) -> Self {
-        self.trust.platform = true;
-        self
-    }
-
-    /// Sends requests by other means than this crate's, such as a mock in tests. Settings of proxies
-    /// and certificates then have no effect; limits are handed to the transport with each call.
-    pub fn transport(mut self, transport: impl AsyncTransport) -> Self {
-        self.transport = Some(Arc::new(transport));
-        self
-    }
-
-    /// The client. No connection is opened yet, and no runtime is needed.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] says which setting cannot be used, and never shows the key or a password.
-    /// A limit of zero is refused, too.
-    pub fn build(self) -> Result<Stride, Error> {
-        let mut endpoint = Api::new(self.api_key)?;
-        if self.plain_http {
-            endpoint = endpoint.allow_plain_http();
-        }
-        if let Some(base) = &self.base {
-            endpoint = endpoint.with_base(base)?;
-        }
-        if let Some(user_agent) = &self.user_agent {
-            endpoint = endpoint.with_user_agent(user_agent)?;
-        }
-        not_zero("timeout", self.requests.head)?;
-        not_zero("connect_timeout", self.requests.connect)?;
-        let transport = match self.transport {
-            Some(transport) => transport,
-            None => {
-                let proxy = match &self.proxy {
-                    ProxySetting::None => None,
-                    ProxySetting::Url(url) => Some(Proxy::parse(url)?),
-                    ProxySetting::Environment => {
-                        Proxy::from_environment(endpoint.base(), |name| std::env::var(name).ok())?
-                    }
-                };
-                Arc::new(HttpTransport::new(
-                    proxy,
-                    #[cfg(feature = "tls")]
-                    self.trust.config()?,
-                ))
-            }
-        };
-        let mut streams = Limits::for_stream();
-        streams.connect = self.requests.connect;
-        Ok(Stride {
-            target: AsyncTarget { api: endpoint, transport },
-            requests: self.requests,
-            streams,
-        })
-    }
-}
-
-/// Nothing can be done in no time: whoever means no limit has to set a long one.
-pub(crate) fn not_zero(setting: &'static str, limit: Duration) -> Result<(), ConfigError> {
-    if limit.is_zero() {
-        return Err(ConfigError::Setting { setting, reason: "is zero" });
-    }
-    Ok(())
 }

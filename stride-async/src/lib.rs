@@ -72,7 +72,7 @@
 //! down and fills no memory. A busy subscription lets the other tasks of its thread run, by tokio's
 //! cooperative budget.
 //!
-//! # CancelToken safety
+//! # Cancel safety
 //!
 //! * [`Events::next`] and [`Data::next`] are cancel safe: they can be a branch of `tokio::select!` in a
 //!   loop, and no event is lost when another branch wins.
@@ -140,15 +140,15 @@ mod client;
 mod subscription;
 mod transport;
 
-pub use client::{Stride, StrideBuilder};
+pub use client::{ResponseFuture, Stride, StrideBuilder};
 pub use stride_core::api::{PathError, RequestError};
 pub use stride_core::frame::FrameError;
 pub use stride_core::proxy::Proxy;
-pub use stride_core::response::{DataError, StatusError};
+pub use stride_core::response::{DataError, StatusError, Success};
 pub use stride_core::subscribe::{DisconnectCause, Reconnect, SubscriptionEvent};
 pub use stride_core::transport::{
-    AsyncBody, AsyncTarget, AsyncTransport, BoxFuture, Call, Delivery, Limits, TransportError,
-    TransportErrorKind,
+    AsyncBody, AsyncTarget, AsyncTransport, Attempt, BoxFuture, Call, Delivery, Limits,
+    TransportError, TransportErrorKind,
 };
-pub use stride_core::{Api, ApiKey, Bytes, ConfigError, Error, Event, Response};
+pub use stride_core::{Api, ApiKey, Bytes, ConfigError, Error, Event, Response, http};
 pub use subscription::{Data, Events, SubscribeBuilder};

@@ -2,90 +2,92 @@
 
 use std::fmt;
 use std::future::{pending, poll_fn};
-use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use futures_core::Stream;
+use futures_core::{FusedStream, Stream};
 use http::Response;
 use serde::de::DeserializeOwned;
-use stride_core::Error;
-use stride_core::api::RequestError;
-use stride_core::subscribe::{Reconnect, Step, Subscription, SubscriptionEvent};
+use stride_core::client::Client;
+use stride_core::subscribe::{Reconnect, Step, SubscribeOptions, Subscription, SubscriptionEvent};
+use stride_core::transport::TransportErrorKind::{self, HeadTimeout, IdleTimeout};
 use stride_core::transport::{
-    AsyncBody, AsyncTarget, AsyncTransport, BoxFuture, Delivery, Limits, TransportError,
+    AsyncBody, AsyncTransport, BoxFuture, Delivery, Limits, TransportError,
 };
+use stride_core::{Api, Error};
 use tokio::task::coop;
 
-use crate::alarm::Alarm;
-use crate::client::not_zero;
+use crate::alarm::{Alarm, after};
 
-/// A subscription that is about to be made. Made by [`Stride::subscribe`](crate::Stride::subscribe).
-#[must_use = "it connects when events() or data() is awaited"]
+/// Options for a subscription. Made by [`Stride::subscribe`](crate::Stride::subscribe).
+#[derive(Clone)]
+#[must_use = "it connects when `events` or `data` is awaited"]
 pub struct SubscribeBuilder {
-    target: AsyncTarget,
-    path: String,
-    limits: Limits,
-    sample: Option<u32>,
-    reconnect: Reconnect,
-    jitter_seed: Option<u64>,
+    api: Api,
+    transport: Arc<dyn AsyncTransport>,
+    options: SubscribeOptions,
 }
 
 impl fmt::Debug for SubscribeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SubscribeBuilder").field("path", &self.path).finish_non_exhaustive()
+        f.debug_tuple("SubscribeBuilder").field(&self.options).finish()
     }
 }
 
 impl SubscribeBuilder {
-    pub(crate) fn new(target: AsyncTarget, path: &str, limits: Limits) -> Self {
-        let path = path.to_owned();
-        let reconnect = Reconnect::default();
-        Self { target, path, limits, sample: None, reconnect, jitter_seed: None }
+    pub(crate) fn new(client: &Client<dyn AsyncTransport>, path: &str) -> Self {
+        let options = SubscribeOptions::new(path, client.streams());
+        Self { api: client.api().clone(), transport: Arc::clone(client.transport()), options }
     }
 
     /// Asks the server for at most so many events per second; all of them by default.
     pub fn sample(mut self, events_per_second: u32) -> Self {
-        self.sample = Some(events_per_second);
+        self.options = self.options.sample(events_per_second);
         self
     }
 
     /// When to connect again. By default a first connection that fails is an error, and one that is
-    /// lost later is made again, for ever.
+    /// lost later is made again, for as long as it takes.
     pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
-        self.reconnect = reconnect;
+        self.options = self.options.reconnect(reconnect);
         self
     }
 
-    /// How long the server may send nothing, not even a keep-alive, before the connection counts as
-    /// lost; 90 s by default, several keep-alives long. The clock runs only while the stream is
-    /// waited for, so time spent on an event does not count.
+    /// How long the head of the server's response may take, on every connection; 90 s by default.
+    /// See [`SubscribeOptions::head_timeout`].
+    pub fn head_timeout(mut self, head: Duration) -> Self {
+        self.options = self.options.head_timeout(head);
+        self
+    }
+
+    /// How long the server may send nothing before the connection counts as lost; 90 s by default.
+    /// See [`SubscribeOptions::idle_timeout`].
     pub fn idle_timeout(mut self, idle: Duration) -> Self {
-        self.limits.idle = Some(idle);
+        self.options = self.options.idle_timeout(idle);
         self
     }
 
-    /// Makes the delays between connections the same in every run, for tests that compare them. By
-    /// default the seed is chance, so that clients that lost their connections together do not come
-    /// back together.
+    /// Makes the delays between connections the same in every run, for tests; random by default.
     pub fn jitter_seed(mut self, seed: u64) -> Self {
-        self.jitter_seed = Some(seed);
+        self.options = self.options.jitter_seed(seed);
         self
     }
 
-    /// Connects, and yields everything that happens: connections made and lost, values, and what is
-    /// no value or no `T`.
+    /// Connects, and yields everything that happens: connects and disconnects, values, and anything
+    /// that could not be decoded as a `T`.
     ///
-    /// It returns with the head of the first answer, which takes 90 s at most. Dropping the future
-    /// gives the connection up.
+    /// It returns with the head of the first response, which takes at most
+    /// [`connect_timeout`](crate::StrideBuilder::connect_timeout) and
+    /// [`head_timeout`](Self::head_timeout) together. Dropping the future closes the connection.
     ///
     /// # Errors
     ///
-    /// [`Error::Request`] for a path that cannot be subscribed to or a sample of 0;
-    /// [`Error::Transport`] when the first connection fails, and [`Error::Status`] when it is
-    /// refused. Later errors are items: one is the last item.
+    /// [`Error::Request`] for a path that cannot be subscribed to or a sample of 0,
+    /// [`Error::Config`] for a time-out of zero, [`Error::Transport`] when the first connection
+    /// fails, and [`Error::Status`] when it is refused. Later errors are items; an error is always
+    /// the last item.
     ///
     /// ```no_run
     /// use serde_json::Value;
@@ -107,32 +109,29 @@ impl SubscribeBuilder {
     /// # }
     /// ```
     pub async fn events<T: DeserializeOwned>(self) -> Result<Events<T>, Error> {
-        let sample = match self.sample {
-            None => None,
-            Some(sample) => Some(NonZeroU32::new(sample).ok_or(RequestError::Sample)?),
-        };
-        not_zero("idle_timeout", self.limits.idle.unwrap_or(Duration::MAX))?;
-        let request = self.target.api.subscribe(&self.path, sample)?;
-        let seed = self.jitter_seed.unwrap_or_else(|| fastrand::u64(..));
+        let Self { api, transport, options } = self;
         let mut driver = Driver {
-            transport: self.target.transport,
-            subscription: Subscription::new(request, self.limits, self.reconnect, seed),
-            answer: Box::pin(pending()),
+            subscription: options.start(&api, fastrand::u64(..))?,
+            transport,
+            limits: Limits::for_stream(),
+            response: Box::pin(pending()),
             body: AsyncBody::default(),
             alarm: Alarm::default(),
+            limit_at: None,
             now: tokio::time::Instant::now().into_std(),
+            is_over: false,
         };
         let first = poll_fn(|context| driver.poll_next(context)).await.transpose()?;
         Ok(Events { first, driver })
     }
 
     /// Connects, and yields the values alone. Connections that are lost are made again silently;
-    /// text that is no JSON is counted ([`Data::malformed`]) and skipped.
+    /// text that is not valid JSON is counted ([`Data::malformed`]) and skipped.
     ///
     /// # Errors
     ///
-    /// Those of [`events`](Self::events); and a value that is not a `T` is an error
-    /// ([`Error::Frame`]), which is the last item like any other.
+    /// As [`events`](Self::events); and a value that is not a `T` is an error ([`Error::Data`]),
+    /// which ends the stream like any other.
     ///
     /// ```no_run
     /// #[derive(Debug, serde::Deserialize)]
@@ -154,11 +153,11 @@ impl SubscribeBuilder {
     }
 }
 
-/// Everything that happens on a subscription, by [`SubscribeBuilder::events`]. It has no end of its own:
-/// dropping it stops it and closes the connection at once.
+/// Everything that happens on a subscription, by [`SubscribeBuilder::events`]. It goes on for as long
+/// as it is held: dropping it stops it and closes the connection at once.
 #[must_use = "dropping it ends the subscription"]
 pub struct Events<T> {
-    /// What came of connecting, until it is taken.
+    /// The outcome of connecting, until it is taken.
     first: Option<SubscriptionEvent<T>>,
     driver: Driver,
 }
@@ -166,7 +165,7 @@ pub struct Events<T> {
 impl<T: DeserializeOwned> Events<T> {
     /// Waits for what happens next; `None` when the subscription is over.
     ///
-    /// CancelToken safe: dropping the future loses nothing.
+    /// Cancel safe: dropping the future loses nothing.
     ///
     /// # Errors
     ///
@@ -204,19 +203,19 @@ impl<T: DeserializeOwned> Stream for Events<T> {
     }
 }
 
-/// The values of a subscription, by [`SubscribeBuilder::data`]. It has no end of its own: dropping it stops
-/// it and closes the connection at once.
+/// The values of a subscription, by [`SubscribeBuilder::data`]. It goes on for as long as it is held:
+/// dropping it stops it and closes the connection at once.
 #[must_use = "dropping it ends the subscription"]
 pub struct Data<T>(Events<T>);
 
 impl<T: DeserializeOwned> Data<T> {
     /// Waits for the next value; `None` when the subscription is over.
     ///
-    /// CancelToken safe: dropping the future loses nothing.
+    /// Cancel safe: dropping the future loses nothing.
     ///
     /// # Errors
     ///
-    /// What ended the subscription: a value that is not a `T` ([`Error::Frame`]), a refusal
+    /// What ended the subscription: a value that is not a `T` ([`Error::Data`]), a refusal
     /// ([`Error::Status`]), or a failure where [`Reconnect`] allows no further attempt.
     pub async fn next(&mut self) -> Option<Result<T, Error>> {
         poll_fn(|context| self.poll(context)).await
@@ -229,18 +228,21 @@ impl<T: DeserializeOwned> Data<T> {
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 Some(Ok(event)) => event,
             };
-            if let Some(value) = event.into_data() {
-                if value.is_err() {
+            match event.into_data() {
+                None => {}
+                Some(Ok(value)) => return Poll::Ready(Some(Ok(value))),
+                Some(Err(error)) => {
                     self.0.driver.stop();
+                    return Poll::Ready(Some(Err(self.0.driver.subscription.data_error(error))));
                 }
-                return Poll::Ready(Some(value));
             }
         }
     }
 }
 
 impl<T> Data<T> {
-    /// How much that came so far was no value: text that is no JSON, records cut off or too large.
+    /// The number of malformed frames so far: text that is not valid JSON, and values that were cut
+    /// off or too large.
     #[must_use]
     pub fn malformed(&self) -> u64 {
         self.0.driver.subscription.malformed()
@@ -261,16 +263,34 @@ impl<T: DeserializeOwned> Stream for Data<T> {
     }
 }
 
+impl<T: DeserializeOwned> FusedStream for Events<T> {
+    fn is_terminated(&self) -> bool {
+        self.first.is_none() && self.driver.is_over
+    }
+}
+
+impl<T: DeserializeOwned> FusedStream for Data<T> {
+    fn is_terminated(&self) -> bool {
+        self.0.is_terminated()
+    }
+}
+
 /// Does what the subscription says, and decides nothing.
 struct Driver {
     transport: Arc<dyn AsyncTransport>,
     subscription: Subscription,
-    /// While the head of an answer is awaited.
-    answer: BoxFuture<Result<Response<AsyncBody>, TransportError>>,
+    /// Of the connection.
+    limits: Limits,
+    /// While the head of a response is awaited.
+    response: BoxFuture<Result<Response<AsyncBody>, TransportError>>,
     body: AsyncBody,
     alarm: Alarm,
+    /// When the present wait takes too long.
+    limit_at: Option<tokio::time::Instant>,
     /// As of the last wait: events that are there already cost no look at the clock.
     now: Instant,
+    /// Nothing more will come.
+    is_over: bool,
 }
 
 impl Driver {
@@ -283,22 +303,37 @@ impl Driver {
         let budget = ready!(coop::poll_proceed(context));
         let next = loop {
             match self.subscription.poll_as(self.now) {
-                Step::Connect(call) => self.answer = self.transport.send(*call),
+                Step::Connect(call) => {
+                    self.limits = call.limits;
+                    self.response = self.transport.send(*call);
+                }
                 Step::AwaitHead => {
-                    let answer = ready!(self.answer.as_mut().poll(context));
-                    self.look_at_the_clock();
-                    match answer {
-                        Ok(answer) => {
-                            let (head, body) = answer.into_parts();
+                    let response = match self.response.as_mut().poll(context) {
+                        Poll::Ready(response) => response,
+                        Poll::Pending => {
+                            let limit = self.limits.connect.saturating_add(self.limits.head);
+                            Err(ready!(self.poll_limit(Some(limit), None, HeadTimeout, context)))
+                        }
+                    };
+                    self.waited();
+                    match response {
+                        Ok(response) => {
+                            let (head, body) = response.into_parts();
                             self.body = body;
                             self.subscription.handle_head(head, self.now);
                         }
                         Err(error) => self.subscription.handle_end(Err(error), self.now),
                     }
                 }
-                Step::Read => {
-                    let chunk = ready!(Pin::new(&mut self.body).poll_next(context)).transpose();
-                    self.look_at_the_clock();
+                Step::Read { by } => {
+                    let chunk = match Pin::new(&mut self.body).poll_next(context) {
+                        Poll::Ready(chunk) => chunk.transpose(),
+                        Poll::Pending => {
+                            let idle = self.limits.idle;
+                            Err(ready!(self.poll_limit(idle, by, IdleTimeout, context)))
+                        }
+                    };
+                    self.waited();
                     match chunk {
                         Ok(Some(chunk)) => self.subscription.handle_bytes(&chunk, self.now),
                         Ok(None) => self.subscription.handle_end(Ok(()), self.now),
@@ -310,7 +345,7 @@ impl Driver {
                         self.stop();
                         break Some(Err(none.with(Delivery::NotSent).into()));
                     }
-                    self.look_at_the_clock();
+                    self.waited();
                 }
                 Step::Close => self.close(),
                 Step::Item(event) => break Some(Ok(event)),
@@ -318,15 +353,39 @@ impl Driver {
             }
         };
         budget.made_progress();
+        self.is_over = !matches!(next, Some(Ok(_)));
         Poll::Ready(next)
     }
 
-    fn look_at_the_clock(&mut self) {
+    /// Holds any transport to a limit, also one that keeps none itself, such as a mock that hangs;
+    /// and to a time, where the subscription sets one. The clock starts with the wait.
+    fn poll_limit(
+        &mut self,
+        limit: Option<Duration>,
+        by: Option<Instant>,
+        kind: TransportErrorKind,
+        context: &mut Context<'_>,
+    ) -> Poll<TransportError> {
+        if self.limit_at.is_none() {
+            self.limit_at = [limit.map(after), by.map(Into::into)].into_iter().flatten().min();
+        }
+        match self.limit_at.map(|at| self.alarm.poll(at, context)) {
+            Some(Poll::Ready(Ok(()))) => {
+                Poll::Ready(TransportError::new(kind, Delivery::MaybeSent))
+            }
+            // Without a runtime there is no clock to hold it by.
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Notes the time after a wait.
+    fn waited(&mut self) {
+        self.limit_at = None;
         self.now = tokio::time::Instant::now().into_std();
     }
 
     fn close(&mut self) {
-        self.answer = Box::pin(pending());
+        self.response = Box::pin(pending());
         self.body = AsyncBody::default();
     }
 

@@ -8,7 +8,7 @@
 mod dial;
 mod pool;
 #[cfg(feature = "tls")]
-pub(crate) mod tls;
+mod tls;
 
 use std::error::Error as StdError;
 use std::future::{Future as _, poll_fn};
@@ -28,6 +28,8 @@ use http_body_util::Full;
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use stride_core::ConfigError;
+use stride_core::client::Trust;
 use stride_core::proxy::Proxy;
 use stride_core::transport::{
     AsyncBody, AsyncTransport, BoxFuture, Call, Delivery, TransportError, TransportErrorKind,
@@ -51,16 +53,15 @@ pub(crate) struct HttpTransport {
 }
 
 impl HttpTransport {
-    pub(crate) fn new(
-        proxy: Option<Proxy>,
-        #[cfg(feature = "tls")] tls: Arc<rustls::ClientConfig>,
-    ) -> Self {
+    pub(crate) fn new(proxy: Option<Proxy>, trust: &Trust) -> Result<Self, ConfigError> {
+        #[cfg(not(feature = "tls"))]
+        let _ = trust;
         let dialer = Dialer {
             proxy,
             #[cfg(feature = "tls")]
-            tls: tls.into(),
+            tls: tls::config(trust)?,
         };
-        Self { dialer: Arc::new(dialer), pool: Arc::default() }
+        Ok(Self { dialer: Arc::new(dialer), pool: Arc::default() })
     }
 
     async fn exchange(self, call: Call) -> Result<Response<AsyncBody>, TransportError> {

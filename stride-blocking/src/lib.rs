@@ -105,10 +105,13 @@ mod transport;
 
 pub use client::{Stride, StrideBuilder};
 pub use stride_core::api::{PathError, RequestError};
+pub use stride_core::cancel::{CancelRegistration, CancelToken};
 pub use stride_core::frame::FrameError;
 pub use stride_core::proxy::Proxy;
-pub use stride_core::response::{DataError, StatusError};
+pub use stride_core::response::{DataError, StatusError, Success};
 pub use stride_core::subscribe::{DisconnectCause, Reconnect, SubscriptionEvent};
-pub use stride_core::transport::{Delivery, Target, Transport, TransportError, TransportErrorKind};
-pub use stride_core::{Api, ApiKey, Bytes, ConfigError, Error, Event, Response};
+pub use stride_core::transport::{
+    Attempt, Body, Call, Delivery, Limits, Target, Transport, TransportError, TransportErrorKind,
+};
+pub use stride_core::{Api, ApiKey, Bytes, ConfigError, Error, Event, Response, http};
 pub use subscription::{Data, Events, StopHandle, SubscribeBuilder};

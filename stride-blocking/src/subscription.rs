@@ -2,83 +2,99 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use stride_core::Error;
-use stride_core::api::RequestError;
-use stride_core::cancel::CancelToken;
-use stride_core::subscribe::{Reconnect, Step, Subscription, SubscriptionEvent};
-use stride_core::transport::{Body, Limits, Target, Transport};
+use stride_core::cancel::{CancelRegistration, CancelToken};
+use stride_core::client::Client;
+use stride_core::subscribe::{Reconnect, Step, SubscribeOptions, Subscription, SubscriptionEvent};
+use stride_core::transport::{Body, Transport, TransportError};
+use stride_core::{Api, Error};
 
-use crate::client::not_zero;
-
-/// A subscription that is about to be made. Made by [`Stride::subscribe`](crate::Stride::subscribe).
-#[must_use = "it connects when events() or data() is called"]
+/// Options for a subscription. Made by [`Stride::subscribe`](crate::Stride::subscribe).
+#[derive(Clone)]
+#[must_use = "it connects when `events` or `data` is called"]
 pub struct SubscribeBuilder {
-    target: Target,
-    path: String,
-    limits: Limits,
-    sample: Option<u32>,
-    reconnect: Reconnect,
-    jitter_seed: Option<u64>,
+    api: Api,
+    transport: Arc<dyn Transport>,
+    options: SubscribeOptions,
+    stop: CancelToken,
 }
 
 impl fmt::Debug for SubscribeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SubscribeBuilder").field("path", &self.path).finish_non_exhaustive()
+        f.debug_tuple("SubscribeBuilder").field(&self.options).finish()
     }
 }
 
 impl SubscribeBuilder {
-    pub(crate) fn new(target: Target, path: &str, limits: Limits) -> Self {
-        let path = path.to_owned();
-        let reconnect = Reconnect::default();
-        Self { target, path, limits, sample: None, reconnect, jitter_seed: None }
+    pub(crate) fn new(client: &Client<dyn Transport>, path: &str) -> Self {
+        let options = SubscribeOptions::new(path, client.streams());
+        Self {
+            api: client.api().clone(),
+            transport: Arc::clone(client.transport()),
+            options,
+            stop: CancelToken::new(),
+        }
     }
 
     /// Asks the server for at most so many events per second; all of them by default.
     pub fn sample(mut self, events_per_second: u32) -> Self {
-        self.sample = Some(events_per_second);
+        self.options = self.options.sample(events_per_second);
         self
     }
 
     /// When to connect again. By default a first connection that fails is an error, and one that is
-    /// lost later is made again, for ever.
+    /// lost later is made again, for as long as it takes.
     pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
-        self.reconnect = reconnect;
+        self.options = self.options.reconnect(reconnect);
         self
     }
 
-    /// How long the server may send nothing, not even a keep-alive, before the connection counts as
-    /// lost; 90 s by default, several keep-alives long. The clock runs only while the iterator waits,
-    /// so time spent on an event does not count.
+    /// How long the head of the server's response may take, on every connection; 90 s by default.
+    /// See [`SubscribeOptions::head_timeout`].
+    pub fn head_timeout(mut self, head: Duration) -> Self {
+        self.options = self.options.head_timeout(head);
+        self
+    }
+
+    /// How long the server may send nothing before the connection counts as lost; 90 s by default.
+    /// See [`SubscribeOptions::idle_timeout`].
     pub fn idle_timeout(mut self, idle: Duration) -> Self {
-        self.limits.idle = Some(idle);
+        self.options = self.options.idle_timeout(idle);
         self
     }
 
-    /// Makes the delays between connections the same in every run, for tests that compare them. By
-    /// default the seed is chance, so that clients that lost their connections together do not come
-    /// back together.
+    /// Makes the delays between connections the same in every run, for tests; random by default.
     pub fn jitter_seed(mut self, seed: u64) -> Self {
-        self.jitter_seed = Some(seed);
+        self.options = self.options.jitter_seed(seed);
         self
     }
 
-    /// Connects, and iterates over everything that happens: connections made and lost, values, and
-    /// what is no value or no `T`.
+    /// Stops the subscription from another thread, also while [`events`](Self::events) or
+    /// [`data`](Self::data) is still connecting. Clones of this builder share it.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle(self.stop.clone())
+    }
+
+    /// Connects, and iterates over everything that happens: connects and disconnects, values, and
+    /// anything that could not be decoded as a `T`.
     ///
-    /// It returns with the head of the first answer, which takes 90 s at most.
+    /// It returns with the head of the first response, which takes at most
+    /// [`connect_timeout`](crate::StrideBuilder::connect_timeout) and
+    /// [`head_timeout`](Self::head_timeout) together.
     ///
     /// # Errors
     ///
-    /// [`Error::Request`] for a path that cannot be subscribed to or a sample of 0;
-    /// [`Error::Transport`] when the first connection fails, and [`Error::Status`] when it is
-    /// refused. Later errors are items: one is the last item.
+    /// [`Error::Request`] for a path that cannot be subscribed to or a sample of 0,
+    /// [`Error::Config`] for a time-out of zero, [`Error::Transport`] when the first connection
+    /// fails, and [`Error::Status`] when it is refused. Later errors are items; an error is always
+    /// the last item.
     ///
     /// ```no_run
     /// use serde_json::Value;
@@ -97,18 +113,12 @@ impl SubscribeBuilder {
     /// # Ok::<(), stride_blocking::Error>(())
     /// ```
     pub fn events<T: DeserializeOwned>(self) -> Result<Events<T>, Error> {
-        let sample = match self.sample {
-            None => None,
-            Some(sample) => Some(NonZeroU32::new(sample).ok_or(RequestError::Sample)?),
-        };
-        not_zero("idle_timeout", self.limits.idle.unwrap_or(Duration::MAX))?;
-        let request = self.target.api.subscribe(&self.path, sample)?;
-        let seed = self.jitter_seed.unwrap_or_else(|| fastrand::u64(..));
+        let Self { api, transport, options, stop } = self;
         let mut driver = Driver {
-            transport: self.target.transport,
-            subscription: Subscription::new(request, self.limits, self.reconnect, seed),
-            body: None,
-            cancel: CancelToken::new(),
+            subscription: options.start(&api, fastrand::u64(..))?,
+            transport,
+            connection: None,
+            stop,
             now: Instant::now(),
         };
         let first = driver.next().transpose()?;
@@ -116,12 +126,12 @@ impl SubscribeBuilder {
     }
 
     /// Connects, and iterates over the values alone. Connections that are lost are made again
-    /// silently; text that is no JSON is counted ([`Data::malformed`]) and skipped.
+    /// silently; text that is not valid JSON is counted ([`Data::malformed`]) and skipped.
     ///
     /// # Errors
     ///
-    /// Those of [`events`](Self::events); and a value that is not a `T` is an error
-    /// ([`Error::Frame`]), which is the last item like any other.
+    /// As [`events`](Self::events); and a value that is not a `T` is an error ([`Error::Data`]),
+    /// which ends the iterator like any other.
     ///
     /// ```no_run
     /// #[derive(Debug, serde::Deserialize)]
@@ -140,11 +150,11 @@ impl SubscribeBuilder {
     }
 }
 
-/// Everything that happens on a subscription, by [`SubscribeBuilder::events`]. It waits for what comes
-/// next, for ever, unless it is stopped: see [`stop_handle`](Self::stop_handle). Dropping it closes
-/// the connection.
+/// Everything that happens on a subscription, by [`SubscribeBuilder::events`]. It waits for what
+/// comes next for as long as it takes, unless it is stopped: see [`stop_handle`](Self::stop_handle).
+/// Dropping it closes the connection.
 pub struct Events<T> {
-    /// What came of connecting, until it is taken.
+    /// The outcome of connecting, until it is taken.
     first: Option<SubscriptionEvent<T>>,
     driver: Driver,
 }
@@ -153,7 +163,7 @@ impl<T> Events<T> {
     /// Stops the iterator from another thread.
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
-        StopHandle(self.driver.cancel.clone())
+        StopHandle(self.driver.stop.clone())
     }
 }
 
@@ -168,7 +178,7 @@ impl<T: DeserializeOwned> Iterator for Events<T> {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.first.take() {
-            Some(first) if !self.driver.cancel.is_cancelled() => Some(Ok(first)),
+            Some(first) if !self.driver.stop.is_cancelled() => Some(Ok(first)),
             _ => self.driver.next(),
         }
     }
@@ -176,8 +186,9 @@ impl<T: DeserializeOwned> Iterator for Events<T> {
 
 impl<T: DeserializeOwned> FusedIterator for Events<T> {}
 
-/// The values of a subscription, by [`SubscribeBuilder::data`]. It waits for the next one, for ever, unless
-/// it is stopped: see [`stop_handle`](Self::stop_handle). Dropping it closes the connection.
+/// The values of a subscription, by [`SubscribeBuilder::data`]. It waits for the next one for as long
+/// as it takes, unless it is stopped: see [`stop_handle`](Self::stop_handle). Dropping it closes the
+/// connection.
 pub struct Data<T>(Events<T>);
 
 impl<T> Data<T> {
@@ -187,7 +198,8 @@ impl<T> Data<T> {
         self.0.stop_handle()
     }
 
-    /// How much that came so far was no value: text that is no JSON, records cut off or too large.
+    /// The number of malformed frames so far: text that is not valid JSON, and values that were cut
+    /// off or too large.
     #[must_use]
     pub fn malformed(&self) -> u64 {
         self.0.driver.subscription.malformed()
@@ -209,11 +221,13 @@ impl<T: DeserializeOwned> Iterator for Data<T> {
                 Ok(event) => event,
                 Err(error) => return Some(Err(error)),
             };
-            if let Some(value) = event.into_data() {
-                if value.is_err() {
-                    self.0.driver.stop();
+            match event.into_data() {
+                None => {}
+                Some(Ok(value)) => return Some(Ok(value)),
+                Some(Err(error)) => {
+                    self.0.driver.close();
+                    return Some(Err(self.0.driver.subscription.data_error(error)));
                 }
-                return Some(value);
             }
         }
     }
@@ -221,14 +235,14 @@ impl<T: DeserializeOwned> Iterator for Data<T> {
 
 impl<T: DeserializeOwned> FusedIterator for Data<T> {}
 
-/// Stops a subscription from another thread, though no byte arrives.
+/// Stops a subscription from another thread, even if no byte arrives.
 #[derive(Debug, Clone)]
 pub struct StopHandle(CancelToken);
 
 impl StopHandle {
-    /// Ends the iterator: it returns `None` soon, whether it is waiting for an event, for an answer
-    /// or for the next attempt to connect. Only opening a connection is not interrupted, and ends by
-    /// its own limit. What was received but not taken yet is dropped.
+    /// Ends the iterator: it returns `None` soon, whether it is waiting for an event, for a response,
+    /// for a connection to open or for the next attempt. What was received but not taken yet is
+    /// dropped.
     pub fn stop(&self) {
         self.0.cancel();
     }
@@ -238,37 +252,80 @@ impl StopHandle {
 struct Driver {
     transport: Arc<dyn Transport>,
     subscription: Subscription,
-    body: Option<Body>,
-    cancel: CancelToken,
+    connection: Option<Connection>,
+    stop: CancelToken,
     /// As of the last wait: events that are there already cost no look at the clock.
     now: Instant,
+}
+
+/// What is open between `Connect` and `Close`.
+struct Connection {
+    body: Body,
+    /// Interrupts this connection alone.
+    cancel: CancelToken,
+    _stop: CancelRegistration,
+    limit: Option<Limit>,
+}
+
+impl Connection {
+    fn next(&mut self, by: Option<Instant>) -> Option<Result<Bytes, TransportError>> {
+        if let (Some(by), None) = (by, &self.limit) {
+            self.limit = Limit::start(by, self.cancel.clone());
+        }
+        self.body.next()
+    }
+}
+
+/// Cancels a connection at a time, unless it is dropped before: a thread, because nothing else ends
+/// a blocked read. Only the body of a refusal needs one.
+struct Limit {
+    _dropped: Sender<()>,
+}
+
+impl Limit {
+    /// `None` if there is no thread to be had; the idle limit still holds then.
+    fn start(at: Instant, cancel: CancelToken) -> Option<Self> {
+        let (_dropped, dropped) = mpsc::channel::<()>();
+        let wait = move || {
+            let left = at.saturating_duration_since(Instant::now());
+            if dropped.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
+                cancel.cancel();
+            }
+        };
+        thread::Builder::new().name("stride-limit".to_owned()).spawn(wait).ok()?;
+        Some(Self { _dropped })
+    }
 }
 
 impl Driver {
     fn next<T: DeserializeOwned>(&mut self) -> Option<Result<SubscriptionEvent<T>, Error>> {
         loop {
-            // Looked at before anything else: what comes of an interrupted wait is not to be
-            // believed.
-            if self.cancel.is_cancelled() {
-                self.stop();
+            // Looked at before anything else: the outcome of an interrupted wait means nothing.
+            if self.stop.is_cancelled() {
+                self.close();
             }
             match self.subscription.poll_as(self.now) {
                 Step::Connect(call) => {
-                    let answer = self.transport.send(*call, self.cancel.clone());
+                    let cancel = CancelToken::new();
+                    let interrupted = cancel.clone();
+                    let stop = self.stop.on_cancel(move || interrupted.cancel());
+                    let response = self.transport.send(*call, cancel.clone());
                     if self.waited() {
-                        match answer {
-                            Ok(answer) => {
-                                let (head, body) = answer.into_parts();
-                                self.body = Some(body);
+                        match response {
+                            Ok(response) => {
+                                let (head, body) = response.into_parts();
+                                self.connection =
+                                    Some(Connection { body, cancel, _stop: stop, limit: None });
                                 self.subscription.handle_head(head, self.now);
                             }
                             Err(error) => self.subscription.handle_end(Err(error), self.now),
                         }
                     }
                 }
-                // The head is never awaited here: `send` returns with it.
-                Step::AwaitHead | Step::Read => {
-                    let chunk = self.body.as_mut().and_then(Iterator::next).transpose();
+                // Not reached, because `send` returns with the head.
+                Step::AwaitHead => self.subscription.handle_end(Ok(()), self.now),
+                Step::Read { by } => {
+                    let chunk = self.connection.as_mut().and_then(|it| it.next(by)).transpose();
                     if self.waited() {
                         match chunk {
                             Ok(Some(chunk)) => self.subscription.handle_bytes(&chunk, self.now),
@@ -279,28 +336,28 @@ impl Driver {
                 }
                 Step::Wait { until } => {
                     let (wake, woken) = mpsc::channel();
-                    let _hook = self.cancel.on_cancel(move || {
+                    let _stop = self.stop.on_cancel(move || {
                         let _ = wake.send(());
                     });
                     // Whether it was woken is seen from the flag.
                     let _ = woken.recv_timeout(until.saturating_duration_since(Instant::now()));
                     self.now = Instant::now();
                 }
-                Step::Close => self.body = None,
+                Step::Close => self.connection = None,
                 Step::Item(event) => return Some(Ok(event)),
                 Step::Closed(result) => return result.err().map(Err),
             }
         }
     }
 
-    /// Notes the time after a wait, and says whether it was not interrupted.
+    /// Notes the time after a wait, and tells whether it was not interrupted.
     fn waited(&mut self) -> bool {
         self.now = Instant::now();
-        !self.cancel.is_cancelled()
+        !self.stop.is_cancelled()
     }
 
-    fn stop(&mut self) {
+    fn close(&mut self) {
         self.subscription.stop();
-        self.body = None;
+        self.connection = None;
     }
 }

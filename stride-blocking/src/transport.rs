@@ -6,7 +6,7 @@
 
 mod dial;
 #[cfg(feature = "tls")]
-pub(crate) mod tls;
+mod tls;
 
 use std::error::Error as StdError;
 use std::io::{self, Read};
@@ -16,7 +16,9 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::uri::Scheme;
 use http::{Request, Response};
+use stride_core::ConfigError;
 use stride_core::cancel::{CancelRegistration, CancelToken};
+use stride_core::client::Trust;
 use stride_core::proxy::Proxy;
 use stride_core::transport::{
     Body, Call, Delivery, Limits, Transport, TransportError, TransportErrorKind,
@@ -52,10 +54,9 @@ pub(crate) struct HttpTransport {
 }
 
 impl HttpTransport {
-    pub(crate) fn new(
-        proxy: Option<&Proxy>,
-        #[cfg(feature = "tls")] tls: std::sync::Arc<rustls::ClientConfig>,
-    ) -> Self {
+    pub(crate) fn new(proxy: Option<&Proxy>, trust: &Trust) -> Result<Self, ConfigError> {
+        #[cfg(not(feature = "tls"))]
+        let _ = trust;
         let proxy = proxy.map(|proxy| {
             let mut builder = ureq::Proxy::builder(ProxyProtocol::Http)
                 .host(proxy.host())
@@ -69,10 +70,10 @@ impl HttpTransport {
         let dialer = Dialer {
             proxied: proxy.is_some(),
             #[cfg(feature = "tls")]
-            tls,
+            tls: tls::config(trust)?,
         };
         let shared = agent(&dialer, proxy.clone());
-        Self { dialer, proxy, shared }
+        Ok(Self { dialer, proxy, shared })
     }
 }
 

@@ -159,7 +159,7 @@ impl AsyncCollector {
     /// pending then stays so, and is still sent. A server that is down is not asked more often
     /// because of it.
     ///
-    /// CancelToken safe: when the future is dropped, the events are sent all the same.
+    /// Cancel safe: when the future is dropped, the events are sent all the same.
     pub async fn flush_within(&self, limit: Duration) -> Report {
         let until = task::now().checked_add(limit);
         let shared = &*self.owner.shared;

@@ -109,7 +109,7 @@ pub enum StartError {
 /// The defaults are those of the original Python client, pystride, where it had the setting.
 ///
 /// ```
-/// # fn example(connection: stride_core::transport::Target) -> Result<(), Box<dyn std::error::Error>> {
+/// # fn example(target: stride_core::transport::Target) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
 /// use stride_collector::Collector;
 ///

@@ -136,7 +136,7 @@ impl Collector {
     /// on whatever runtime. The event is written before the first wait, and held beside the memory
     /// budget meanwhile.
     ///
-    /// CancelToken safe: when the future is dropped before it is done, the event was not accepted.
+    /// Cancel safe: when the future is dropped before it is done, the event was not accepted.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! Where requests go and who sends them.
+//! Requests of the Stride API: checked against its paths, encoded, compressed and signed, but never
+//! sent.
 
 mod path;
 mod request;
@@ -7,12 +8,15 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::{HeaderValue, Uri};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_TYPE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 pub use self::path::{PathError, is_name};
 pub use self::request::RequestError;
 use crate::config::{ConfigError, is_loopback};
-use crate::error::Error;
 
 /// The hosted service as its original clients knew it.
 const DEFAULT_BASE: &str = "https://api.stride.io/v1";
@@ -20,7 +24,24 @@ const DEFAULT_BASE: &str = "https://api.stride.io/v1";
 /// `<client> (version: <x.y.z>)`, as the original clients name themselves.
 const DEFAULT_USER_AGENT: &str = concat!("stride-rust (version: ", env!("CARGO_PKG_VERSION"), ")");
 
-/// The secret or open key of a project. It never shows itself: its `Debug` is `ApiKey(..)`.
+/// The headers that the protocol or the transport sets.
+const RESERVED: [HeaderName; 13] = [
+    ACCEPT,
+    ACCEPT_ENCODING,
+    AUTHORIZATION,
+    CONNECTION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    EXPECT,
+    HOST,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    USER_AGENT,
+];
+
+/// The secret or open key of a project. Its `Debug` is `ApiKey(..)`, and no error or log shows it.
 #[derive(Clone)]
 pub struct ApiKey(String);
 
@@ -42,15 +63,21 @@ impl From<String> for ApiKey {
     }
 }
 
-/// A base URL and the key that signs requests to it.
+/// A base URL, and the key that signs requests to it.
 ///
 /// Its methods build requests ([`get`](Self::get), [`post`](Self::post) and so on) and send none.
+/// The paths are those of Stride's API without its version: `/collect`, `/process/NAME/stats`.
+///
+/// Each request carries the key as Basic authentication (marked sensitive, so that `Debug` does not
+/// show it), `Accept: application/json`, `Accept-Encoding: identity`, `Content-Type:
+/// application/json`, as the original clients send it even without a body, and `User-Agent`. Bodies
+/// of `POST` under `/collect` are gzip-compressed; no other body is.
 ///
 /// ```
 /// use stride_core::Api;
 ///
-/// let endpoint = Api::new("helloworld")?.with_base("http://127.0.0.1:8080/v1")?;
-/// let request = endpoint.get("/collect")?;
+/// let api = Api::new("helloworld")?.with_base("http://127.0.0.1:8080/v1")?;
+/// let request = api.get("/collect")?;
 /// assert_eq!(request.uri(), "http://127.0.0.1:8080/v1/collect");
 /// assert_eq!(request.headers()["authorization"], "Basic aGVsbG93b3JsZDo=");
 /// # Ok::<(), stride_core::Error>(())
@@ -59,9 +86,11 @@ impl From<String> for ApiKey {
 pub struct Api {
     base: String,
     /// The same, parsed once and not for each request.
-    pub(crate) uri: Uri,
-    pub(crate) authorization: HeaderValue,
-    pub(crate) user_agent: HeaderValue,
+    uri: Uri,
+    authorization: HeaderValue,
+    user_agent: HeaderValue,
+    /// The caller's own.
+    headers: HeaderMap,
     plain_http: bool,
 }
 
@@ -76,17 +105,17 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// A key that is empty, or holds a colon or a control character, is refused.
-    pub fn new(api_key: impl Into<ApiKey>) -> Result<Self, Error> {
+    /// The key is empty, or holds a colon or a control character.
+    pub fn new(api_key: impl Into<ApiKey>) -> Result<Self, ConfigError> {
         let ApiKey(key) = api_key.into();
         if key.is_empty() {
-            return Err(ConfigError::EmptyKey.into());
+            return Err(ConfigError::EmptyKey);
         }
         if key.contains(':') {
-            return Err(ConfigError::ColonInKey.into());
+            return Err(ConfigError::ColonInKey);
         }
         if key.contains(char::is_control) {
-            return Err(ConfigError::ControlInKey.into());
+            return Err(ConfigError::ControlInKey);
         }
         let credentials = BASE64.encode(format!("{key}:"));
         let mut authorization = HeaderValue::try_from(format!("Basic {credentials}"))
@@ -97,20 +126,21 @@ impl Api {
             uri: Uri::from_static(DEFAULT_BASE),
             authorization,
             user_agent: HeaderValue::from_static(DEFAULT_USER_AGENT),
+            headers: HeaderMap::new(),
             plain_http: false,
         })
     }
 
-    /// Sends requests to another base URL, the version included: `http://127.0.0.1:8080/v1`.
+    /// Uses another base URL, its version included: `http://127.0.0.1:8080/v1`.
     ///
     /// # Errors
     ///
-    /// Anything but an `http` or `https` URL with a host is refused, as are a user name, a password,
-    /// a query or a fragment in it. Plain `http` is refused unless the host is this machine or
-    /// [`allow_plain_http`](Self::allow_plain_http) was called before.
-    pub fn with_base(mut self, base: &str) -> Result<Self, Error> {
-        let bad = |reason| Error::from(ConfigError::Base { reason });
-        let uri: Uri = base.parse().map_err(|_| bad("it is no URL"))?;
+    /// Anything but an `http` or `https` URL with a host is refused, as are a port that is not 1 to
+    /// 65535, and a user name, a password, a query or a fragment. Plain `http` is refused unless the
+    /// host is this machine or [`allow_plain_http`](Self::allow_plain_http) was called before.
+    pub fn with_base(mut self, base: &str) -> Result<Self, ConfigError> {
+        let bad = |reason| ConfigError::Base { reason };
+        let uri: Uri = base.parse().map_err(|_| bad("it is not a URL"))?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(bad("it does not start with https:// or http:// and a host"));
         };
@@ -128,10 +158,8 @@ impl Api {
         }
         match scheme {
             "https" => {}
-            "http" if self.plain_http || is_loopback(authority.host()) => {}
-            "http" => {
-                return Err(ConfigError::PlainHttp { host: authority.host().to_owned() }.into());
-            }
+            "http" if self.plain_http || is_loopback(host) => {}
+            "http" => return Err(ConfigError::PlainHttp { host: host.to_owned() }),
             _ => return Err(bad("its scheme is neither https nor http")),
         }
         let path = uri.path().trim_end_matches('/');
@@ -141,7 +169,7 @@ impl Api {
     }
 
     /// Permits plain `http` to hosts other than this machine, in a later
-    /// [`with_base`](Self::with_base). Whoever sees the traffic then sees the key.
+    /// [`with_base`](Self::with_base). Anyone who sees the traffic then sees the key.
     #[must_use]
     pub fn allow_plain_http(mut self) -> Self {
         self.plain_http = true;
@@ -152,9 +180,26 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// A text that cannot stand in a header is refused.
-    pub fn with_user_agent(mut self, user_agent: &str) -> Result<Self, Error> {
+    /// The text cannot stand in a header.
+    pub fn with_user_agent(mut self, user_agent: &str) -> Result<Self, ConfigError> {
         self.user_agent = HeaderValue::try_from(user_agent).map_err(|_| ConfigError::UserAgent)?;
+        Ok(self)
+    }
+
+    /// Adds a header to every request, in addition to any of the same name that was added before.
+    ///
+    /// # Errors
+    ///
+    /// The name or the value cannot stand in a header, or the header is one that the protocol sets
+    /// itself, such as `Authorization` or `Content-Type`.
+    pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, ConfigError> {
+        let bad = |reason| ConfigError::Setting { setting: "header", reason };
+        let name = HeaderName::try_from(name).map_err(|_| bad("has an invalid name"))?;
+        if RESERVED.contains(&name) {
+            return Err(bad("is one that the client sets itself"));
+        }
+        let value = HeaderValue::try_from(value).map_err(|_| bad("has an invalid value"))?;
+        self.headers.append(name, value);
         Ok(self)
     }
 
@@ -162,6 +207,12 @@ impl Api {
     #[must_use]
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Whether requests are sent over TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.uri.scheme() == Some(&http::uri::Scheme::HTTPS)
     }
 }
 
@@ -178,15 +229,12 @@ fn is_port_or_nothing(rest: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn endpoint() -> Api {
+    fn api() -> Api {
         Api::new("k").unwrap()
     }
 
-    fn refused(result: Result<Api, Error>) -> ConfigError {
-        match result {
-            Err(Error::Config(error)) => error,
-            other => panic!("{other:?}"),
-        }
+    fn refused(result: Result<Api, ConfigError>) -> ConfigError {
+        result.unwrap_err()
     }
 
     #[test]
@@ -207,7 +255,7 @@ mod tests {
             ("http://[::1]:8080/v1", "http://[::1]:8080/v1"),
             ("http://127.8.9.1", "http://127.8.9.1"),
         ] {
-            assert_eq!(endpoint().with_base(base).unwrap().base(), kept, "{base}");
+            assert_eq!(api().with_base(base).unwrap().base(), kept, "{base}");
         }
         for base in [
             "",
@@ -223,10 +271,7 @@ mod tests {
             "https://h/v1#x",
             "https://a b/",
         ] {
-            assert!(
-                matches!(refused(endpoint().with_base(base)), ConfigError::Base { .. }),
-                "{base}"
-            );
+            assert!(matches!(refused(api().with_base(base)), ConfigError::Base { .. }), "{base}");
         }
     }
 
@@ -251,12 +296,12 @@ mod tests {
                     ":٨٠",
                 ] {
                     let base = format!("{scheme}://{host}{port}/v1");
-                    let error = refused(endpoint().with_base(&base));
+                    let error = refused(api().with_base(&base));
                     assert!(matches!(error, ConfigError::Base { .. }), "{base}: {error}");
                 }
                 for port in [":1", ":65535", ":00080"] {
                     let base = format!("{scheme}://{host}{port}/v1");
-                    assert_eq!(endpoint().with_base(&base).unwrap().base(), base);
+                    assert_eq!(api().with_base(&base).unwrap().base(), base);
                 }
             }
         }
@@ -266,7 +311,17 @@ mod tests {
     fn plain_http_needs_leave_by_name() {
         let host = "stride.example.com".to_owned();
         let base = "http://stride.example.com/v1";
-        assert_eq!(refused(endpoint().with_base(base)), ConfigError::PlainHttp { host });
-        assert_eq!(endpoint().allow_plain_http().with_base(base).unwrap().base(), base);
+        assert_eq!(refused(api().with_base(base)), ConfigError::PlainHttp { host });
+        assert_eq!(api().allow_plain_http().with_base(base).unwrap().base(), base);
+    }
+
+    #[test]
+    fn a6_a_header_that_the_protocol_sets_is_refused() {
+        for name in ["Authorization", "content-type", "Host", "user-agent", "content-length"] {
+            assert!(api().with_header(name, "x").is_err(), "{name}");
+        }
+        for (name, value) in [("", "x"), ("a b", "x"), ("x-a", "1\r\nx-b: 2"), ("x-a", "\u{7f}")] {
+            assert!(api().with_header(name, value).is_err(), "{name:?} {value:?}");
+        }
     }
 }

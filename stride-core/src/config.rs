@@ -1,6 +1,7 @@
-//! Settings, and what may be wrong with them.
+//! What may be wrong with a setting, and rules about settings that several places share.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// What is wrong with a key, a base URL or another setting. The key itself is never part of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,21 +17,21 @@ pub enum ConfigError {
     #[error("the API key holds a control character, such as a line break at its end")]
     ControlInKey,
     /// The base URL cannot be used.
-    #[error("the base URL is no good: {reason}")]
+    #[error("the base URL cannot be used: {reason}")]
     Base {
         /// What is wrong with it.
         reason: &'static str,
     },
     /// The key would travel in the clear.
     #[error(
-        "plain http to {host} would show the API key to the network: use https, or allow it by name"
+        "plain http to {host} would show the API key to the network: use https, or allow plain http"
     )]
     PlainHttp {
         /// The host of the base URL.
         host: String,
     },
-    /// The user agent cannot stand in a header.
-    #[error("the user agent holds a character that a header cannot")]
+    /// The user agent holds a character that a header cannot.
+    #[error("the user agent holds a character that cannot stand in a header")]
     UserAgent,
     /// Another setting cannot be used.
     #[error("{setting} {reason}")]
@@ -44,7 +45,8 @@ pub enum ConfigError {
 
 /// Whether a URL's host is this machine: `localhost`, a name below it, or a loopback address.
 ///
-/// Such a host needs no leave for plain `http`, and transports reach it without a proxy.
+/// Plain `http` to such a host is always allowed, and transports reach it without a proxy from the
+/// environment.
 ///
 /// ```
 /// assert!(stride_core::config::is_loopback("localhost"));
@@ -60,6 +62,14 @@ pub fn is_loopback(host: &str) -> bool {
     }
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Nothing can be done in no time: whoever means no limit has to set a long one.
+pub(crate) fn not_zero(setting: &'static str, limit: Duration) -> Result<(), ConfigError> {
+    if limit.is_zero() {
+        return Err(ConfigError::Setting { setting, reason: "is zero" });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@
 
 pub mod api;
 pub mod cancel;
+pub mod client;
 pub mod config;
 mod error;
 mod event;

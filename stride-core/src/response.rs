@@ -1,16 +1,24 @@
-//! Answers. Any status is a [`Response`], and its body is never thrown away.
+//! Responses. Any status is a [`Response`], and its body is never thrown away.
 
-use std::fmt;
+use std::error::Error as StdError;
+use std::fmt::{self, Write as _};
+use std::ops::Deref;
 
 use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::Error;
-use crate::transport::{AsyncBody, Body, Delivery, TransportError, TransportErrorKind};
+use crate::transport::{AsyncBody, Attempt, Body, Delivery, TransportError, TransportErrorKind};
 
-/// The answer to a request, whatever its status.
+/// The most of a server's message that an error shows, in characters: a paragraph, not a page.
+const LONGEST_MESSAGE: usize = 1000;
+
+/// The response to a request, whatever its status.
+///
+/// A `Response` that nobody looks at may be a failure that nobody sees, so the compiler warns when
+/// one is dropped. [`error_for_status`](Self::error_for_status) gives a [`Success`], which may be.
 ///
 /// ```
 /// use stride_core::Response;
@@ -22,11 +30,31 @@ use crate::transport::{AsyncBody, Body, Delivery, TransportError, TransportError
 /// assert_eq!(streams.unwrap(), ["clicks", "app_events"]);
 /// # Ok::<(), stride_core::Error>(())
 /// ```
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// # fn post() -> Result<stride_core::Response, stride_core::Error> { unimplemented!() }
+/// # fn a1_a_response_that_is_dropped_warns() -> Result<(), stride_core::Error> {
+/// post()?; // a 500 would go unnoticed
+/// # Ok(())
+/// # }
+/// ```
+///
+/// ```
+/// #![deny(unused_must_use)]
+/// # fn post() -> Result<stride_core::Response, stride_core::Error> { unimplemented!() }
+/// # fn a1_a_success_may_be_dropped() -> Result<(), stride_core::Error> {
+/// post()?.error_for_status()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
+#[must_use = "any status is a `Response`: call `error_for_status()?`, or look at `status()`"]
 pub struct Response {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
+    attempt: Option<Box<Attempt>>,
 }
 
 impl fmt::Debug for Response {
@@ -42,30 +70,33 @@ impl fmt::Debug for Response {
 impl From<http::Response<Bytes>> for Response {
     fn from(response: http::Response<Bytes>) -> Self {
         let (head, body) = response.into_parts();
-        Self { status: head.status, headers: head.headers, body }
+        Self { status: head.status, headers: head.headers, body, attempt: None }
     }
 }
 
 impl Response {
-    /// Reads the whole body of what a [`Transport`](crate::transport::Transport) answered.
+    /// Reads the whole body of the response that a [`Transport`](crate::transport::Transport)
+    /// received.
     ///
     /// # Errors
     ///
-    /// The body breaks off, or is longer than `max_body` bytes.
+    /// The body breaks off or is longer than `max_body` bytes, or a success is encoded, for example
+    /// compressed, although every request says `Accept-Encoding: identity`.
     pub fn read(response: http::Response<Body>, max_body: usize) -> Result<Self, TransportError> {
         let (head, body) = response.into_parts();
         let mut collected = CollectedBody::new(max_body);
         for chunk in body {
             collected.push(chunk?)?;
         }
-        Ok(http::Response::from_parts(head, collected.finish()).into())
+        Self::whole(http::Response::from_parts(head, collected.finish()))
     }
 
-    /// Reads the whole body of what an [`AsyncTransport`](crate::transport::AsyncTransport) answered.
+    /// Reads the whole body of the response that an
+    /// [`AsyncTransport`](crate::transport::AsyncTransport) received.
     ///
     /// # Errors
     ///
-    /// The body breaks off, or is longer than `max_body` bytes.
+    /// As [`read`](Self::read).
     pub async fn read_async(
         response: http::Response<AsyncBody>,
         max_body: usize,
@@ -75,7 +106,21 @@ impl Response {
         while let Some(chunk) = body.next().await {
             collected.push(chunk?)?;
         }
-        Ok(http::Response::from_parts(head, collected.finish()).into())
+        Self::whole(http::Response::from_parts(head, collected.finish()))
+    }
+
+    fn whole(response: http::Response<Bytes>) -> Result<Self, TransportError> {
+        if response.status().is_success() && !response.body().is_empty() {
+            check_encoding(response.headers())?;
+        }
+        Ok(response.into())
+    }
+
+    /// The same response with the request that it belongs to, which its errors then name. The
+    /// clients set it.
+    pub fn with_attempt(mut self, attempt: Attempt) -> Self {
+        self.attempt = Some(Box::new(attempt));
+        self
     }
 
     /// The status.
@@ -90,38 +135,139 @@ impl Response {
         &self.headers
     }
 
-    /// The body as it came.
+    /// The body as it was received.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    /// The request that this is the response to, if it is known.
+    #[must_use]
+    pub fn attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_deref()
     }
 
     /// The JSON value in the body; `None` when the body is empty.
     ///
     /// # Errors
     ///
-    /// The body is not JSON, or not a `T`.
-    pub fn data<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
+    /// The body is not valid JSON, or not a `T`.
+    pub fn data<T: DeserializeOwned>(&self) -> Result<Option<T>, DataError> {
         if self.body.trim_ascii().is_empty() {
             return Ok(None);
         }
-        Ok(Some(serde_json::from_slice(&self.body).map_err(DataError::from)?))
+        match serde_json::from_slice(&self.body) {
+            Ok(data) => Ok(Some(data)),
+            Err(error) => Err(DataError::new(error, self.attempt().cloned())),
+        }
     }
 
-    /// The answer itself when its status is a success (2xx).
+    /// The response as a [`Success`] when its status is one (2xx).
     ///
     /// # Errors
     ///
     /// Any other status is an error that keeps status, headers and body.
-    pub fn error_for_status(self) -> Result<Self, Error> {
-        if self.status.is_success() { Ok(self) } else { Err(StatusError::from(self).into()) }
+    pub fn error_for_status(self) -> Result<Success, StatusError> {
+        if self.status.is_success() { Ok(Success(self)) } else { Err(self.into()) }
     }
 }
 
-/// The body of an answer is not JSON, or not of the type that was asked for.
-#[derive(Debug, thiserror::Error)]
-#[error("the body of the answer is not what was asked for")]
-pub struct DataError(#[from] serde_json::Error);
+/// A response whose status is a success (2xx). It reads like the [`Response`] that it holds, and may
+/// be dropped.
+#[derive(Debug, Clone)]
+pub struct Success(Response);
+
+impl Deref for Success {
+    type Target = Response;
+
+    fn deref(&self) -> &Response {
+        &self.0
+    }
+}
+
+impl From<Success> for Response {
+    fn from(success: Success) -> Self {
+        success.0
+    }
+}
+
+/// Refuses a body that is encoded although nobody asked for that.
+pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), TransportError> {
+    let encoding = |value: &http::HeaderValue| {
+        let text = String::from_utf8_lossy(value.as_bytes()).trim().to_ascii_lowercase();
+        (!text.is_empty() && text != "identity").then_some(text)
+    };
+    match headers.get_all(CONTENT_ENCODING).iter().find_map(encoding) {
+        None => Ok(()),
+        Some(encoding) => {
+            Err(TransportError::new(TransportErrorKind::Encoded, Delivery::MaybeSent)
+                .with_source(format!("the response has `Content-Encoding: {}`", Shown(&encoding))))
+        }
+    }
+}
+
+/// Text from a server, for a terminal or a log: control characters are escaped, and so are those
+/// that change the direction of writing; the end of a long text is left out.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_hidden = |character: char| {
+            character.is_control()
+                || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        };
+        for (index, character) in self.0.chars().enumerate() {
+            if index == LONGEST_MESSAGE {
+                return f.write_str("…");
+            }
+            if is_hidden(character) {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The body of a response, or a value of a subscription, is not valid JSON or not of the type that
+/// was asked for. [`source`](std::error::Error::source) says what is wrong with it.
+#[derive(Debug)]
+pub struct DataError {
+    attempt: Option<Box<Attempt>>,
+    source: Box<dyn StdError + Send + Sync>,
+}
+
+impl DataError {
+    /// What is wrong with the data of this request's response.
+    pub(crate) fn new(
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+        attempt: Option<Attempt>,
+    ) -> Self {
+        Self { attempt: attempt.map(Box::new), source: source.into() }
+    }
+
+    /// The request whose response it is, if it is known.
+    #[must_use]
+    pub fn attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_deref()
+    }
+}
+
+impl fmt::Display for DataError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(attempt) = &self.attempt {
+            write!(f, "{attempt}: ")?;
+        }
+        f.write_str("the data is not what was asked for")
+    }
+}
+
+impl StdError for DataError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.source)
+    }
+}
 
 /// The chunks of a body so far: one chunk alone is kept without a copy.
 struct CollectedBody {
@@ -156,8 +302,10 @@ impl CollectedBody {
     }
 }
 
-/// An answer whose status is no success, as an error. Its text is the status and the server's
-/// message.
+/// A response whose status is not a success, as an error.
+///
+/// Its text is the request, the status and the server's message, in which control characters are
+/// escaped and whose end is left out after 1000 characters.
 #[derive(Debug, Clone)]
 pub struct StatusError {
     // Boxed, so that every `Result` of this crate stays small.
@@ -177,7 +325,8 @@ impl StatusError {
         self.response.status
     }
 
-    /// What the server says, if its body is `{"message": "…"}`.
+    /// What the server says, if its body is `{"message": "…"}`: as it was received, so escape it
+    /// before you print it.
     #[must_use]
     pub fn message(&self) -> Option<String> {
         #[derive(Deserialize)]
@@ -187,8 +336,7 @@ impl StatusError {
         serde_json::from_slice(&self.response.body).ok().map(|body: Message| body.message)
     }
 
-    /// The whole answer.
-    #[must_use]
+    /// The whole response.
     pub fn response(&self) -> &Response {
         &self.response
     }
@@ -196,15 +344,18 @@ impl StatusError {
 
 impl fmt::Display for StatusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the server answered {}", self.status())?;
+        if let Some(attempt) = self.response.attempt() {
+            write!(f, "{attempt}: ")?;
+        }
+        write!(f, "the server responded {}", self.status())?;
         match self.message() {
-            Some(message) => write!(f, ": {message}"),
+            Some(message) => write!(f, ": {}", Shown(&message)),
             None => Ok(()),
         }
     }
 }
 
-impl std::error::Error for StatusError {}
+impl StdError for StatusError {}
 
 #[cfg(test)]
 mod tests {
@@ -228,24 +379,21 @@ mod tests {
 
     #[test]
     fn a_body_that_is_not_what_was_asked_for_is_an_error_and_is_kept() {
-        let answer = response(200, "<html>");
-        let error = answer.data::<Value>().unwrap_err();
-        assert_eq!(error.to_string(), "the body of the answer is not what was asked for");
-        assert!(std::error::Error::source(&error).is_some());
-        assert_eq!(answer.body(), "<html>");
+        let response = response(200, "<html>");
+        let error = response.data::<Value>().unwrap_err();
+        assert_eq!(error.to_string(), "the data is not what was asked for");
+        assert!(error.source().is_some());
+        assert_eq!(response.body(), "<html>");
     }
 
     #[test]
     fn a_status_error_keeps_status_message_and_body() {
-        let Err(Error::Status(error)) =
-            response(404, r#"{"message": "no such stream"}"#).error_for_status()
-        else {
-            panic!("a 404 is an error")
-        };
+        let refused = response(404, r#"{"message": "no such stream"}"#);
+        let error = refused.error_for_status().unwrap_err();
         assert_eq!(error.status(), 404);
         assert_eq!(error.message().as_deref(), Some("no such stream"));
         assert_eq!(error.response().body(), r#"{"message": "no such stream"}"#);
-        assert_eq!(error.to_string(), "the server answered 404 Not Found: no such stream");
+        assert_eq!(error.to_string(), "the server responded 404 Not Found: no such stream");
         assert!(response(302, "").error_for_status().is_err());
         assert!(response(201, "").error_for_status().is_ok());
     }
@@ -259,5 +407,61 @@ mod tests {
         assert_eq!(Response::read(body(&["ab", "cd", "e"]), 5).unwrap().body(), "abcde");
         let error = Response::read(body(&["ab", "cd", "ef"]), 5).unwrap_err();
         assert_eq!(error.kind(), TransportErrorKind::BodyTooLarge);
+    }
+
+    #[test]
+    fn n13_a_message_is_escaped_and_bounded_where_it_is_shown() {
+        let shown = |message: &str| {
+            let body = serde_json::json!({"message": message}).to_string();
+            let mut refused = http::Response::new(Bytes::from(body));
+            *refused.status_mut() = StatusCode::BAD_REQUEST;
+            let error = StatusError::from(Response::from(refused));
+            assert_eq!(error.message().as_deref(), Some(message));
+            error.to_string().split_once("Bad Request: ").unwrap().1.to_owned()
+        };
+        assert_eq!(shown("\u{1b}[31mred\r\nnext\u{9b}\0"), r"\u{1b}[31mred\r\nnext\u{9b}\u{0}");
+        assert_eq!(shown("a\u{202e}b\u{feff}"), r"a\u{202e}b\u{feff}");
+        assert_eq!(shown("“Grüße”, \\ 'x'"), "“Grüße”, \\ 'x'");
+        assert_eq!(shown(&"é".repeat(5000)).chars().count(), LONGEST_MESSAGE + 1);
+    }
+
+    #[test]
+    fn n4_an_encoded_success_is_an_error_that_says_so() {
+        let read = |status: u16, encoding: &str, body: &'static str| {
+            let mut encoded = http::Response::new(Body::from(body));
+            *encoded.status_mut() = StatusCode::from_u16(status).unwrap();
+            encoded.headers_mut().insert(CONTENT_ENCODING, encoding.parse().unwrap());
+            Response::read(encoded, 100)
+        };
+        for encoding in ["gzip", "GZIP", "br", "deflate, gzip", "x\u{e9}"] {
+            let error = read(200, encoding, "x").unwrap_err();
+            assert_eq!(error.kind(), TransportErrorKind::Encoded);
+            assert_eq!(error.delivery(), Delivery::MaybeSent);
+            assert!(error.source().unwrap().to_string().contains("Content-Encoding"), "{error}");
+            // Without a body there is nothing that could be misread, and a refusal is one in any case.
+            assert!(read(200, encoding, "").is_ok());
+            assert_eq!(read(503, encoding, "x").unwrap().status(), 503);
+        }
+        for encoding in ["identity", "Identity", ""] {
+            assert!(read(200, encoding, "x").is_ok());
+        }
+    }
+
+    #[test]
+    fn a7_errors_name_method_host_and_path() {
+        let request = crate::Api::new("key").unwrap().get("/analyze/a/results?name=x").unwrap();
+        let attempt = Attempt::of(&request);
+        let name = "GET https://api.stride.io/v1/analyze/a/results: ";
+        let refused = response(404, "").with_attempt(attempt.clone()).error_for_status();
+        let mistyped = response(200, "[]").with_attempt(attempt.clone()).data::<u8>();
+        let broken = TransportError::new(TransportErrorKind::Io, Delivery::MaybeSent);
+        for error in [
+            crate::Error::from(refused.unwrap_err()),
+            mistyped.unwrap_err().into(),
+            broken.with_attempt(attempt.clone()).into(),
+        ] {
+            assert!(error.to_string().starts_with(name), "{error}");
+            assert_eq!(error.attempt(), Some(&attempt));
+        }
     }
 }

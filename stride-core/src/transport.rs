@@ -4,6 +4,7 @@
 //! status: all of that is decided elsewhere. What it must do is keep the [`Limits`] and say of each
 //! failure whether a byte of the request may have arrived ([`Delivery`]).
 
+mod attempt;
 mod body;
 mod error;
 mod limits;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 
+pub use self::attempt::Attempt;
 pub use self::body::{AsyncBody, Body};
 pub use self::error::{Delivery, TransportError, TransportErrorKind};
 pub use self::limits::Limits;
@@ -116,7 +118,10 @@ impl<T: AsyncTransport + ?Sized> AsyncTransport for Arc<T> {
     }
 }
 
-/// An endpoint and the way to it: what a client gives and a collector starts from.
+/// Where requests go and what sends them: what a collector starts from.
+///
+/// A client converts into one (`&stride`, or the client itself). Made by hand, it takes any
+/// [`Transport`].
 #[derive(Clone)]
 pub struct Target {
     /// Builds and signs the requests.
@@ -131,7 +136,8 @@ impl fmt::Debug for Target {
     }
 }
 
-/// An endpoint and the asynchronous way to it.
+/// Where requests go and what sends them without blocking a thread: a [`Target`] for an
+/// [`AsyncTransport`].
 #[derive(Clone)]
 pub struct AsyncTarget {
     /// Builds and signs the requests.

@@ -103,7 +103,7 @@ impl Bench {
                     self.now = until;
                 }
                 Step::Close => {}
-                Step::Read => return Stop::Read,
+                Step::Read { .. } => return Stop::Read,
                 Step::AwaitHead => panic!("the head is awaited, and nothing came of it"),
                 Step::Closed(result) => return Stop::Closed(result),
                 Step::Item(SubscriptionEvent::Connected { gap }) => return Stop::Connected(gap),
@@ -397,7 +397,7 @@ proptest! {
                         prop_assert!(!closed, "a connection after the end");
                         open = true;
                     }
-                    Step::AwaitHead | Step::Read => {
+                    Step::AwaitHead | Step::Read { .. } => {
                         prop_assert!(open, "nothing to wait for");
                         prop_assert!(!closed);
                     }
@@ -424,7 +424,7 @@ proptest! {
         // A driver that goes on polling comes to rest: it is not kept busy for ever.
         for _ in 0..200 {
             match bench.subscription.poll(bench.now) {
-                Step::Read | Step::AwaitHead | Step::Wait { .. } | Step::Closed(_) => return Ok(()),
+                Step::Read { .. } | Step::AwaitHead | Step::Wait { .. } | Step::Closed(_) => return Ok(()),
                 _ => {}
             }
         }

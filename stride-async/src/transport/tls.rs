@@ -1,12 +1,13 @@
-//! TLS by rustls: whom to trust, and the handshake.
+//! TLS by rustls: the handshake.
 
 use std::io;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use stride_core::ConfigError;
+#[cfg(feature = "platform-verifier")]
+use stride_core::client::PlatformVerifier;
+use stride_core::client::Trust;
 use stride_core::transport::{TransportError, TransportErrorKind};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -14,64 +15,16 @@ use tokio_rustls::client::TlsStream;
 
 use super::dial::failed;
 
-/// Whose certificates are trusted, apart from those of the web's authorities.
-#[derive(Debug, Default)]
-pub(crate) struct Trust {
-    /// PEM or DER.
-    pub(crate) further: Vec<Vec<u8>>,
+/// The settings of every connection.
+pub(super) fn config(trust: &Trust) -> Result<TlsConnector, ConfigError> {
     #[cfg(feature = "platform-verifier")]
-    pub(crate) platform: bool,
-}
-
-impl Trust {
-    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, ConfigError> {
-        let mut further = Vec::new();
-        for certificates in &self.further {
-            further.extend(parse(certificates)?);
-        }
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        for certificate in &further {
-            roots.add(certificate.clone()).map_err(|_| bad_root())?;
-        }
-        // Passed explicitly: what another part of the program made the default is its own affair.
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .expect("ring knows the default versions of TLS");
-        #[cfg(feature = "platform-verifier")]
-        if self.platform {
-            let verifier =
-                rustls_platform_verifier::Verifier::new_with_extra_roots(further, provider)
-                    .map_err(|_| ConfigError::Setting {
-                        setting: "platform_verifier",
-                        reason: "found no certificates that this operating system trusts",
-                    })?;
-            let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-            return Ok(http1_only(builder.with_no_client_auth()));
-        }
-        Ok(http1_only(builder.with_root_certificates(roots).with_no_client_auth()))
-    }
-}
-
-fn http1_only(mut config: ClientConfig) -> Arc<ClientConfig> {
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(config)
-}
-
-fn parse(certificates: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    const PEM: &[u8] = b"-----BEGIN ";
-    if !certificates.windows(PEM.len()).any(|window| window == PEM) {
-        return Ok(vec![CertificateDer::from(certificates.to_vec())]);
-    }
-    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates).collect();
-    parsed.ok().filter(|parsed| !parsed.is_empty()).ok_or_else(bad_root)
-}
-
-fn bad_root() -> ConfigError {
-    ConfigError::Setting {
-        setting: "root_certificate",
-        reason: "is no certificate in PEM or DER form",
-    }
+    let platform: Option<PlatformVerifier> = Some(|roots, provider| {
+        Ok(Arc::new(rustls_platform_verifier::Verifier::new_with_extra_roots(roots, provider)?))
+    });
+    #[cfg(not(feature = "platform-verifier"))]
+    let platform = None;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(Arc::new(trust.client_config(provider, platform)?).into())
 }
 
 /// Wraps a connection in TLS.

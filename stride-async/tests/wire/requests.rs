@@ -3,7 +3,7 @@
 use std::io::Read as _;
 
 use serde_json::{Value, json};
-use stride_async::{Error, TransportErrorKind};
+use stride_async::TransportErrorKind;
 
 use crate::server::{Peer, Server};
 use crate::{client, transport_error, watchdog};
@@ -72,7 +72,7 @@ async fn a_connection_is_used_again_whatever_the_answer() {
         assert_eq!(response.status(), status);
         assert_eq!(response.body(), body);
         if status == 429 {
-            let Err(Error::Status(error)) = response.error_for_status() else { panic!() };
+            let error = response.error_for_status().unwrap_err();
             assert_eq!(error.message().as_deref(), Some("no!"));
         }
     }
@@ -104,7 +104,7 @@ async fn a_body_may_end_with_its_connection() {
 }
 
 #[tokio::test]
-async fn nothing_is_decoded() {
+async fn n4_a_response_that_is_encoded_is_an_error() {
     let _watchdog = watchdog();
     let server = Server::run(|listener| {
         let mut peer = Peer::accept(&listener);
@@ -112,10 +112,13 @@ async fn nothing_is_decoded() {
         peer.write("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\nnope");
         head
     });
-    let response = client(&server.base()).get("/collect").await.unwrap();
-    assert_eq!(response.body(), "nope");
-    assert_eq!(response.headers()["content-encoding"], "gzip");
-    assert!(!server.joined().await.contains("accept-encoding"));
+    let stride_async::Error::Transport(error) =
+        client(&server.base()).get("/collect").await.unwrap_err()
+    else {
+        panic!()
+    };
+    assert_eq!(error.kind(), TransportErrorKind::Encoded);
+    assert!(server.joined().await.contains("accept-encoding: identity"));
 }
 
 /// The server has heard enough, answers, and closes, with most of the request unread: its system

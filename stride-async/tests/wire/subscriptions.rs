@@ -251,7 +251,7 @@ async fn values_over_the_wire() {
         assert_eq!(data.next().await.unwrap().unwrap().x, x);
     }
     assert_eq!(data.malformed(), 1);
-    assert!(matches!(data.next().await, Some(Err(Error::Frame(_)))));
+    assert!(matches!(data.next().await, Some(Err(Error::Data(_)))));
     // The connection is closed, though the stream is still there.
     server.join();
     assert!(data.next().await.is_none());

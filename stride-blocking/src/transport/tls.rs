@@ -1,13 +1,15 @@
-//! TLS by rustls: whom to trust, and a connection inside another.
+//! TLS by rustls: a connection inside another.
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use stride_core::ConfigError;
+#[cfg(feature = "platform-verifier")]
+use stride_core::client::PlatformVerifier;
+use stride_core::client::Trust;
 use stride_core::transport::{Delivery, TransportError, TransportErrorKind};
 use ureq::Error;
 use ureq::unversioned::transport::time::{Duration, Instant};
@@ -16,59 +18,16 @@ use ureq::unversioned::transport::{
     TransportAdapter,
 };
 
-/// Whose certificates are trusted, apart from those of the web's authorities.
-#[derive(Debug, Default)]
-pub(crate) struct Trust {
-    /// PEM or DER.
-    pub(crate) further: Vec<Vec<u8>>,
+/// The settings of every connection.
+pub(super) fn config(trust: &Trust) -> Result<Arc<ClientConfig>, ConfigError> {
     #[cfg(feature = "platform-verifier")]
-    pub(crate) platform: bool,
-}
-
-impl Trust {
-    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, ConfigError> {
-        let mut further = Vec::new();
-        for certificates in &self.further {
-            further.extend(parse(certificates)?);
-        }
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        for certificate in &further {
-            roots.add(certificate.clone()).map_err(|_| bad_root())?;
-        }
-        // Passed explicitly: what another part of the program made the default is its own affair.
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .expect("ring knows the default versions of TLS");
-        #[cfg(feature = "platform-verifier")]
-        if self.platform {
-            let verifier =
-                rustls_platform_verifier::Verifier::new_with_extra_roots(further, provider)
-                    .map_err(|_| ConfigError::Setting {
-                        setting: "platform_verifier",
-                        reason: "found no certificates that this operating system trusts",
-                    })?;
-            let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-            return Ok(Arc::new(builder.with_no_client_auth()));
-        }
-        Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
-    }
-}
-
-fn parse(certificates: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    const PEM: &[u8] = b"-----BEGIN ";
-    if !certificates.windows(PEM.len()).any(|window| window == PEM) {
-        return Ok(vec![CertificateDer::from(certificates.to_vec())]);
-    }
-    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates).collect();
-    parsed.ok().filter(|parsed| !parsed.is_empty()).ok_or_else(bad_root)
-}
-
-fn bad_root() -> ConfigError {
-    ConfigError::Setting {
-        setting: "root_certificate",
-        reason: "is no certificate in PEM or DER form",
-    }
+    let platform: Option<PlatformVerifier> = Some(|roots, provider| {
+        Ok(Arc::new(rustls_platform_verifier::Verifier::new_with_extra_roots(roots, provider)?))
+    });
+    #[cfg(not(feature = "platform-verifier"))]
+    let platform = None;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(Arc::new(trust.client_config(provider, platform)?))
 }
 
 /// Wraps connections for `https` in TLS.

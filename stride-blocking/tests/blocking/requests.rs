@@ -32,6 +32,8 @@ fn the_four_verbs() {
             format!("host: {}", server.address),
             "authorization: Basic aGVsbG93b3JsZDo=".to_owned(),
             "accept: application/json".to_owned(),
+            "accept-encoding: identity".to_owned(),
+            "content-type: application/json".to_owned(),
             concat!("user-agent: stride-rust (version: ", env!("CARGO_PKG_VERSION"), ")")
                 .to_owned(),
         ];
@@ -54,13 +56,13 @@ fn the_four_verbs() {
     assert_eq!(received(), (head("DELETE /v1/collect/a", &[]), Vec::new()));
 
     assert_eq!(stride.put("/process/a", &value).unwrap().status(), 200);
-    let content = ["content-type: application/json", "content-length: 20"];
+    let content = ["content-length: 20"];
     assert_eq!(received(), (head("PUT /v1/process/a", &content), value.to_string().into_bytes()));
 
     assert_eq!(stride.post("/collect/a", &value).unwrap().status(), 200);
     let (lines, body) = received();
     let length = format!("content-length: {}", body.len());
-    let content = ["content-type: application/json", "content-encoding: gzip", &length];
+    let content = ["content-encoding: gzip", &length];
     assert_eq!(lines, head("POST /v1/collect/a", &content));
     let mut text = String::new();
     flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
@@ -83,9 +85,7 @@ fn an_answer_that_is_no_success_is_a_response_and_its_connection_is_used_again()
                 let response = stride.post("/collect/a", &json!({})).unwrap();
                 assert!(status.starts_with(response.status().as_str()));
                 assert_eq!(response.body(), body);
-                let Err(Error::Status(error)) = response.error_for_status() else {
-                    panic!("{status} is no success")
-                };
+                let error = response.error_for_status().unwrap_err();
                 assert_eq!(error.message().as_deref(), Some("bad request"));
             }
             assert_eq!(server.connections(), 1);
@@ -113,17 +113,6 @@ fn a_redirect_is_not_followed() {
             assert_eq!((server.connections(), target.connections()), (1, 0));
         }
     }
-}
-
-#[test]
-fn a_compressed_answer_is_not_decoded() {
-    let gzipped = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let mut bytes =
-        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 20\r\n\r\n".to_vec();
-    bytes.extend_from_slice(&gzipped);
-    let response = client(&Server::answering(bytes)).get("/collect").unwrap();
-    assert_eq!(response.body()[..], gzipped);
-    assert_eq!(response.headers()["content-encoding"], "gzip");
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use stride_blocking::{ConfigError, Error, Stride, StrideBuilder};
+use stride_blocking::{ConfigError, Stride, StrideBuilder};
 
 #[track_caller]
 fn refused(builder: StrideBuilder) -> ConfigError {
     match builder.build() {
-        Err(Error::Config(error)) => error,
+        Err(error) => error,
         other => panic!("{other:?}"),
     }
 }

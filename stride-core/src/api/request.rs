@@ -1,78 +1,109 @@
-//! Requests: checked against the table of paths, encoded, compressed and signed, but never sent.
+//! Building requests.
 
 use std::num::NonZeroU32;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
+use form_urlencoded::Serializer;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT,
+};
 use http::uri::{Parts, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use serde::Serialize;
 
 use super::Api;
 use super::path::{self, PathError, Verb};
-use crate::error::Error;
 use crate::gzip::gzip;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The most headers that a request has: five of ours, host and length from the transport.
-const HEADERS: usize = 7;
+/// The most headers that a request has without the caller's: six of ours, host and length from the
+/// transport.
+const HEADERS: usize = 8;
 
 /// A request that cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The path is no good.
+    /// The path is not one of Stride's, or not for this method.
     #[error(transparent)]
     Path(#[from] PathError),
     /// The value cannot be written as JSON.
     #[error("the value cannot be written as JSON")]
     Json(#[from] serde_json::Error),
-    /// A sample of no events per second would be no subscription.
+    /// A sample of no events per second.
     #[error("a sample is at least 1 event per second")]
     Sample,
 }
 
-/// Each request carries the key as Basic authentication (marked sensitive, so that `Debug` does not
-/// show it), `Accept` and `User-Agent`, and with a body `Content-Type`. Bodies of `POST` under
-/// `/collect` are gzip-compressed; no other body is.
-///
-/// The paths are those of Stride's API without its version: `/collect`, `/process/NAME/stats`.
 impl Api {
-    /// A request to read `path`, which may carry a query string. It has no body.
+    /// A request to read `path`, which may carry a query string that is encoded already. It has no
+    /// body.
     ///
     /// # Errors
     ///
-    /// A path that is not one for `GET`.
-    pub fn get(&self, path: &str) -> Result<Request<Bytes>, Error> {
+    /// The path is not one for `GET`.
+    pub fn get(&self, path: &str) -> Result<Request<Bytes>, RequestError> {
         self.build(Verb::Get, path)
     }
 
-    /// A request to post `json` to `path`; compressed when the path is below `/collect`.
+    /// The same with query parameters, which are percent-encoded here.
+    ///
+    /// ```
+    /// # let api = stride_core::Api::new("key")?;
+    /// let request = api.get_query("/analyze/a/results", [("start date", "2015-05-05"), ("q", "a&b")])?;
+    /// assert_eq!(request.uri().query(), Some("start+date=2015-05-05&q=a%26b"));
+    /// # Ok::<(), stride_core::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// A path that is not one for `POST`, or a value that cannot be written as JSON.
+    /// As [`get`](Self::get).
+    pub fn get_query<K: AsRef<str>, V: AsRef<str>>(
+        &self,
+        path: &str,
+        query: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Request<Bytes>, RequestError> {
+        let mut target = path.to_owned();
+        let mut query = query.into_iter().peekable();
+        if query.peek().is_some() {
+            let start = match target.find('?') {
+                Some(mark) => mark + 1,
+                None => {
+                    target.push('?');
+                    target.len()
+                }
+            };
+            target = Serializer::for_suffix(target, start).extend_pairs(query).finish();
+        }
+        self.build(Verb::Get, &target)
+    }
+
+    /// A request to post `json` to `path`; compressed when the path is under `/collect`.
+    ///
+    /// # Errors
+    ///
+    /// The path is not one for `POST`, or the value cannot be written as JSON.
     ///
     /// ```
-    /// # let endpoint = stride_core::Api::new("key")?;
+    /// # let api = stride_core::Api::new("key")?;
     /// let event = serde_json::json!({"bojack": "horseman"});
-    /// let request = endpoint.post("/collect/mystream", &event)?;
+    /// let request = api.post("/collect/mystream", &event)?;
     /// assert_eq!(request.headers()["content-encoding"], "gzip");
-    /// assert!(endpoint.post("/collect/my-stream", &event).is_err());
+    /// assert!(api.post("/collect/my-stream", &event).is_err());
     /// # Ok::<(), stride_core::Error>(())
     /// ```
     pub fn post<T: Serialize + ?Sized>(
         &self,
         path: &str,
         json: &T,
-    ) -> Result<Request<Bytes>, Error> {
+    ) -> Result<Request<Bytes>, RequestError> {
         let mut request = self.build(Verb::Post, path)?;
-        let body = encode(json)?;
+        let body = serde_json::to_vec(json)?;
         if path.starts_with("/collect") {
-            set_body(&mut request, gzip(&body), true);
+            set_gzipped(&mut request, gzip(&body));
         } else {
-            set_body(&mut request, body.into(), false);
+            *request.body_mut() = body.into();
         }
         Ok(request)
     }
@@ -81,14 +112,14 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// A path that is not one for `PUT`, or a value that cannot be written as JSON.
+    /// The path is not one for `PUT`, or the value cannot be written as JSON.
     pub fn put<T: Serialize + ?Sized>(
         &self,
         path: &str,
         json: &T,
-    ) -> Result<Request<Bytes>, Error> {
+    ) -> Result<Request<Bytes>, RequestError> {
         let mut request = self.build(Verb::Put, path)?;
-        set_body(&mut request, encode(json)?.into(), false);
+        *request.body_mut() = serde_json::to_vec(json)?.into();
         Ok(request)
     }
 
@@ -96,8 +127,8 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// A path that is not one for `DELETE`.
-    pub fn delete(&self, path: &str) -> Result<Request<Bytes>, Error> {
+    /// The path is not one for `DELETE`.
+    pub fn delete(&self, path: &str) -> Result<Request<Bytes>, RequestError> {
         self.build(Verb::Delete, path)
     }
 
@@ -106,31 +137,31 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// A path other than these.
-    pub fn collect(&self, path: &str, gzipped: Bytes) -> Result<Request<Bytes>, Error> {
+    /// The path is another one.
+    pub fn collect(&self, path: &str, gzipped: Bytes) -> Result<Request<Bytes>, RequestError> {
         let mut request = self.build(Verb::Collect, path)?;
-        set_body(&mut request, gzipped, true);
+        set_gzipped(&mut request, gzipped);
         Ok(request)
     }
 
-    /// A request whose answer is the stream of what happens at `path` (`/collect/NAME` or
+    /// A request whose response is the stream of what happens at `path` (`/collect/NAME` or
     /// `/process/NAME`; `/subscribe` is appended), at most `sample` events per second of it.
     ///
     /// # Errors
     ///
-    /// A path that cannot be subscribed to.
+    /// The path cannot be subscribed to.
     pub fn subscribe(
         &self,
         path: &str,
         sample: Option<NonZeroU32>,
-    ) -> Result<Request<Bytes>, Error> {
-        path::check(Verb::Subscribe, path).map_err(RequestError::from)?;
+    ) -> Result<Request<Bytes>, RequestError> {
+        path::check(Verb::Subscribe, path)?;
         let query = sample.map(|sample| format!("?sample={sample}")).unwrap_or_default();
         self.request(Method::GET, path, &format!("{path}/subscribe{query}"))
     }
 
-    fn build(&self, verb: Verb, path: &str) -> Result<Request<Bytes>, Error> {
-        path::check(verb, path).map_err(RequestError::from)?;
+    fn build(&self, verb: Verb, path: &str) -> Result<Request<Bytes>, RequestError> {
+        path::check(verb, path)?;
         let method = match verb {
             Verb::Get | Verb::Subscribe => Method::GET,
             Verb::Post | Verb::Collect => Method::POST,
@@ -140,9 +171,14 @@ impl Api {
         self.request(method, path, path)
     }
 
-    fn request(&self, method: Method, given: &str, target: &str) -> Result<Request<Bytes>, Error> {
+    fn request(
+        &self,
+        method: Method,
+        given: &str,
+        target: &str,
+    ) -> Result<Request<Bytes>, RequestError> {
         // The path was checked, so only its query can be at fault.
-        let query = || RequestError::from(PathError::Query { path: given.to_owned() });
+        let query = || PathError::Query { path: given.to_owned() };
         let mut uri = Parts::default();
         uri.scheme = self.uri.scheme().cloned();
         uri.authority = self.uri.authority().cloned();
@@ -152,24 +188,22 @@ impl Api {
         *request.method_mut() = method;
         *request.uri_mut() = Uri::from_parts(uri).map_err(|_| query())?;
         // Room for those of the body and of the transport, too.
-        *request.headers_mut() = HeaderMap::with_capacity(HEADERS);
-        let headers = request.headers_mut();
+        let mut headers = HeaderMap::with_capacity(HEADERS + self.headers.len());
         headers.insert(AUTHORIZATION, self.authorization.clone());
         headers.insert(ACCEPT, JSON);
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(CONTENT_TYPE, JSON);
         headers.insert(USER_AGENT, self.user_agent.clone());
+        for (name, value) in &self.headers {
+            headers.append(name.clone(), value.clone());
+        }
+        *request.headers_mut() = headers;
         Ok(request)
     }
 }
 
-fn encode<T: Serialize + ?Sized>(json: &T) -> Result<Vec<u8>, RequestError> {
-    Ok(serde_json::to_vec(json)?)
-}
-
-fn set_body(request: &mut Request<Bytes>, body: Bytes, gzipped: bool) {
-    request.headers_mut().insert(CONTENT_TYPE, JSON);
-    if gzipped {
-        request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
+fn set_gzipped(request: &mut Request<Bytes>, body: Bytes) {
+    request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     *request.body_mut() = body;
 }
 
@@ -181,7 +215,7 @@ mod tests {
 
     use super::*;
 
-    fn endpoint() -> Api {
+    fn api() -> Api {
         Api::new("helloworld").unwrap().with_base("http://localhost/v1").unwrap()
     }
 
@@ -194,16 +228,16 @@ mod tests {
     }
 
     #[test]
-    fn get_and_delete_have_no_body_and_no_content_headers() {
-        for request in
-            [endpoint().get("/collect/a").unwrap(), endpoint().delete("/collect/a").unwrap()]
-        {
+    fn p3_every_request_has_the_headers_that_the_original_clients_send() {
+        for request in [api().get("/collect/a").unwrap(), api().delete("/collect/a").unwrap()] {
             assert!(request.body().is_empty());
             assert_eq!(
                 headers(&request),
                 [
                     ("authorization", "Basic aGVsbG93b3JsZDo="),
                     ("accept", "application/json"),
+                    ("accept-encoding", "identity"),
+                    ("content-type", "application/json"),
                     (
                         "user-agent",
                         concat!("stride-rust (version: ", env!("CARGO_PKG_VERSION"), ")")
@@ -217,7 +251,7 @@ mod tests {
     fn only_post_under_collect_is_compressed() {
         let value = json!({"a": [1, 2]});
         for path in ["/collect", "/collect/a"] {
-            let request = endpoint().post(path, &value).unwrap();
+            let request = api().post(path, &value).unwrap();
             assert_eq!(request.headers()[CONTENT_ENCODING], "gzip");
             assert_eq!(request.headers()[CONTENT_TYPE], "application/json");
             let mut text = String::new();
@@ -225,9 +259,9 @@ mod tests {
             assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
         }
         for request in [
-            endpoint().post("/process/a", &value).unwrap(),
-            endpoint().post("/analyze", &value).unwrap(),
-            endpoint().put("/process/a", &value).unwrap(),
+            api().post("/process/a", &value).unwrap(),
+            api().post("/analyze", &value).unwrap(),
+            api().put("/process/a", &value).unwrap(),
         ] {
             assert!(!request.headers().contains_key(CONTENT_ENCODING));
             assert_eq!(request.headers()[CONTENT_TYPE], "application/json");
@@ -237,24 +271,57 @@ mod tests {
 
     #[test]
     fn subscribe_appends_its_suffix_and_the_sample() {
-        let request = endpoint().subscribe("/collect/a", None).unwrap();
+        let request = api().subscribe("/collect/a", None).unwrap();
         assert_eq!(request.uri(), "http://localhost/v1/collect/a/subscribe");
-        let request = endpoint().subscribe("/process/a", NonZeroU32::new(100)).unwrap();
+        let request = api().subscribe("/process/a", NonZeroU32::new(100)).unwrap();
         assert_eq!(request.uri(), "http://localhost/v1/process/a/subscribe?sample=100");
         assert_eq!(request.method(), Method::GET);
     }
 
     #[test]
-    fn a_query_that_is_no_query_is_refused() {
+    fn a_query_that_is_not_encoded_is_refused() {
         let path = "/analyze/a/results?start=1 2";
-        let error = endpoint().get(path).unwrap_err();
+        let error = api().get(path).unwrap_err();
         assert_eq!(error.to_string(), PathError::Query { path: path.to_owned() }.to_string());
     }
 
     #[test]
     fn a_value_that_cannot_be_written_is_refused() {
         let value = std::collections::HashMap::from([((1, 2), 3)]);
-        let error = endpoint().post("/collect/a", &value).unwrap_err();
-        assert!(matches!(error, Error::Request(RequestError::Json(_))), "{error:?}");
+        let error = api().post("/collect/a", &value).unwrap_err();
+        assert!(matches!(error, RequestError::Json(_)), "{error:?}");
+    }
+
+    #[test]
+    fn a6_query_parameters_are_encoded() {
+        let none: [(&str, &str); 0] = [];
+        for (path, pairs, uri) in [
+            ("/analyze/a/results", &none[..], "/v1/analyze/a/results"),
+            (
+                "/analyze/a/results",
+                &[("a", "1 2"), ("b#", "x&y=é%")],
+                "/v1/analyze/a/results?a=1+2&b%23=x%26y%3D%C3%A9%25",
+            ),
+            ("/analyze/a/results?z=1", &[("a", "?/")], "/v1/analyze/a/results?z=1&a=%3F%2F"),
+            ("/analyze/a/results?", &[("a", "")], "/v1/analyze/a/results?a="),
+        ] {
+            let request = api().get_query(path, pairs.iter().copied()).unwrap();
+            assert_eq!(request.uri().path_and_query().unwrap().as_str(), uri);
+        }
+        assert!(api().get_query("/analyze", [("a", "b")]).is_ok());
+        assert!(api().get_query("/nowhere", [("a", "b")]).is_err());
+    }
+
+    #[test]
+    fn a6_extra_headers_are_on_every_request() {
+        let api = api().with_header("x-a", "1").unwrap().with_header("X-A", "2").unwrap();
+        for request in [
+            api.get("/collect").unwrap(),
+            api.post("/collect/a", &json!({})).unwrap(),
+            api.subscribe("/collect/a", None).unwrap(),
+        ] {
+            let values: Vec<_> = request.headers().get_all("x-a").iter().collect();
+            assert_eq!(values, ["1", "2"]);
+        }
     }
 }

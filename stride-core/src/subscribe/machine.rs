@@ -1,6 +1,7 @@
 //! A subscription as a state machine: it decides when to connect, what a broken connection means
-//! and how long to wait, and is told of everything else.
+//! and how long to wait, and is told everything else.
 
+use std::error::Error as StdError;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -9,10 +10,9 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::frame::{Frame, FrameDecoder, FrameError};
-use crate::response::Response;
-use crate::response::StatusError;
+use crate::response::{DataError, Response, StatusError, check_encoding};
 use crate::retry::{Backoff, Jitter, is_transient, least_delay};
-use crate::transport::{Call, Limits, TransportError};
+use crate::transport::{Attempt, Call, Limits, TransportError};
 
 /// The first delay before connecting again; it doubles with every failure.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
@@ -23,19 +23,22 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// How long a connection must have lived, and not in silence, to count as healthy.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
-/// How much is read of the body of an answer that ends the subscription.
-const MAX_ERROR_BODY: usize = 64 << 10;
+/// How much is read of the body of a response that ends the subscription, in bytes.
+const MAX_REFUSAL: usize = 64 << 10;
+
+/// How long reading that body may take as a whole: the status is what matters.
+const REFUSAL_WITHIN: Duration = Duration::from_secs(10);
 
 /// When a [`Subscription`] connects again. The default does once it has been connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Reconnect {
-    /// A first connection that fails ends the subscription; a lost one is made again.
+    /// A first connection that fails ends the subscription; one that is lost later is made again.
     #[default]
     AfterFirstConnect,
-    /// A first connection that fails is tried again as well, if its failure may pass.
+    /// A first connection that fails is tried again, too, if its failure may pass.
     Always,
-    /// Never: a subscription is one connection.
+    /// Never: the subscription ends with its connection.
     Never,
 }
 
@@ -50,7 +53,7 @@ pub enum SubscriptionEvent<T> {
     },
     /// An event of a stream, or a change of a process.
     Data(T),
-    /// Something came that is no JSON, or not what was asked for; reading goes on after it.
+    /// Something that is not valid JSON, or not what was asked for; reading goes on after it.
     Malformed(FrameError),
     /// The connection is lost; the next attempt comes after the delay.
     Disconnected {
@@ -62,16 +65,16 @@ pub enum SubscriptionEvent<T> {
 }
 
 impl<T> SubscriptionEvent<T> {
-    /// The value alone, for readers who do not care for the rest. Connections made and lost and
-    /// malformed text are no values; a value that is not a `T` is an error.
+    /// The value alone, for readers that need nothing else: `None` for connects, disconnects and
+    /// malformed text.
     ///
     /// # Errors
     ///
     /// A value that is not a `T`.
-    pub fn into_data(self) -> Option<Result<T, Error>> {
+    pub fn into_data(self) -> Option<Result<T, FrameError>> {
         match self {
             Self::Data(value) => Some(Ok(value)),
-            Self::Malformed(error @ FrameError::Mismatch(_)) => Some(Err(error.into())),
+            Self::Malformed(error @ FrameError::Mismatch(_)) => Some(Err(error)),
             Self::Malformed(_) | Self::Connected { .. } | Self::Disconnected { .. } => None,
         }
     }
@@ -81,20 +84,34 @@ impl<T> SubscriptionEvent<T> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum DisconnectCause {
-    /// The server ended the body. A stream has no end, so this is a loss, too.
+    /// The server ended the body. A subscription does not end, so the connection is lost.
     Ended,
-    /// The server answered with a status that may pass by itself.
+    /// The server responded with a status that may pass.
     Status(StatusCode),
     /// The connection broke, or a limit was reached.
     Transport(TransportError),
+}
+
+impl DisconnectCause {
+    /// The fields of an event in the log: the cause, and the error with its sources.
+    fn log(&self, log: impl FnOnce(&str, Option<&(dyn StdError + 'static)>)) {
+        match self {
+            Self::Transport(error) => log(&error.kind().to_string(), Some(error)),
+            Self::Ended | Self::Status(_) => log(&self.to_string(), None),
+        }
+    }
+}
+
+fn as_dyn(error: &Error) -> &(dyn StdError + 'static) {
+    error
 }
 
 impl std::fmt::Display for DisconnectCause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Ended => f.write_str("the server ended the stream"),
-            Self::Status(status) => write!(f, "the server answered {status}"),
-            Self::Transport(error) => error.fmt(f),
+            Self::Status(status) => write!(f, "the server responded {status}"),
+            Self::Transport(error) => error.kind().fmt(f),
         }
     }
 }
@@ -102,39 +119,44 @@ impl std::fmt::Display for DisconnectCause {
 /// What the driver of a [`Subscription`] does next.
 #[derive(Debug)]
 pub enum Step<F> {
-    /// Send this, and report the answer's head with [`Subscription::handle_head`], or the failure
-    /// with [`Subscription::handle_end`]. It is given out once per connection.
+    /// Send this, and report the head of the response with [`Subscription::handle_head`], or the
+    /// failure with [`Subscription::handle_end`]. Returned once per connection.
     ///
-    /// Boxed, because steps are handed over once per event and this one is large and rare.
+    /// Boxed, because a step is returned for each event, and this one is large and rare.
     Connect(Box<Call>),
     /// The head has not been reported yet: go on waiting for it.
     AwaitHead,
     /// Take the next chunk of the body, and report it with [`Subscription::handle_bytes`], or the
     /// body's end with [`Subscription::handle_end`].
-    Read,
+    Read {
+        /// If there is one and nothing came by then, report any error with
+        /// [`Subscription::handle_end`].
+        by: Option<Instant>,
+    },
     /// No connection is open. Poll again at that time.
     Wait {
         /// When the next attempt is due.
         until: Instant,
     },
-    /// Drop the connection (the answer, its body, or the wait for it) now.
+    /// Drop the connection (the response, its body, or the wait for it) now.
     Close,
     /// Hand this to the user.
     Item(SubscriptionEvent<F>),
-    /// The subscription is over, for ever; the error is given once.
+    /// The subscription is over for good; the error is returned once.
     Closed(Result<(), Error>),
 }
 
-/// A subscription, without the IO: [`poll`](Self::poll) says what to do next, the `handle_` methods
-/// tell what came of it. Time is an argument throughout.
+/// A subscription, without the IO: [`poll`](Self::poll) says what to do next, and the `handle_`
+/// methods report what came of it. Time is an argument throughout.
 ///
 /// The limits on connecting, on the head and on silence belong to the transport, which reports them
 /// as errors; only the delays between connections are kept here. After a lost connection the next
 /// attempt waits 500 ms, then twice as long up to 30 s, of which a random part of at most half is
 /// taken off. Only a connection that lived for 30 s and received a byte starts the count again.
-/// `Retry-After` is obeyed, up to 300 s. Answers that may pass (408, 425, 429, 5xx but 501 and 505)
-/// are tried again like broken connections; any other answer than 200 ends the subscription with an
-/// error that carries it.
+/// `Retry-After` is obeyed, up to 300 s. Statuses that may pass (408, 425, 429, 5xx but 501 and 505)
+/// are tried again like broken connections. Any other status than 200 ends the subscription with an
+/// error that holds the response; of its body at most 64 KiB are read, within 10 s. So does a 200
+/// whose body is encoded, for example compressed, because that was not asked for.
 ///
 /// ```
 /// use std::time::Instant;
@@ -153,7 +175,7 @@ pub enum Step<F> {
 /// let (head, ()) = http::Response::new(()).into_parts();
 /// subscription.handle_head(head, now);
 /// assert!(matches!(subscription.poll(now), Step::Item(SubscriptionEvent::Connected { .. })));
-/// assert!(matches!(subscription.poll(now), Step::Read));
+/// assert!(matches!(subscription.poll(now), Step::Read { by: None }));
 ///
 /// subscription.handle_bytes(b"{\"bojack\": \"horseman\"}\r\n", now);
 /// let Step::Item(SubscriptionEvent::Data(frame)) = subscription.poll(now) else { panic!() };
@@ -193,10 +215,12 @@ enum State {
         since: Instant,
         received: bool,
     },
-    /// Reading the body of an answer that ends the subscription.
+    /// Reading the body of a response that ends the subscription.
     Refused {
-        head: response::Parts,
+        // Boxed, because all other states are small.
+        head: Box<response::Parts>,
         body: BytesMut,
+        by: Instant,
     },
     Waiting {
         until: Instant,
@@ -205,7 +229,7 @@ enum State {
 }
 
 impl Subscription {
-    /// A subscription that sends `request`, made by [`Api::subscribe`](crate::Api), with
+    /// A subscription that sends `request`, made by [`Api::subscribe`](crate::Api::subscribe), with
     /// these limits. The seed decides the jitter: give every client one of its own.
     #[must_use]
     pub fn new(request: Request<Bytes>, limits: Limits, reconnect: Reconnect, seed: u64) -> Self {
@@ -249,15 +273,19 @@ impl Subscription {
         }
     }
 
-    /// The head of the answer came.
+    /// The head of the response was received.
     pub fn handle_head(&mut self, head: response::Parts, now: Instant) {
         let machine = &mut self.machine;
         if !matches!(machine.state, State::AwaitingHead) {
             return;
         }
         if head.status == StatusCode::OK {
+            if let Err(error) = check_encoding(&head.headers) {
+                return machine.close(error.with_attempt(machine.attempt()).into());
+            }
             let gap = machine.lost_at.map(|lost| now.saturating_duration_since(lost));
-            tracing::debug!(path = machine.request.uri().path(), ?gap, "subscribed");
+            let path = machine.request.uri().path();
+            tracing::debug!(target: "stride::subscription", path, ?gap, "connected");
             machine.connected = Some(gap);
             machine.state = State::Streaming { since: now, received: false };
             self.decoder = FrameDecoder::new();
@@ -265,21 +293,22 @@ impl Subscription {
             let least = least_delay(head.status, &head.headers);
             machine.disconnected(DisconnectCause::Status(head.status), least, now);
         } else {
-            machine.state = State::Refused { head, body: BytesMut::new() };
+            let (head, by) = (Box::new(head), now + REFUSAL_WITHIN);
+            machine.state = State::Refused { head, body: BytesMut::new(), by };
         }
     }
 
-    /// A chunk of the body came.
-    pub fn handle_bytes(&mut self, chunk: &[u8], _now: Instant) {
+    /// A chunk of the body was received.
+    pub fn handle_bytes(&mut self, chunk: &[u8], now: Instant) {
         match &mut self.machine.state {
             State::Streaming { received, .. } => {
                 *received |= !chunk.is_empty();
                 self.decoder.feed(chunk);
             }
-            State::Refused { body, .. } => {
-                let room = MAX_ERROR_BODY - body.len();
+            State::Refused { body, by, .. } => {
+                let room = MAX_REFUSAL - body.len();
                 body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-                if body.len() == MAX_ERROR_BODY {
+                if body.len() == MAX_REFUSAL || now >= *by {
                     self.machine.refused();
                 }
             }
@@ -287,7 +316,7 @@ impl Subscription {
         }
     }
 
-    /// The body is over, or sending or reading failed.
+    /// The body has ended, or sending or reading failed.
     pub fn handle_end(&mut self, end: Result<(), TransportError>, now: Instant) {
         let machine = &mut self.machine;
         match machine.state {
@@ -297,7 +326,10 @@ impl Subscription {
             State::AwaitingHead => {}
             _ => return,
         }
-        let cause = end.map_or_else(DisconnectCause::Transport, |()| DisconnectCause::Ended);
+        let cause = match end {
+            Ok(()) => DisconnectCause::Ended,
+            Err(error) => DisconnectCause::Transport(error.with_attempt(machine.attempt())),
+        };
         machine.disconnected(cause, Duration::ZERO, now);
     }
 
@@ -313,10 +345,16 @@ impl Subscription {
         self.decoder = FrameDecoder::new();
     }
 
-    /// How many items so far were malformed.
+    /// The number of malformed frames so far.
     #[must_use]
     pub fn malformed(&self) -> u64 {
         self.machine.malformed
+    }
+
+    /// A value that was not of the type asked for, as an error that names this subscription.
+    #[must_use]
+    pub fn data_error(&self, error: FrameError) -> Error {
+        DataError::new(error, Some(self.machine.attempt())).into()
     }
 }
 
@@ -326,14 +364,22 @@ impl Machine {
             Ok(frame) => SubscriptionEvent::Data(frame),
             Err(error) => {
                 self.malformed += 1;
-                tracing::warn!(path = self.request.uri().path(), %error, "malformed frame");
+                let path = self.request.uri().path();
+                tracing::warn!(target: "stride::subscription", path, %error, "malformed frame");
                 SubscriptionEvent::Malformed(error)
             }
         })
     }
 
+    fn attempt(&self) -> Attempt {
+        Attempt::of(&self.request)
+    }
+
     /// What to do when nothing that was read is left.
     fn step<F>(&mut self, now: Instant) -> Step<F> {
+        if matches!(self.state, State::Refused { by, .. } if now >= by) {
+            self.refused();
+        }
         if std::mem::take(&mut self.must_close) {
             return Step::Close;
         }
@@ -347,7 +393,8 @@ impl Machine {
                 Step::Connect(Box::new(Call::new(self.request.clone(), self.limits)))
             }
             State::AwaitingHead => Step::AwaitHead,
-            State::Streaming { .. } | State::Refused { .. } => Step::Read,
+            State::Streaming { .. } => Step::Read { by: None },
+            State::Refused { by, .. } => Step::Read { by: Some(*by) },
             State::Closed(error) => Step::Closed(error.take().map_or(Ok(()), Err)),
         }
     }
@@ -356,7 +403,7 @@ impl Machine {
         matches!(self.state, State::AwaitingHead | State::Streaming { .. } | State::Refused { .. })
     }
 
-    /// Whether a failure of the connection at hand leads to another.
+    /// Whether another connection follows when the present one fails.
     fn may_retry(&self) -> bool {
         match self.reconnect {
             Reconnect::Never => false,
@@ -367,11 +414,14 @@ impl Machine {
         }
     }
 
-    /// The one way out of a connection that may be made again.
+    /// Ends a connection that may be made again.
     fn disconnected(&mut self, cause: DisconnectCause, least: Duration, now: Instant) {
+        let path = self.request.uri().path();
         self.must_close = true;
         if !self.may_retry() {
-            tracing::debug!(path = self.request.uri().path(), %cause, "subscription over");
+            cause.log(|cause, error| {
+                tracing::debug!(target: "stride::subscription", path, cause, error, "ended");
+            });
             self.state = State::Closed(match cause {
                 DisconnectCause::Transport(error) => Some(error.into()),
                 DisconnectCause::Ended | DisconnectCause::Status(_) => None,
@@ -385,21 +435,27 @@ impl Machine {
             self.lost_at = Some(now);
         }
         let delay = self.backoff.next_delay().max(least);
-        tracing::warn!(path = self.request.uri().path(), %cause, ?delay, "subscription lost");
+        cause.log(|cause, error| {
+            tracing::warn!(target: "stride::subscription", path, cause, error, ?delay, "disconnected");
+        });
         self.state = State::Waiting { until: now + delay };
         self.disconnected = Some((cause, delay));
     }
 
-    /// The answer that ends the subscription is read.
+    /// The response that ends the subscription has been read.
     fn refused(&mut self) {
-        if let State::Refused { head, body } =
+        if let State::Refused { head, body, .. } =
             std::mem::replace(&mut self.state, State::Closed(None))
         {
-            let error =
-                StatusError::from(Response::from(http::Response::from_parts(head, body.freeze())));
-            tracing::warn!(path = self.request.uri().path(), %error, "subscription refused");
-            self.must_close = true;
-            self.state = State::Closed(Some(error.into()));
+            let response = Response::from(http::Response::from_parts(*head, body.freeze()));
+            self.close(StatusError::from(response.with_attempt(self.attempt())).into());
         }
+    }
+
+    /// Ends the subscription with an error.
+    fn close(&mut self, error: Error) {
+        tracing::warn!(target: "stride::subscription", error = as_dyn(&error), "refused");
+        self.must_close = true;
+        self.state = State::Closed(Some(error));
     }
 }

@@ -4,11 +4,6 @@
 //!
 //! It speaks to a Stride of its own, or to `STRIDE_ENDPOINT` (plain `http` only) with
 //! `STRIDE_API_KEY`.
-#![expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "the core has no socket, clock or environment: this program has them"
-)]
 
 use std::env;
 use std::error::Error;
@@ -43,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 subscription.handle_head(head, Instant::now());
                 connection = Some(stream);
             }
-            Step::Read | Step::AwaitHead => {
+            Step::Read { .. } | Step::AwaitHead => {
                 let chunk = connection.as_mut().map_or(Ok(None), read_chunk)?;
                 match chunk {
                     Some(chunk) => subscription.handle_bytes(&chunk, Instant::now()),

@@ -5,10 +5,6 @@
 //!
 //! It speaks to a Stride of its own, or to `STRIDE_ENDPOINT` (plain `http` only; there the
 //! subscription is not cut off) with `STRIDE_API_KEY`.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the core has no clock and no environment: this program has them"
-)]
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::env;
@@ -23,6 +19,7 @@ use smol::Timer;
 use smol::future::or;
 use smol::net::TcpStream;
 use smol_hyper::rt::FuturesIo;
+use stride_core::response::Success;
 use stride_core::subscribe::{Reconnect, Step, Subscription, SubscriptionEvent};
 use stride_core::transport::{
     AsyncBody, AsyncTransport, BoxFuture, Call, Delivery, Limits, TransportError,
@@ -115,7 +112,7 @@ async fn watch(
                 }
                 Err(error) => subscription.handle_end(Err(error), Instant::now()),
             },
-            Step::Read => match body.next().await {
+            Step::Read { .. } => match body.next().await {
                 Some(Ok(chunk)) => subscription.handle_bytes(&chunk, Instant::now()),
                 Some(Err(error)) => subscription.handle_end(Err(error), Instant::now()),
                 None => subscription.handle_end(Ok(()), Instant::now()),
@@ -138,7 +135,7 @@ async fn watch(
 async fn call(
     transport: &dyn AsyncTransport,
     request: http::Request<stride_core::Bytes>,
-) -> Result<Response, Box<dyn Error>> {
+) -> Result<Success, Box<dyn Error>> {
     let limits = Limits::for_request();
     let answer = transport.send(Call::new(request, limits)).await?;
     Ok(Response::read_async(answer, limits.max_body).await?.error_for_status()?)

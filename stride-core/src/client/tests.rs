@@ -1,0 +1,108 @@
+//! The settings, without any client crate.
+
+use super::*;
+use crate::cancel::CancelToken;
+use crate::transport::Body;
+
+/// A client whose own transport responds 204, and has the proxy's host as a header.
+#[derive(Debug)]
+struct Fake(Client<dyn Transport>);
+
+const VARIABLES: [(&str, &str); 2] =
+    [("STRIDE_API_KEY", "from_env"), ("HTTPS_PROXY", "http://proxy.example:3128")];
+
+impl FromClient<dyn Transport> for Fake {
+    const HTTPS: bool = true;
+
+    fn variable(name: &str) -> Option<String> {
+        let found = VARIABLES.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| (*value).to_owned())
+    }
+
+    fn transport(proxy: Option<Proxy>, _: &Trust) -> Result<Arc<dyn Transport>, ConfigError> {
+        let proxy = proxy.map_or("none".to_owned(), |proxy| proxy.host().to_owned());
+        Ok(Arc::new(
+            move |_: Call, _: CancelToken| -> Result<http::Response<Body>, TransportError> {
+                let response = http::Response::builder().status(204).header("x-proxy", &proxy);
+                Ok(response.body(Body::default()).unwrap())
+            },
+        ))
+    }
+
+    fn from_client(client: Client<dyn Transport>) -> Self {
+        Self(client)
+    }
+}
+
+type Builder = StrideBuilder<Fake, dyn Transport>;
+
+fn proxy_of(builder: Builder) -> String {
+    let client = builder.build().unwrap().0;
+    let request = client.api().get("/collect").unwrap();
+    let (call, exchange) = client.begin(request);
+    let response = client.transport().send(call, CancelToken::never()).unwrap();
+    let response = exchange.finish(Response::read(response, 100)).unwrap();
+    assert_eq!(response.attempt().unwrap().path(), "/v1/collect");
+    response.headers()["x-proxy"].to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_environment_names_the_key_and_the_proxy() {
+    let builder = Builder::from_env().unwrap();
+    let request = builder.clone().build().unwrap().0.api().get("/collect").unwrap();
+    // from_env:
+    assert_eq!(request.headers()["authorization"], "Basic ZnJvbV9lbnY6");
+    assert_eq!(proxy_of(builder.clone()), "proxy.example");
+    assert_eq!(proxy_of(builder.clone().no_proxy()), "none");
+    assert_eq!(proxy_of(builder.clone().proxy("other.example")), "other.example");
+    assert_eq!(proxy_of(builder.endpoint("http://localhost/v1")), "none");
+}
+
+#[test]
+fn a_setting_that_cannot_be_used_is_refused_by_name() {
+    let setting = |builder: Builder| match builder.build() {
+        Err(ConfigError::Setting { setting, .. }) => setting,
+        other => panic!("{other:?}"),
+    };
+    let builder = || Builder::new("key");
+    assert_eq!(setting(builder().timeout(Duration::ZERO)), "timeout");
+    assert_eq!(setting(builder().connect_timeout(Duration::ZERO)), "connect_timeout");
+    assert_eq!(setting(builder().proxy("socks5://x")), "proxy");
+    assert_eq!(setting(builder().header("host", "x")), "header");
+    let client = builder().build().unwrap().0;
+    assert!(client.with_timeout(Duration::ZERO).is_err());
+    assert!(client.with_header("host", "x").is_err());
+}
+
+#[test]
+fn a6_a_client_with_another_timeout_or_header_leaves_the_first_alone() {
+    let client = Builder::new("key").timeout(Duration::from_secs(7)).build().unwrap().0;
+    let other = client.with_timeout(Duration::from_secs(2)).unwrap();
+    let other = other.with_header("traceparent", "00-1-2-01").unwrap();
+    let call =
+        |client: &Client<dyn Transport>| client.begin(client.api().get("/collect").unwrap()).0;
+    assert_eq!(call(&client).limits.total, Some(Duration::from_secs(7)));
+    assert_eq!(call(&other).limits.total, Some(Duration::from_secs(2)));
+    assert!(!call(&client).request.headers().contains_key("traceparent"));
+    assert_eq!(call(&other).request.headers()["traceparent"], "00-1-2-01");
+}
+
+#[test]
+fn nothing_secret_shows_in_debug() {
+    let builder = Builder::new("s3cret").proxy("http://me:passw0rd@proxy.example");
+    let shown = format!("{builder:?} {:?}", builder.clone().build().unwrap());
+    assert!(!shown.contains("s3cret") && !shown.contains("passw0rd"), "{shown}");
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn what_is_not_a_certificate_is_refused() {
+    let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----";
+    for certificate in ["", "nonsense", pem, "-----BEGIN NOTHING-----"] {
+        let mut trust = Trust::default();
+        trust.add_root(certificate.as_bytes());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let error = trust.client_config(provider, None).unwrap_err();
+        assert!(matches!(error, ConfigError::Setting { setting: "root_certificate", .. }));
+    }
+}

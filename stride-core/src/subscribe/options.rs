@@ -1,0 +1,88 @@
+//! The options of a subscription.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::machine::{Reconnect, Subscription};
+use crate::api::{Api, RequestError};
+use crate::config::not_zero;
+use crate::error::Error;
+use crate::transport::Limits;
+
+/// Options for a subscription, which the builders of the clients set.
+#[derive(Debug, Clone)]
+pub struct SubscribeOptions {
+    path: String,
+    limits: Limits,
+    sample: Option<u32>,
+    reconnect: Reconnect,
+    jitter_seed: Option<u64>,
+}
+
+impl SubscribeOptions {
+    /// Every option at its default, for what happens at `path` (`/collect/NAME` or `/process/NAME`),
+    /// with the client's limits for subscriptions.
+    #[must_use]
+    pub fn new(path: &str, limits: Limits) -> Self {
+        let path = path.to_owned();
+        Self { path, limits, sample: None, reconnect: Reconnect::default(), jitter_seed: None }
+    }
+
+    /// Asks the server for at most so many events per second; all of them by default.
+    #[must_use]
+    pub fn sample(mut self, events_per_second: u32) -> Self {
+        self.sample = Some(events_per_second);
+        self
+    }
+
+    /// When to connect again. By default ([`Reconnect::AfterFirstConnect`]) a first connection that
+    /// fails is an error, and one that is lost later is made again, for as long as it takes.
+    #[must_use]
+    pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
+        self.reconnect = reconnect;
+        self
+    }
+
+    /// How long the head of the server's response may take, on every connection; 90 s by default,
+    /// because some proxies hold the head back until the first byte of the body.
+    #[must_use]
+    pub fn head_timeout(mut self, head: Duration) -> Self {
+        self.limits.head = head;
+        self
+    }
+
+    /// How long the server may send nothing, not even a keep-alive, before the connection counts as
+    /// lost; 90 s by default, several keep-alives long. The clock runs only while the client waits
+    /// for bytes, so time that the program spends on an event does not count.
+    #[must_use]
+    pub fn idle_timeout(mut self, idle: Duration) -> Self {
+        self.limits.idle = Some(idle);
+        self
+    }
+
+    /// Makes the delays between connections the same in every run, for tests that compare them.
+    /// Random by default, so that clients that were disconnected together do not all reconnect at
+    /// once.
+    #[must_use]
+    pub fn jitter_seed(mut self, seed: u64) -> Self {
+        self.jitter_seed = Some(seed);
+        self
+    }
+
+    /// The subscription. `seed` decides the jitter, unless [`jitter_seed`](Self::jitter_seed) does.
+    ///
+    /// # Errors
+    ///
+    /// The path cannot be subscribed to, the sample is 0, or a time-out is zero.
+    pub fn start(self, api: &Api, seed: u64) -> Result<Subscription, Error> {
+        let Self { path, limits, sample, reconnect, jitter_seed } = self;
+        let sample = match sample {
+            None => None,
+            Some(sample) => Some(NonZeroU32::new(sample).ok_or(RequestError::Sample)?),
+        };
+        not_zero("head_timeout", limits.head)?;
+        not_zero("idle_timeout", limits.idle.unwrap_or(Duration::MAX))?;
+        let request = api.subscribe(&path, sample)?;
+        Ok(Subscription::new(request, limits, reconnect, jitter_seed.unwrap_or(seed)))
+    }
+}
