@@ -61,7 +61,7 @@ pub(super) struct Blocking<E> {
 impl<E> Blocking<E> {
     pub(super) fn new() -> Self {
         let sink = Sink::start();
-        let collector = Collector::start(&client(&sink)).expect("there are threads");
+        let collector = Collector::start(client(&sink)).expect("there are threads");
         let stream = collector.stream("mystream").expect("the name is good");
         let limit = Limit::start(&sink);
         Self { collector, stream, limit, _sink: sink, event: PhantomData }
@@ -105,7 +105,7 @@ impl<E> Async<E> {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("the operating system gives a runtime");
         let inside = runtime.enter();
-        let collector = AsyncCollector::start(&async_client(&sink)).expect("there is a runtime");
+        let collector = AsyncCollector::start(async_client(&sink)).expect("there is a runtime");
         let stream = collector.stream("mystream").expect("the name is good");
         drop(inside);
         let limit = Limit::start(&sink);
