@@ -16,9 +16,10 @@
 //! # }
 //! ```
 //!
-//! Every status is a [`Response`], which has the status and the JSON value that the server returned,
-//! if it did. `?` after [`error_for_status`](Response::error_for_status) turns one that is no success
-//! into an [`Error`], which keeps it.
+//! Any status is a [`Response`], which has the status and the JSON value that the server returned, if
+//! it did. [`error_for_status`](Response::error_for_status) turns a non-success response into an error
+//! that still holds it; the compiler warns where neither is looked at. One [`Error`] serves a whole
+//! program; its text names the method, host and path of the request.
 //!
 //! # The verbs
 //!
@@ -47,12 +48,15 @@
 //! # }
 //! ```
 //!
+//! [`with_timeout`](Stride::with_timeout) and [`with_header`](Stride::with_header) make a client for
+//! calls that need another limit or a further header; it shares the connections of the first.
+//!
 //! # Subscribing
 //!
-//! A subscription is a [`Stream`](futures_core::Stream), with a `next()` of its own, that ends when it
-//! is dropped or refused. A connection that is lost is made again by itself;
-//! [`events`](SubscribeBuilder::events) tells of that, too, while [`data`](SubscribeBuilder::data) yields the values
-//! alone.
+//! A subscription is a [`Stream`](futures_core::Stream), and has a `next()` that needs no other crate.
+//! It ends when it is dropped or refused. A connection that is lost is made again;
+//! [`events`](SubscribeBuilder::events) reports that, too, while [`data`](SubscribeBuilder::data) yields
+//! the values alone.
 //!
 //! ```no_run
 //! use serde_json::Value;
@@ -77,35 +81,61 @@
 //! * [`Events::next`] and [`Data::next`] are cancel safe: they can be a branch of `tokio::select!` in a
 //!   loop, and no event is lost when another branch wins.
 //! * Dropping [`Events`] or [`Data`] closes the connection at once, whatever the runtime is doing. So
-//!   does dropping the future of [`SubscribeBuilder::events`] or [`SubscribeBuilder::data`]: the subscription is given
-//!   up, and the next one starts anew.
+//!   does dropping the future of [`SubscribeBuilder::events`] or [`SubscribeBuilder::data`], which ends
+//!   the subscription; the next one starts anew.
 //! * Dropping the future of a verb closes its connection. The request may have arrived or not, so
-//!   `post` and `put` are not cancel safe in the sense that trying again is.
+//!   `post` and `put` are not cancel safe in the sense that trying again is harmless.
 //!
 //! # Runtimes
 //!
-//! The current-thread and the multi-thread runtime of tokio will do; time and IO have to be enabled
-//! (`enable_all`), or tokio panics. A [`Stride`] can be made anywhere, outside of a runtime, too, and be
-//! used in several at the same time or one after the other: connections are kept for the runtime that
-//! opened them, and closed when it ends. A subscription that outlives its runtime connects again in the
-//! one that polls it next. Polled in none, everything fails with
-//! [`TransportErrorKind::Unsupported`].
+//! tokio's current-thread and multi-thread runtimes will do; time and IO have to be enabled
+//! (`enable_all`). A [`Stride`] can be made anywhere, also outside of a runtime, and be used in several
+//! at the same time or one after the other: connections are kept for the runtime that opened them, and
+//! closed when it ends. A subscription that outlives its runtime connects again in the one that polls it
+//! next. Polled outside of a runtime, everything fails with [`TransportErrorKind::Unsupported`].
 //!
 //! There are no tasks behind a client, but for one that closes connections that were not used for
 //! 15 s, while there are any.
 //!
-//! # What waits how long
+//! # Timeouts
 //!
 //! | | default | set by |
 //! |---|---|---|
-//! | opening a connection: name, TCP, proxy, TLS | 10 s | [`StrideBuilder::connect_timeout`] |
-//! | a request in total | 30 s | [`StrideBuilder::timeout`] |
-//! | a subscription's head | 90 s | |
-//! | silence on a subscription | 90 s | [`SubscribeBuilder::idle_timeout`] |
+//! | opening a connection: name, TCP, proxy, TLS | 10 s | [`connect_timeout`](StrideBuilder::connect_timeout) |
+//! | a request in total | 30 s | [`timeout`](StrideBuilder::timeout), [`with_timeout`](Stride::with_timeout) |
+//! | a subscription's head | 90 s | [`head_timeout`](SubscribeBuilder::head_timeout) |
+//! | silence on a subscription | 90 s | [`idle_timeout`](SubscribeBuilder::idle_timeout) |
+//!
+//! [`Limits`] has the whole table: what each of them bounds, and the error that it ends with.
+//!
+//! # Middleware
+//!
+//! A closure is an [`AsyncTransport`], and `stride.target().transport` is this crate's own, so headers,
+//! trace context and metrics are a closure around it:
+//!
+//! ```
+//! use std::time::Instant;
+//! use stride_async::{Call, Stride, http};
+//!
+//! let inner = Stride::new("secret_key")?.target().transport;
+//! let timed = move |mut call: Call| {
+//!     call.request.headers_mut().insert("x-tenant", http::HeaderValue::from_static("a"));
+//!     let (path, started) = (call.request.uri().path().to_owned(), Instant::now());
+//!     let response = inner.send(call);
+//!     async move {
+//!         let response = response.await;
+//!         println!("{path} took {:?}", started.elapsed());
+//!         response
+//!     }
+//! };
+//! let stride = Stride::builder("secret_key").transport(timed).build()?;
+//! # Ok::<(), stride_async::Error>(())
+//! ```
 //!
 //! # Testing
 //!
-//! With its feature `mock`, `stride-core` plays the server, without a network:
+//! With its feature `mock`, `stride-core` plays the server, without a network; its module `mock` is a
+//! guide:
 //!
 //! ```
 //! use serde_json::json;
@@ -120,20 +150,29 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Error> {
 //! let mock = Mock::new();
-//! mock.post("/collect/sign_ups").reply(200);
+//! mock.accept_events();
 //! let stride = Stride::builder("key").transport(mock.transport()).build()?;
 //! signed_up(&stride, "bojack").await?;
-//! assert_eq!(mock.requests()[0].json(), Some(&json!({"user": "bojack"})));
+//! assert_eq!(mock.collected("sign_ups"), [json!({"user": "bojack"})]);
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! Time-outs run by tokio's clock, those of a mock that hangs included: under `start_paused` such a test
+//! takes no real time.
+//!
+//! # Observability
+//!
+//! Requests are spans and subscriptions are events of `tracing`, with the targets `stride::request` and
+//! `stride::subscription`: the page of [`stride_core`] lists them. The key is in none of them, nor in
+//! the log of a library below.
+//!
 //! # Features
 //!
-//! * `tls` (default): `https`, by rustls with the web's certificate authorities. Without it a
-//!   request to `https` is an error. It needs a C compiler.
-//! * `platform-verifier`: adds `StrideBuilder::platform_verifier`, to trust what the operating
-//!   system trusts.
+//! * `tls` (default): `https`, by rustls with the web's certificate authorities. It needs a C compiler.
+//!   Without it, building a client for an `https` endpoint is an error.
+//! * `platform-verifier`: adds `StrideBuilder::platform_verifier`, to trust what the operating system
+//!   trusts instead.
 
 mod alarm;
 mod client;

@@ -34,7 +34,13 @@ pub struct Stride {
     client: Client<dyn Transport>,
 }
 
-/// Settings of a [`Stride`].
+/// Settings of a [`Stride`]: [`endpoint`](StrideBuilder::endpoint),
+/// [`timeout`](StrideBuilder::timeout), [`connect_timeout`](StrideBuilder::connect_timeout),
+/// [`max_body`](StrideBuilder::max_body), [`header`](StrideBuilder::header),
+/// [`user_agent`](StrideBuilder::user_agent), [`proxy`](StrideBuilder::proxy),
+/// [`no_proxy`](StrideBuilder::no_proxy), [`allow_plain_http`](StrideBuilder::allow_plain_http),
+/// `root_certificate` and `client_certificate` (feature `tls`), `platform_verifier` (feature of that
+/// name) and [`transport`](StrideBuilder::transport); then [`build`](StrideBuilder::build).
 ///
 /// ```
 /// use std::time::Duration;

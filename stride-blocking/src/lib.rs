@@ -2,9 +2,8 @@
 //!
 //! Stride *collects* schemaless JSON events into streams, *processes* them with continuous SQL
 //! queries, *analyzes* the results, and lets programs *subscribe* to streams of events and changes.
-//! This crate sends requests and waits for their answers on the calling thread; it needs no runtime
-//! and starts no threads of its own, except to look up a host by name. To send many events in the
-//! background, hand a [`Stride`] to `stride-collector`.
+//! This crate sends requests and waits for their responses on the calling thread. It needs no runtime.
+//! To send many events in the background, hand a [`Stride`] to `stride-collector`.
 //!
 //! ```no_run
 //! use serde_json::json;
@@ -16,9 +15,10 @@
 //! # Ok::<(), stride_blocking::Error>(())
 //! ```
 //!
-//! Every status is a [`Response`], which has the status and the JSON value that the server returned,
-//! if it did. `?` after [`error_for_status`](Response::error_for_status) turns one that is no success
-//! into an [`Error`], which keeps it.
+//! Any status is a [`Response`], which has the status and the JSON value that the server returned, if
+//! it did. [`error_for_status`](Response::error_for_status) turns a non-success response into an error
+//! that still holds it; the compiler warns where neither is looked at. One [`Error`] serves a whole
+//! program; its text names the method, host and path of the request.
 //!
 //! # The verbs
 //!
@@ -44,10 +44,13 @@
 //! # Ok::<(), stride_blocking::Error>(())
 //! ```
 //!
+//! [`with_timeout`](Stride::with_timeout) and [`with_header`](Stride::with_header) make a client for
+//! calls that need another limit or a further header; it shares the connections of the first.
+//!
 //! # Subscribing
 //!
 //! A subscription is an iterator that ends when it is [stopped](StopHandle) or refused. A connection
-//! that is lost is made again by itself; [`events`](SubscribeBuilder::events) tells of that, too, while
+//! that is lost is made again; [`events`](SubscribeBuilder::events) reports that, too, while
 //! [`data`](SubscribeBuilder::data) yields the values alone.
 //!
 //! ```no_run
@@ -61,18 +64,42 @@
 //! # Ok::<(), stride_blocking::Error>(())
 //! ```
 //!
-//! # What waits how long
+//! # Timeouts
 //!
 //! | | default | set by |
 //! |---|---|---|
-//! | opening a connection: name, TCP, proxy, TLS | 10 s | [`StrideBuilder::connect_timeout`] |
-//! | a request in total | 30 s | [`StrideBuilder::timeout`] |
-//! | a subscription's head | 90 s | |
-//! | silence on a subscription | 90 s | [`SubscribeBuilder::idle_timeout`] |
+//! | opening a connection: name, TCP, proxy, TLS | 10 s | [`connect_timeout`](StrideBuilder::connect_timeout) |
+//! | a request in total | 30 s | [`timeout`](StrideBuilder::timeout), [`with_timeout`](Stride::with_timeout) |
+//! | a subscription's head | 90 s | [`head_timeout`](SubscribeBuilder::head_timeout) |
+//! | silence on a subscription | 90 s | [`idle_timeout`](SubscribeBuilder::idle_timeout) |
+//!
+//! [`Limits`] has the whole table: what each of them bounds, and the error that it ends with.
+//!
+//! # Middleware
+//!
+//! A closure is a [`Transport`], and `stride.target().transport` is this crate's own, so headers, trace
+//! context and metrics are a closure around it:
+//!
+//! ```
+//! use std::time::Instant;
+//! use stride_blocking::{Body, Call, CancelToken, Stride, TransportError, http};
+//!
+//! let inner = Stride::new("secret_key")?.target().transport;
+//! let timed = move |mut call: Call, cancel: CancelToken| -> Result<http::Response<Body>, TransportError> {
+//!     call.request.headers_mut().insert("x-tenant", http::HeaderValue::from_static("a"));
+//!     let (path, started) = (call.request.uri().path().to_owned(), Instant::now());
+//!     let response = inner.send(call, cancel);
+//!     println!("{path} took {:?}", started.elapsed());
+//!     response
+//! };
+//! let stride = Stride::builder("secret_key").transport(timed).build()?;
+//! # Ok::<(), stride_blocking::Error>(())
+//! ```
 //!
 //! # Testing
 //!
-//! With its feature `mock`, `stride-core` plays the server, without a network:
+//! With its feature `mock`, `stride-core` plays the server, without a network; its module `mock` is a
+//! guide:
 //!
 //! ```
 //! use serde_json::json;
@@ -85,19 +112,25 @@
 //! }
 //!
 //! let mock = Mock::new();
-//! mock.post("/collect/sign_ups").reply(200);
+//! mock.accept_events();
 //! let stride = Stride::builder("key").transport(mock.transport()).build()?;
 //! signed_up(&stride, "bojack")?;
-//! assert_eq!(mock.requests()[0].json(), Some(&json!({"user": "bojack"})));
+//! assert_eq!(mock.collected("sign_ups"), [json!({"user": "bojack"})]);
 //! # Ok::<(), Error>(())
 //! ```
 //!
+//! # Observability
+//!
+//! Requests are spans and subscriptions are events of `tracing`, with the targets `stride::request` and
+//! `stride::subscription`: the page of [`stride_core`] lists them. The key is in none of them, nor in
+//! the log of a library below.
+//!
 //! # Features
 //!
-//! * `tls` (default): `https`, by rustls with the web's certificate authorities. Without it a
-//!   request to `https` is an error. It needs a C compiler.
-//! * `platform-verifier`: adds `StrideBuilder::platform_verifier`, to trust what the operating
-//!   system trusts.
+//! * `tls` (default): `https`, by rustls with the web's certificate authorities. It needs a C compiler.
+//!   Without it, building a client for an `https` endpoint is an error.
+//! * `platform-verifier`: adds `StrideBuilder::platform_verifier`, to trust what the operating system
+//!   trusts instead.
 
 mod client;
 mod subscription;

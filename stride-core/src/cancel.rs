@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A flag that is raised once, with hooks that run when it is. Clones share it.
 ///
-/// A transport that is handed one registers a hook that interrupts its call; whoever holds another
-/// clone calls [`cancel`](Self::cancel).
+/// A transport registers a hook that interrupts its call; the holder of another clone calls
+/// [`cancel`](Self::cancel).
 ///
 /// ```
 /// use stride_core::cancel::CancelToken;
@@ -64,8 +64,8 @@ impl CancelToken {
         Self(Some(Arc::default()))
     }
 
-    /// A flag that nobody can raise, for calls that run to their end. A transport need not prepare
-    /// for an interruption then.
+    /// A flag that nobody can raise, for calls that run to their end. A transport then need not be
+    /// prepared for an interruption.
     #[must_use]
     pub const fn never() -> Self {
         Self(None)

@@ -64,7 +64,7 @@ pub fn is_loopback(host: &str) -> bool {
     bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Nothing can be done in no time: whoever means no limit has to set a long one.
+/// Nothing can be done within zero: a program that wants no limit sets a long one.
 pub(crate) fn not_zero(setting: &'static str, limit: Duration) -> Result<(), ConfigError> {
     if limit.is_zero() {
         return Err(ConfigError::Setting { setting, reason: "is zero" });

@@ -1,4 +1,4 @@
-//! The only place that compresses.
+//! Compression of request bodies: the only place that does it.
 //!
 //! flate2's own gzip writer spends a third of its time on the checksum when its back end is
 //! zlib-rs. Raw deflate, `crc32fast` and the 18 bytes of the frame (RFC 1952) do the same in
@@ -164,7 +164,7 @@ impl GzipMember<'_> {
     }
 }
 
-/// One gzip member of a text that is sent by itself.
+/// The gzip member of a single text.
 pub(crate) fn gzip(text: &[u8]) -> Bytes {
     let Some(length) = u16::try_from(text.len()).ok().filter(|_| text.len() <= STORED) else {
         return Gzip::new(GzipLevel::FASTEST).compress([text]);
@@ -185,7 +185,7 @@ pub(crate) fn gzip(text: &[u8]) -> Bytes {
 ///
 /// # Errors
 ///
-/// It is no gzip member, or a damaged one.
+/// The bytes are not a gzip member, or a damaged one.
 ///
 /// ```
 /// use stride_core::gzip::{Gzip, GzipLevel, gunzip};

@@ -1,4 +1,79 @@
 //! A Stride that does what a test tells it, without a network and without a runtime.
+//!
+//! Feature `mock`, for the `[dev-dependencies]` of a program:
+//! `stride-core = { version = "0.1", features = ["mock"] }`. Hand [`Mock::transport`] to the builder
+//! of either client, or to a collector in a [`Target`](crate::transport::Target).
+//!
+//! # A request and its reply
+//!
+//! ```
+//! use serde_json::json;
+//! use stride_core::cancel::CancelToken;
+//! use stride_core::mock::{Fault, Mock, Reply};
+//! use stride_core::transport::{Call, Limits, Transport};
+//!
+//! let mock = Mock::new();
+//! mock.get("/collect").reply(Reply::json(&["clicks", "app_events"]));
+//! mock.get("/analyze/visits/results?page=home").reply(Reply::json(&json!([{"visits": 3}])));
+//! mock.post("/process/views").reply(Reply::status(409).with_json(&json!({"message": "exists"})));
+//! mock.delete("/process/views").reply(503); // the first time,
+//! mock.delete("/process/views").reply(Fault::ResetAfterRequest); // the second,
+//! mock.delete("/process/views").always(200); // and from then on
+//! # let api = stride_core::Api::new("key")?;
+//! # let delete = || api.delete("/process/views");
+//! # let post = api.post("/process/views", &json!({}))?;
+//! # let query = api.get_query("/analyze/visits/results", [("page", "home")])?;
+//! # for request in [api.get("/collect")?, query, post, delete()?, delete()?, delete()?] {
+//! #     let _ = mock.transport().send(Call::new(request, Limits::for_request()), CancelToken::never());
+//! # }
+//! # Ok::<(), stride_core::Error>(())
+//! ```
+//!
+//! A request that nothing was scripted for fails with an error whose text says what to script, and
+//! fails the test when the mock is dropped. So does a reply that was never asked for.
+//! [`Mock::requests`] has every request, decoded.
+//!
+//! # Events
+//!
+//! [`Mock::accept_events`] accepts whatever is posted under `/collect`, one event or many, to one
+//! stream or to several, and [`Mock::collected`] returns the events of a stream in the order in which
+//! they were accepted, however a collector has batched them. Replies that are scripted come first, so
+//! a failure before the success is one more line:
+//!
+//! ```
+//! # use serde_json::json;
+//! # use stride_core::mock::Mock;
+//! # use stride_core::cancel::CancelToken;
+//! # use stride_core::transport::{Call, Limits, Transport};
+//! let mock = Mock::new();
+//! mock.accept_events();
+//! mock.post("/collect/clicks").reply(503);
+//!
+//! # let api = stride_core::Api::new("key")?;
+//! # let send = |path: &str, json: serde_json::Value| -> Result<(), stride_core::Error> {
+//! #     let call = Call::new(api.post(path, &json)?, Limits::for_request());
+//! #     mock.transport().send(call, CancelToken::never())?;
+//! #     Ok(())
+//! # };
+//! # send("/collect/clicks", json!({"x": 1}))?;
+//! // ... what a client sends:
+//! send("/collect/clicks", json!([{"x": 1}, {"x": 2}]))?;
+//! send("/collect", json!({"clicks": [{"x": 3}], "visits": [{"page": "/"}]}))?;
+//!
+//! assert_eq!(mock.collected("clicks"), [json!({"x": 1}), json!({"x": 2}), json!({"x": 3})]);
+//! assert_eq!(mock.collected("visits"), [json!({"page": "/"})]);
+//! # Ok::<(), stride_core::Error>(())
+//! ```
+//!
+//! # Subscriptions
+//!
+//! [`Expected::live`] returns a [`LiveBody`] that the test writes to while the program reads.
+//!
+//! # Time
+//!
+//! [`Fault::Timeout`] fails at once, as if a limit had been reached. [`Fault::Hang`] never responds.
+//! An asynchronous caller then waits by its own clock, so a test under tokio's paused clock takes no
+//! real time. A blocking caller waits up to its limit, or until it is cancelled.
 
 #![expect(
     clippy::disallowed_methods,
@@ -8,55 +83,36 @@
 
 mod live;
 mod reply;
+mod request;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::io::Read as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING};
-use http::{HeaderMap, Method, Request};
+use http::{Method, Request};
+use serde::Serialize;
 use serde_json::Value;
 
 pub use self::live::LiveBody;
-use self::live::Reader;
 pub use self::reply::{Fault, Reply};
+pub use self::request::MockRequest;
 use crate::cancel::CancelToken;
 use crate::transport::{
     AsyncBody, AsyncTransport, Body, BoxFuture, Call, Delivery, Transport, TransportError,
     TransportErrorKind,
 };
 
-/// Plays the server in a test, for blocking and asynchronous programs alike.
+/// Plays the server in a test, for blocking and asynchronous programs alike. The
+/// [module's page](self) is a guide.
 ///
-/// Script what is going to be asked, hand [`transport`](Self::transport) to the client, and look at
-/// what was asked in [`requests`](Self::requests). A request that nothing was scripted for fails
-/// with a text that says what was expected; it never reaches a network. Dropping the mock fails the
-/// test when something was asked that was not scripted, or scripted and never asked for.
+/// A path is scripted without the version: `/collect/clicks`. With a query (`/analyze/a/results?x=1`)
+/// it matches requests with the same parameters in any order; without one, it matches any query.
 ///
-/// A path is scripted without the version: `/collect/clicks`.
+/// # Panics
 ///
-/// ```
-/// use serde_json::json;
-/// use stride_core::cancel::CancelToken;
-/// use stride_core::transport::{Call, Limits, Transport};
-/// use stride_core::Api;
-/// use stride_core::mock::Mock;
-///
-/// let mock = Mock::new();
-/// mock.post("/collect/clicks").reply(200);
-///
-/// let request = Api::new("key")?.post("/collect/clicks", &json!({"x": 3}))?;
-/// let call = Call::new(request, Limits::for_request());
-/// assert_eq!(mock.transport().send(call, CancelToken::never())?.status(), 200);
-///
-/// assert_eq!(mock.requests()[0].json(), Some(&json!({"x": 3})));
-/// assert_eq!(mock.requests()[0].api_key(), Some("key"));
-/// # Ok::<(), stride_core::Error>(())
-/// ```
+/// Dropping it panics, and so fails the test, if something was requested that was not scripted, or
+/// scripted and never requested.
 #[derive(Debug, Default)]
 pub struct Mock {
     shared: Arc<Mutex<State>>,
@@ -65,22 +121,49 @@ pub struct Mock {
 #[derive(Debug, Default)]
 struct State {
     scripts: Vec<Script>,
+    accepts_events: bool,
     requests: Vec<MockRequest>,
+    collected: HashMap<String, Vec<Value>>,
     unexpected: Vec<String>,
 }
 
 #[derive(Debug)]
 struct Script {
-    method: Method,
-    path: String,
+    matches: Pattern,
     replies: VecDeque<Reply>,
-    /// Given when the answers are used up.
+    /// Given when the replies are used up.
     always: Option<Reply>,
 }
 
-impl fmt::Display for Script {
+/// What a request has to look like.
+#[derive(Debug, Clone, PartialEq)]
+struct Pattern {
+    method: Method,
+    path: String,
+    /// Sorted; `None` for any.
+    query: Option<Vec<(String, String)>>,
+    json: Option<Value>,
+}
+
+impl Pattern {
+    fn fits(&self, request: &MockRequest) -> bool {
+        self.method == *request.method()
+            && self.path == request.path()
+            && self.query.as_ref().is_none_or(|query| *query == request.parameters())
+            && self.json.as_ref().is_none_or(|json| Some(json) == request.json())
+    }
+}
+
+impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.path)
+        write!(f, "{} {}", self.method, self.path)?;
+        for (index, (name, value)) in self.query.iter().flatten().enumerate() {
+            write!(f, "{}{name}={value}", if index == 0 { '?' } else { '&' })?;
+        }
+        match &self.json {
+            Some(json) => write!(f, " with {json}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -99,34 +182,51 @@ impl Mock {
 
     /// Scripts a `GET` of this path.
     pub fn get(&self, path: &str) -> Expected<'_> {
-        self.expect(Method::GET, path.to_owned())
+        self.expect(Method::GET, path)
     }
 
     /// Scripts a `POST` to this path.
     pub fn post(&self, path: &str) -> Expected<'_> {
-        self.expect(Method::POST, path.to_owned())
+        self.expect(Method::POST, path)
     }
 
     /// Scripts a `PUT` to this path.
     pub fn put(&self, path: &str) -> Expected<'_> {
-        self.expect(Method::PUT, path.to_owned())
+        self.expect(Method::PUT, path)
     }
 
     /// Scripts a `DELETE` of this path.
     pub fn delete(&self, path: &str) -> Expected<'_> {
-        self.expect(Method::DELETE, path.to_owned())
+        self.expect(Method::DELETE, path)
     }
 
     /// Scripts a subscription to this path, given without `/subscribe`.
     pub fn subscribe(&self, path: &str) -> Expected<'_> {
-        self.expect(Method::GET, format!("{path}/subscribe"))
+        self.expect(Method::GET, &format!("{path}/subscribe"))
     }
 
-    fn expect(&self, method: Method, path: String) -> Expected<'_> {
-        Expected { mock: self, method, path }
+    fn expect(&self, method: Method, path: &str) -> Expected<'_> {
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(request::parameters(query))),
+            None => (path, None),
+        };
+        let pattern = Pattern { method, path: path.to_owned(), query, json: None };
+        Expected { mock: self, pattern }
     }
 
-    /// Every request so far, in the order in which they came.
+    /// Responds 200 to every `POST` under `/collect` that has no scripted reply (left).
+    pub fn accept_events(&self) {
+        lock(&self.shared).accepts_events = true;
+    }
+
+    /// The events of a stream in the order in which they were accepted: those of every `POST` under
+    /// `/collect` that got a success (2xx).
+    #[must_use]
+    pub fn collected(&self, stream: &str) -> Vec<Value> {
+        lock(&self.shared).collected.get(stream).cloned().unwrap_or_default()
+    }
+
+    /// Every request so far, in the order of arrival.
     #[must_use]
     pub fn requests(&self) -> Vec<MockRequest> {
         lock(&self.shared).requests.clone()
@@ -139,16 +239,16 @@ impl Drop for Mock {
             return;
         }
         let state = lock(&self.shared);
-        let asked = state.unexpected.join(", ");
+        let unexpected = state.unexpected.join(", ");
         let left: Vec<String> = state
             .scripts
             .iter()
             .filter(|script| !script.replies.is_empty())
-            .map(|script| format!("{script} ({} answers left)", script.replies.len()))
+            .map(|script| format!("{} ({} replies left)", script.matches, script.replies.len()))
             .collect();
         drop(state);
-        assert!(asked.is_empty(), "asked, but not scripted: {asked}");
-        assert!(left.is_empty(), "scripted, but never asked for: {}", left.join(", "));
+        assert!(unexpected.is_empty(), "requested, but not scripted: {unexpected}");
+        assert!(left.is_empty(), "scripted, but never requested: {}", left.join(", "));
     }
 }
 
@@ -156,31 +256,41 @@ fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A request that is going to be made; say how it is answered.
-#[must_use = "a script without an answer scripts nothing"]
+/// A request that is going to be made; say what the reply is.
+#[must_use = "a script without a reply scripts nothing"]
 #[derive(Debug)]
 pub struct Expected<'a> {
     mock: &'a Mock,
-    method: Method,
-    path: String,
+    pattern: Pattern,
 }
 
 impl Expected<'_> {
-    /// Answers the next such request, after those that were scripted before. A status alone is an
-    /// answer, too: `answer(200)`.
+    /// Only such a request with this JSON in its body, as of a certain SQL query.
+    ///
+    /// # Panics
+    ///
+    /// The value cannot be written as JSON.
+    pub fn with_json<T: Serialize + ?Sized>(mut self, json: &T) -> Self {
+        let json = serde_json::to_value(json).expect("the value can be written as JSON");
+        self.pattern.json = Some(json);
+        self
+    }
+
+    /// Replies to the next such request, after the replies that were scripted before. A status alone
+    /// is a reply, too: `reply(200)`.
     pub fn reply(self, reply: impl Into<Reply>) {
         let reply = reply.into();
         self.script(|script| script.replies.push_back(reply));
     }
 
-    /// Answers every such request that has no answer of its own. It may never be made.
-    pub fn always(self, answer: impl Into<Reply>) {
-        let answer = answer.into();
-        self.script(|script| script.always = Some(answer));
+    /// Replies to every such request for which no other reply is left. It may never be made.
+    pub fn always(self, reply: impl Into<Reply>) {
+        let reply = reply.into();
+        self.script(|script| script.always = Some(reply));
     }
 
-    /// Answers the next such request with 200 and a body that the test writes as it goes.
-    #[must_use = "a body that nobody ends is open for ever"]
+    /// Replies to the next such request with 200 and a body that the test writes as it goes.
+    #[must_use = "a body that nobody ends stays open"]
     pub fn live(self) -> LiveBody {
         let live = LiveBody::new();
         self.reply(Reply::status(200).live(&live));
@@ -189,15 +299,12 @@ impl Expected<'_> {
 
     fn script(self, change: impl FnOnce(&mut Script)) {
         let mut state = lock(&self.mock.shared);
-        let known = state
-            .scripts
-            .iter_mut()
-            .find(|script| script.method == self.method && script.path == self.path);
+        let known = state.scripts.iter_mut().find(|script| script.matches == self.pattern);
         match known {
             Some(script) => change(script),
             None => {
-                let Self { method, path, .. } = self;
-                let mut script = Script { method, path, replies: VecDeque::new(), always: None };
+                let replies = VecDeque::new();
+                let mut script = Script { matches: self.pattern, replies, always: None };
                 change(&mut script);
                 state.scripts.push(script);
             }
@@ -205,107 +312,45 @@ impl Expected<'_> {
     }
 }
 
-/// A request as the mock received it: decoded.
-#[derive(Clone)]
-pub struct MockRequest {
-    method: Method,
-    path: String,
-    query: Option<String>,
-    headers: HeaderMap,
-    json: Option<Value>,
-    api_key: Option<String>,
-}
-
-/// Without the key: a failing test prints this.
-impl fmt::Debug for MockRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MockRequest")
-            .field("method", &self.method)
-            .field("path", &self.path)
-            .field("query", &self.query)
-            .field("json", &self.json)
-            .finish_non_exhaustive()
-    }
-}
-
-impl MockRequest {
-    fn new(request: &Request<Bytes>) -> Self {
-        let headers = request.headers().clone();
-        let json = decode(&headers, request.body());
-        let api_key = headers.get(AUTHORIZATION).and_then(|value| {
-            let credentials = value.to_str().ok()?.strip_prefix("Basic ")?;
-            let credentials = String::from_utf8(BASE64.decode(credentials).ok()?).ok()?;
-            Some(credentials.split_once(':')?.0.to_owned())
-        });
-        Self {
-            method: request.method().clone(),
-            path: without_version(request.uri().path()).to_owned(),
-            query: request.uri().query().map(str::to_owned),
-            headers,
-            json,
-            api_key,
+impl State {
+    /// The reply to a request, if there is one.
+    fn reply(&mut self, request: &MockRequest) -> Option<Reply> {
+        let fits = |script: &&mut Script| script.matches.fits(request);
+        let next = self.scripts.iter_mut().filter(fits).find_map(|it| it.replies.pop_front());
+        let always = || self.scripts.iter().filter(|it| it.matches.fits(request));
+        let reply = next.or_else(|| always().find_map(|it| it.always.clone()));
+        let is_collect = *request.method() == Method::POST
+            && (request.path() == "/collect" || request.path().starts_with("/collect/"));
+        let reply = reply.or_else(|| (self.accepts_events && is_collect).then(|| 200.into()))?;
+        if is_collect && reply.is_success() {
+            for (stream, events) in request.events() {
+                self.collected.entry(stream).or_default().extend(events);
+            }
         }
+        Some(reply)
     }
 
-    /// The method.
-    #[must_use]
-    pub fn method(&self) -> &Method {
-        &self.method
+    /// What to tell the author of a test about a request without a reply.
+    fn advice(&self, request: &MockRequest) -> String {
+        let expected: Vec<String> = self
+            .scripts
+            .iter()
+            .filter(|script| !script.replies.is_empty() || script.always.is_some())
+            .map(|script| script.matches.to_string())
+            .collect();
+        let expected = if expected.is_empty() { "nothing".to_owned() } else { expected.join(", ") };
+        let call = match (request.method(), request.path().strip_suffix("/subscribe")) {
+            (&Method::GET, Some(path)) => format!("subscribe({path:?})"),
+            (method, _) => {
+                format!("{}({:?})", method.as_str().to_ascii_lowercase(), request.path())
+            }
+        };
+        let method_and_path = request.line();
+        format!(
+            "the mock has no reply to {method_and_path}; it expects {expected}: \
+             script it with `mock.{call}.reply(200)`"
+        )
     }
-
-    /// The path without the version and the query: `/collect/clicks`.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// The query, if there is one: `sample=100`.
-    #[must_use]
-    pub fn query(&self) -> Option<&str> {
-        self.query.as_deref()
-    }
-
-    /// The headers.
-    #[must_use]
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    /// The JSON in the body, decompressed; `None` when there is no body, or it is no JSON.
-    #[must_use]
-    pub fn json(&self) -> Option<&Value> {
-        self.json.as_ref()
-    }
-
-    /// The user of the Basic authentication, which is the API key.
-    #[must_use]
-    pub fn api_key(&self) -> Option<&str> {
-        self.api_key.as_deref()
-    }
-}
-
-/// The path below the version of the base URL, so that scripts need not know the base URL.
-fn without_version(path: &str) -> &str {
-    let is_version =
-        |part: &str| part.strip_prefix('v').is_some_and(|digits| digits.parse::<u32>().is_ok());
-    let mut start = 0;
-    for part in path.split_inclusive('/') {
-        start += part.len();
-        if is_version(part.trim_end_matches('/')) {
-            return &path[start - usize::from(part.ends_with('/'))..];
-        }
-    }
-    path
-}
-
-fn decode(headers: &HeaderMap, body: &Bytes) -> Option<Value> {
-    let gzipped = headers.get(CONTENT_ENCODING).is_some_and(|value| value == "gzip");
-    if !gzipped {
-        return serde_json::from_slice(body).ok();
-    }
-    let mut text = Vec::new();
-    flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
 }
 
 /// The transport of a [`Mock`]. Clones belong to the same mock.
@@ -315,41 +360,18 @@ pub struct MockTransport {
 }
 
 impl MockTransport {
-    fn answer(&self, request: &Request<Bytes>) -> Result<Reply, TransportError> {
-        let received = MockRequest::new(request);
+    fn reply(&self, request: &Request<Bytes>) -> Result<Reply, TransportError> {
+        let request = MockRequest::new(request);
         let mut state = lock(&self.shared);
-        let script = state
-            .scripts
-            .iter_mut()
-            .filter(|script| script.method == received.method && script.path == received.path)
-            .find_map(|script| script.replies.pop_front().or_else(|| script.always.clone()));
-        if script.is_none() {
-            let asked = format!("{} {}", received.method, received.path);
-            let expected: Vec<String> = state
-                .scripts
-                .iter()
-                .filter(|script| !script.replies.is_empty() || script.always.is_some())
-                .map(Script::to_string)
-                .collect();
-            let expected =
-                if expected.is_empty() { "nothing".to_owned() } else { expected.join(", ") };
-            let call = match (&received.method, received.path.strip_suffix("/subscribe")) {
-                (&Method::GET, Some(path)) => format!("subscribe({path:?})"),
-                (method, _) => {
-                    format!("{}({:?})", method.as_str().to_ascii_lowercase(), received.path)
-                }
-            };
-            let text = format!(
-                "the mock has no reply to {asked}; it expects {expected}: \
-                 script it with `mock.{call}.reply(200)`"
-            );
-            state.unexpected.push(asked);
-            state.requests.push(received);
-            return Err(TransportError::new(TransportErrorKind::Unsupported, Delivery::NotSent)
-                .with_source(text));
-        }
-        state.requests.push(received);
-        Ok(script.unwrap_or_else(|| Reply::status(200)))
+        let reply = state.reply(&request);
+        let reply = reply.ok_or_else(|| {
+            let advice = state.advice(&request);
+            state.unexpected.push(request.line());
+            TransportError::new(TransportErrorKind::Unsupported, Delivery::NotSent)
+                .with_message(advice)
+        });
+        state.requests.push(request);
+        reply
     }
 }
 
@@ -362,27 +384,25 @@ impl Transport for MockTransport {
         if cancel.is_cancelled() {
             return Err(TransportError::new(TransportErrorKind::Cancelled, Delivery::NotSent));
         }
-        let answer = self.answer(&call.request)?;
-        if let Some(mut hang) = answer.hang(&call.limits) {
-            hang.cancelled_by(&cancel);
-            return Err(hang.fails());
+        let reply = self.reply(&call.request)?;
+        if reply.hangs() {
+            return Err(live::hang(&call.limits, &cancel));
         }
-        let (head, mut body) = answer.reply(&call.limits)?;
-        body.cancelled_by(&cancel);
-        Ok(head.map(|()| Body::new(body)))
+        let (head, live) = reply.start()?;
+        Ok(head.map(|()| Body::new(live.blocking_reader(&call.limits, &cancel))))
     }
 }
 
 impl AsyncTransport for MockTransport {
     fn send(&self, call: Call) -> BoxFuture<Result<http::Response<AsyncBody>, TransportError>> {
-        let answer = self.answer(&call.request);
+        let reply = self.reply(&call.request);
         Box::pin(async move {
-            let answer = answer?;
-            if let Some(hang) = answer.hang(&call.limits) {
-                return Err(Reader::fails_async(hang).await);
+            let reply = reply?;
+            if reply.hangs() {
+                return std::future::pending().await;
             }
-            let (head, body) = answer.reply(&call.limits)?;
-            Ok(head.map(|()| AsyncBody::new(body)))
+            let (head, live) = reply.start()?;
+            Ok(head.map(|()| AsyncBody::new(live.reader())))
         })
     }
 }

@@ -201,7 +201,7 @@ pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), TransportError> 
         None => Ok(()),
         Some(encoding) => {
             Err(TransportError::new(TransportErrorKind::Encoded, Delivery::MaybeSent)
-                .with_source(format!("the response has `Content-Encoding: {}`", Shown(&encoding))))
+                .with_message(format!("`Content-Encoding: {}`", Shown(&encoding))))
         }
     }
 }
@@ -437,7 +437,7 @@ mod tests {
             let error = read(200, encoding, "x").unwrap_err();
             assert_eq!(error.kind(), TransportErrorKind::Encoded);
             assert_eq!(error.delivery(), Delivery::MaybeSent);
-            assert!(error.source().unwrap().to_string().contains("Content-Encoding"), "{error}");
+            assert!(error.to_string().contains("`Content-Encoding: "), "{error}");
             // Without a body there is nothing that could be misread, and a refusal is one in any case.
             assert!(read(200, encoding, "").is_ok());
             assert_eq!(read(503, encoding, "x").unwrap().status(), 503);

@@ -1,4 +1,4 @@
-//! When to try again: which answers pass by themselves, and how long to wait.
+//! When to try again: which failures may pass, and how long to wait.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ pub fn is_transient(status: StatusCode) -> bool {
     }
 }
 
-/// The least time to wait after an answer: its `Retry-After` in seconds or as a date, which is read
-/// against the answer's own `Date`, and at most 300 s; 5 s after a 429 without one; else none.
+/// The least time to wait after a response: its `Retry-After` in seconds, or as a date relative to the
+/// response's `Date`, at most 300 s; 5 s after a 429 without one; otherwise none.
 ///
 /// ```
 /// use std::time::Duration;
@@ -53,8 +53,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(until.duration_since(now).unwrap_or_default())
 }
 
-/// How much of a delay is left to chance, so that clients that failed together do not come back
-/// together.
+/// How much of a delay is random, so that clients that failed together do not all come back at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Jitter {
@@ -86,8 +85,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays from `first` to `longest`. The same seed gives the same delays, so give every client
-    /// a seed of its own.
+    /// Delays from `first` to `longest`. The same seed gives the same delays, so give every client a
+    /// different one.
     #[must_use]
     pub fn new(first: Duration, longest: Duration, jitter: Jitter, seed: u64) -> Self {
         Self { first, longest, jitter, failures: 0, random: fastrand::Rng::with_seed(seed) }
@@ -99,10 +98,10 @@ impl Backoff {
             2_u32.checked_pow(self.failures).and_then(|times| self.first.checked_mul(times));
         let delay = doubled.unwrap_or(self.longest).min(self.longest);
         self.failures = self.failures.saturating_add(1);
-        let chance = self.random.f64();
+        let random = self.random.f64();
         delay.mul_f64(match self.jitter {
-            Jitter::Full => chance,
-            Jitter::UpperHalf => 0.5 + chance / 2.0,
+            Jitter::Full => random,
+            Jitter::UpperHalf => 0.5 + random / 2.0,
         })
     }
 

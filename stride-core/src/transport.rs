@@ -1,8 +1,38 @@
 //! The way to a server: two small traits, and what goes over them.
 //!
-//! A transport moves one request and one answer. It never retries, redirects, decodes or reads a
-//! status: all of that is decided elsewhere. What it must do is keep the [`Limits`] and say of each
-//! failure whether a byte of the request may have arrived ([`Delivery`]).
+//! A transport moves one request and one response. It never retries, redirects, decodes or reads a
+//! status: all of that is decided elsewhere. It must keep the [`Limits`], and report for each failure
+//! whether a byte of the request may have reached the server ([`Delivery`]).
+//!
+//! # Middleware
+//!
+//! A closure is a transport, so one that calls another transport is a middleware: for headers, trace
+//! context, metrics or recorded traffic.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! use stride_core::cancel::CancelToken;
+//! use stride_core::transport::{Body, Call, Transport, TransportError};
+//!
+//! fn counted(
+//!     inner: Arc<dyn Transport>,
+//!     failures: Arc<AtomicU64>,
+//! ) -> impl Transport {
+//!     move |mut call: Call, cancel: CancelToken| -> Result<http::Response<Body>, TransportError> {
+//!         call.request.headers_mut().insert("x-tenant", http::HeaderValue::from_static("a"));
+//!         let response = inner.send(call, cancel);
+//!         if response.as_ref().map_or(true, |response| response.status().is_server_error()) {
+//!             failures.fetch_add(1, Ordering::Relaxed);
+//!         }
+//!         response
+//!     }
+//! }
+//! ```
+//!
+//! The clients' own transport is `stride.target().transport`, and the builder of a second client takes
+//! the wrapped one: `Stride::builder(key).transport(counted(..)).build()`.
 
 mod attempt;
 mod body;
@@ -42,10 +72,10 @@ impl Call {
     }
 }
 
-/// Sends requests and waits for their answers on the calling thread.
+/// Sends requests and waits for their responses on the calling thread.
 ///
-/// A closure `Fn(Call, CancelToken) -> Result<Response<Body>, TransportError>` is one, too, and so is an
-/// `Arc` of one:
+/// A closure `Fn(Call, CancelToken) -> Result<Response<Body>, TransportError>` is one, too, and so is
+/// an `Arc` of one:
 ///
 /// ```
 /// use stride_core::cancel::CancelToken;
@@ -60,14 +90,14 @@ impl Call {
 /// # Ok::<(), stride_core::Error>(())
 /// ```
 pub trait Transport: Send + Sync + 'static {
-    /// Sends the request and waits for the head of the answer. The body is read as it is iterated.
+    /// Sends the request and waits for the head of the response. The body is read as it is iterated.
     ///
-    /// When `cancel` is raised, a wait for the head or for a chunk ends soon, with an error of kind
-    /// [`TransportErrorKind::Cancelled`]; opening a connection may go on up to its limit.
+    /// When `cancel` is raised, the wait for a connection, for the head or for a chunk ends soon, with
+    /// an error of kind [`TransportErrorKind::Cancelled`].
     ///
     /// # Errors
     ///
-    /// No answer was had. Its status is never an error here.
+    /// No response was received. Its status is never an error here.
     fn send(&self, call: Call, cancel: CancelToken) -> Result<Response<Body>, TransportError>;
 }
 
@@ -86,19 +116,19 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
     }
 }
 
-/// A future in a box, as the methods of a trait that is used as an object return it.
+/// A future in a box, as the methods of a trait object return it.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Sends requests and waits for their answers without holding up a thread.
+/// Sends requests and waits for their responses without blocking a thread.
 ///
 /// A closure `Fn(Call) -> impl Future` is one, too, and so is an `Arc` of one.
 pub trait AsyncTransport: Send + Sync + 'static {
-    /// Sends the request and waits for the head of the answer. Dropping the future, or the body
-    /// later, gives the call up.
+    /// Sends the request and waits for the head of the response. Dropping the future, or the body
+    /// later, cancels the call.
     ///
     /// # Errors
     ///
-    /// No answer was had. Its status is never an error here.
+    /// No response was received. Its status is never an error here.
     fn send(&self, call: Call) -> BoxFuture<Result<Response<AsyncBody>, TransportError>>;
 }
 

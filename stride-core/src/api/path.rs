@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-/// How a path is used: an HTTP method, or one of the two ways that have rules of their own.
+/// How a path is used: an HTTP method, or one of two uses with further rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
     Get,
     Post,
     Put,
     Delete,
-    /// A `GET` whose answer does not end; `/subscribe` is appended to the path.
+    /// A `GET` whose response does not end; `/subscribe` is appended to the path.
     Subscribe,
     /// A `POST` of a body that is compressed already.
     Collect,
@@ -47,7 +47,7 @@ impl fmt::Display for Verb {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PathError {
-    /// A path starts with a slash; it is no URL.
+    /// A path starts with a slash; it is not a URL.
     #[error("{path:?} does not start with a slash")]
     NoLeadingSlash {
         /// The path as it was given.
@@ -72,13 +72,13 @@ pub enum PathError {
         path: String,
     },
     /// Stride has no such path.
-    #[error("there is no path {path:?}")]
+    #[error("Stride does not have the path {path:?}")]
     Unknown {
         /// The path as it was given.
         path: String,
     },
     /// The path exists, but not for this method.
-    #[error("{path:?} takes no {method}, only {allowed}")]
+    #[error("{path:?} does not take {method}, only {allowed}")]
     Method {
         /// The path as it was given.
         path: String,
@@ -88,7 +88,7 @@ pub enum PathError {
         allowed: String,
     },
     /// Only a `GET` carries a query string, and that is written as in a URL.
-    #[error("the query of {path:?} is no good: only a GET has one, percent-encoded")]
+    #[error("the query of {path:?} is invalid: only a GET has one, and it must be percent-encoded")]
     Query {
         /// The path as it was given.
         path: String,

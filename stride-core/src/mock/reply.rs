@@ -1,13 +1,13 @@
-//! What a mock answers, and how it fails.
+//! How a mock replies, and how it fails.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
-use super::live::{LiveBody, Reader};
-use crate::transport::{Delivery, Limits, TransportError, TransportErrorKind};
+use super::live::LiveBody;
+use crate::transport::{Delivery, TransportError, TransportErrorKind};
 
-/// How a call fails before there is an answer.
+/// How a call fails before there is a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -15,28 +15,25 @@ pub enum Fault {
     Refused,
     /// The connection breaks before a byte of the request is sent.
     ResetBeforeRequest,
-    /// The connection breaks when the request was sent.
+    /// The connection breaks after the request was sent.
     ResetAfterRequest,
-    /// No answer, until the call is cancelled or its limit on the head is over (in real time).
+    /// The limit on the head is reached, without any waiting.
+    Timeout,
+    /// There is never a response. An asynchronous caller waits by its own clock; a blocking one waits
+    /// in real time until its limit or until it is cancelled.
     Hang,
 }
 
-/// An answer to a request: a status, headers and a body, or a fault.
+/// A reply to a request: a status, headers and a body, or a fault.
 ///
 /// ```
-/// use stride_core::mock::{Reply, Fault, Mock};
+/// use stride_core::mock::{Fault, Reply};
 ///
-/// let mock = Mock::new();
-/// mock.get("/collect").reply(Reply::json(&["clicks", "app_events"]));
-/// mock.get("/collect").reply(Reply::status(503).header("retry-after", "7"));
-/// mock.get("/collect").reply(Fault::ResetAfterRequest);
-/// # for _ in 0..3 {
-/// #     use stride_core::transport::Transport;
-/// #     let request = stride_core::Api::new("key")?.get("/collect")?;
-/// #     let call = stride_core::transport::Call::new(request, stride_core::transport::Limits::for_request());
-/// #     let _ = Transport::send(&mock.transport(), call, stride_core::cancel::CancelToken::never());
-/// # }
-/// # Ok::<(), stride_core::Error>(())
+/// Reply::json(&["clicks", "app_events"]); // 200
+/// Reply::status(503).header("retry-after", "7");
+/// Reply::status(422).with_json(&serde_json::json!({"message": "not a time"}));
+/// Reply::from(404); // wherever a reply is asked for, a status or a fault will do
+/// Reply::from(Fault::ResetAfterRequest);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Reply {
@@ -66,7 +63,7 @@ impl Reply {
     ///
     /// # Panics
     ///
-    /// When it is no HTTP status.
+    /// It is not a valid HTTP status.
     #[must_use]
     pub fn status(status: u16) -> Self {
         Self {
@@ -84,10 +81,20 @@ impl Reply {
     ///
     /// # Panics
     ///
-    /// When the value cannot be written as JSON.
+    /// The value cannot be written as JSON.
     #[must_use]
     pub fn json<T: Serialize + ?Sized>(json: &T) -> Self {
-        Self::status(200).body(serde_json::to_vec(json).expect("the value can be written as JSON"))
+        Self::status(200).with_json(json)
+    }
+
+    /// The same with this value as its body.
+    ///
+    /// # Panics
+    ///
+    /// The value cannot be written as JSON.
+    #[must_use]
+    pub fn with_json<T: Serialize + ?Sized>(self, json: &T) -> Self {
+        self.body(serde_json::to_vec(json).expect("the value can be written as JSON"))
     }
 
     /// The same with these bytes as its body.
@@ -101,7 +108,7 @@ impl Reply {
     ///
     /// # Panics
     ///
-    /// When it is no HTTP header.
+    /// It is not a valid HTTP header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         let value = HeaderValue::try_from(value).expect("the value can stand in a header");
@@ -131,31 +138,24 @@ impl Reply {
         self
     }
 
-    /// The wait that has no end, if that is the answer.
-    pub(super) fn hang(&self, limits: &Limits) -> Option<Reader> {
-        let (limit, kind) = match limits.total {
-            Some(total) if total < limits.head => (total, TransportErrorKind::TotalTimeout),
-            _ => (limits.head, TransportErrorKind::HeadTimeout),
-        };
-        let hangs = self.fault == Some(Fault::Hang);
-        hangs.then(|| Reader::new(LiveBody::new(), Some(limit), kind))
+    pub(super) fn is_success(&self) -> bool {
+        self.fault.is_none() && self.status.is_success()
+    }
+
+    pub(super) fn hangs(&self) -> bool {
+        self.fault == Some(Fault::Hang)
     }
 
     /// The head and the body.
-    pub(super) fn reply(
-        self,
-        limits: &Limits,
-    ) -> Result<(http::Response<()>, Reader), TransportError> {
-        use TransportErrorKind::{Connect, IdleTimeout, Io, TotalTimeout};
+    pub(super) fn start(self) -> Result<(http::Response<()>, LiveBody), TransportError> {
+        use TransportErrorKind::{Connect, HeadTimeout, Io};
+        let fault = |kind, delivery| Err(TransportError::new(kind, delivery));
         match self.fault {
             None | Some(Fault::Hang) => {}
-            Some(Fault::Refused) => return Err(TransportError::new(Connect, Delivery::NotSent)),
-            Some(Fault::ResetBeforeRequest) => {
-                return Err(TransportError::new(Io, Delivery::NotSent));
-            }
-            Some(Fault::ResetAfterRequest) => {
-                return Err(TransportError::new(Io, Delivery::MaybeSent));
-            }
+            Some(Fault::Refused) => return fault(Connect, Delivery::NotSent),
+            Some(Fault::ResetBeforeRequest) => return fault(Io, Delivery::NotSent),
+            Some(Fault::ResetAfterRequest) => return fault(Io, Delivery::MaybeSent),
+            Some(Fault::Timeout) => return fault(HeadTimeout, Delivery::MaybeSent),
         }
         let mut head = http::Response::new(());
         *head.status_mut() = self.status;
@@ -171,10 +171,6 @@ impl Reply {
             (true, false) => live.end(),
             (false, false) => {}
         }
-        let (limit, kind) = match limits.idle {
-            Some(idle) => (Some(idle), IdleTimeout),
-            None => (limits.total, TotalTimeout),
-        };
-        Ok((head, Reader::new(live, limit, kind)))
+        Ok((head, live))
     }
 }

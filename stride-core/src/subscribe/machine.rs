@@ -230,7 +230,7 @@ enum State {
 
 impl Subscription {
     /// A subscription that sends `request`, made by [`Api::subscribe`](crate::Api::subscribe), with
-    /// these limits. The seed decides the jitter: give every client one of its own.
+    /// these limits. The seed decides the jitter: give every client a different one.
     #[must_use]
     pub fn new(request: Request<Bytes>, limits: Limits, reconnect: Reconnect, seed: u64) -> Self {
         let backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY, Jitter::UpperHalf, seed);

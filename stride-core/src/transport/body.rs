@@ -10,7 +10,7 @@ use futures_core::Stream;
 
 use super::error::TransportError;
 
-/// The body of an answer: an iterator over its chunks. Its first error is its last item.
+/// The body of a response: an iterator over its chunks. Its first error is its last item.
 pub struct Body(Box<dyn Iterator<Item = Result<Bytes, TransportError>> + Send>);
 
 impl Body {
@@ -48,7 +48,7 @@ impl Iterator for Body {
     }
 }
 
-/// The body of an answer: a stream of its chunks. Its first error is its last item.
+/// The body of a response: a stream of its chunks. Its first error is its last item.
 pub struct AsyncBody(Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>);
 
 impl AsyncBody {
@@ -75,7 +75,7 @@ impl<B: Into<Bytes>> From<B> for AsyncBody {
     }
 }
 
-/// A body whose chunks are all there already: taking the next one must not block.
+/// For a body whose chunks are all there already: taking the next one must not block.
 impl From<Body> for AsyncBody {
     fn from(body: Body) -> Self {
         struct Ready(Body);
@@ -89,7 +89,6 @@ impl From<Body> for AsyncBody {
                 Poll::Ready(self.0.next())
             }
         }
-        // `Body` is no `Sync`, and a stream need not be.
         Self::new(Ready(body))
     }
 }

@@ -87,6 +87,7 @@ pub struct TransportError {
 #[derive(Debug, Clone, Default)]
 struct Details {
     attempt: Option<Attempt>,
+    message: Option<String>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -101,6 +102,14 @@ impl TransportError {
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.details.get_or_insert_default().source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// The same error with more about what is wrong, as part of its text. For what another error says,
+    /// see [`with_source`](Self::with_source).
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.details.get_or_insert_default().message = Some(message.into());
         self
     }
 
@@ -142,7 +151,11 @@ impl fmt::Display for TransportError {
         if let Some(attempt) = self.attempt() {
             write!(f, "{attempt}: ")?;
         }
-        self.kind.fmt(f)
+        self.kind.fmt(f)?;
+        match self.details.as_ref().and_then(|details| details.message.as_ref()) {
+            Some(message) => write!(f, ": {message}"),
+            None => Ok(()),
+        }
     }
 }
 

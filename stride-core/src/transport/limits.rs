@@ -2,22 +2,33 @@
 
 use std::time::Duration;
 
-/// How long a transport waits for each stage of a call. A limit that is reached is a
-/// [`TransportErrorKind`] of its own.
+/// How long a call may take, stage by stage, and how much of a body is read.
+///
+/// | limit | requests | subscriptions | what it bounds | error |
+/// |---|---|---|---|---|
+/// | [`connect`](Self::connect) | 10 s | 10 s | opening a connection: looking up the host, TCP, the proxy's whole dialogue and TLS together | `ConnectTimeout` |
+/// | [`head`](Self::head) | 30 s | 90 s | from the request's last byte to the last byte of the response's head, any number of informational (1xx) responses included | `HeadTimeout` |
+/// | [`total`](Self::total) | 30 s | none | the whole call, from connecting to the last byte of the body, however the server spreads its bytes | `TotalTimeout` |
+/// | [`idle`](Self::idle) | none | 90 s | the time between two chunks of the body | `IdleTimeout` |
+/// | a refusal's body | | 10 s, 64 KiB | reading the body of a response that ends a subscription; kept by [`Subscription`](crate::subscribe::Subscription) | the refusal, with what was read |
+/// | [`max_body`](Self::max_body) | 64 MiB | none | the length of the body; kept by [`Response::read`](crate::Response::read) | `BodyTooLarge` |
+///
+/// A transport keeps the first four. The asynchronous client also holds a transport that keeps none
+/// to `head`, `total` and `idle`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Until a connection is open: looking up the host and shaking hands included. 10 s.
+    /// Until a connection is open: looking up the host, TCP, proxy and TLS together. 10 s.
     pub connect: Duration,
-    /// From the request's last byte to the answer's head. 30 s; 90 s for a stream, because some
-    /// proxies hold the head back until the first byte of the body.
+    /// From the request's last byte to the end of the response's head. 30 s; 90 s for a
+    /// subscription, because some proxies hold the head back until the first byte of the body.
     pub head: Duration,
-    /// The whole call, its body included. 30 s, as pystride; a stream has no such limit.
+    /// The whole call, its body included. 30 s, as in pystride; none for a subscription.
     pub total: Option<Duration>,
-    /// Between two chunks of the body, while the transport is being asked for one. 90 s for a
-    /// stream: several keep-alives long. A request has no such limit, it has `total`.
+    /// Between two chunks of the body, while the transport is being asked for one. None for a
+    /// request, which has `total`; 90 s for a subscription, which is several keep-alives long.
     pub idle: Option<Duration>,
-    /// The longest body, in bytes, that the caller reads: 64 MiB. A stream's has no bound.
+    /// The longest body that is read, in bytes: 64 MiB. A subscription's is unlimited.
     pub max_body: usize,
 }
 
@@ -46,7 +57,7 @@ impl Limits {
         }
     }
 
-    /// The same limits with another `total`; `head` is never longer than it.
+    /// The same limits with `total` and `head` at this time.
     #[must_use]
     pub fn with_total(mut self, total: Duration) -> Self {
         self.total = Some(total);
