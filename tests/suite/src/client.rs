@@ -1,20 +1,115 @@
-//! The blocking and the asynchronous client behind one face.
+//! The blocking and the asynchronous client as one type.
 
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stride_core::cancel::CancelToken;
 use stride_core::subscribe::{Reconnect, SubscriptionEvent};
-use stride_core::transport::{Call, Target, Transport, TransportError};
-use stride_core::{Api, Error, Response};
+use stride_core::transport::{AsyncBody, Body, Call, Target, Transport, TransportError};
+use stride_core::{Api, Bytes, Error, Response};
 use tokio::runtime::Runtime;
+
+/// The settings of a client under test.
+#[derive(Debug)]
+pub enum Builder {
+    /// Of one that blocks.
+    Blocking(stride_blocking::StrideBuilder),
+    /// Of one that awaits.
+    Async(stride_async::StrideBuilder),
+}
+
+/// Does the same with either builder.
+macro_rules! either {
+    ($builder:expr, $name:ident => $change:expr) => {
+        match $builder {
+            Builder::Blocking($name) => Builder::Blocking($change),
+            Builder::Async($name) => Builder::Async($change),
+        }
+    };
+}
+
+impl Builder {
+    /// The same with another base URL.
+    #[must_use]
+    pub fn endpoint(self, base: &str) -> Self {
+        either!(self, builder => builder.endpoint(base))
+    }
+
+    /// The same, with leave to speak plain HTTP to other machines.
+    #[must_use]
+    pub fn allow_plain_http(self) -> Self {
+        either!(self, builder => builder.allow_plain_http())
+    }
+
+    /// The same with a limit on each request as a whole.
+    #[must_use]
+    pub fn timeout(self, total: Duration) -> Self {
+        either!(self, builder => builder.timeout(total))
+    }
+
+    /// The same with a limit on connecting.
+    #[must_use]
+    pub fn connect_timeout(self, connect: Duration) -> Self {
+        either!(self, builder => builder.connect_timeout(connect))
+    }
+
+    /// The same with a limit on the bytes of a response's body.
+    #[must_use]
+    pub fn max_body(self, bytes: usize) -> Self {
+        either!(self, builder => builder.max_body(bytes))
+    }
+
+    /// The same with another `User-Agent`.
+    #[must_use]
+    pub fn user_agent(self, user_agent: &str) -> Self {
+        either!(self, builder => builder.user_agent(user_agent))
+    }
+
+    /// The same through a proxy.
+    #[must_use]
+    pub fn proxy(self, url: &str) -> Self {
+        either!(self, builder => builder.proxy(url))
+    }
+
+    /// The same without a proxy.
+    #[must_use]
+    pub fn no_proxy(self) -> Self {
+        either!(self, builder => builder.no_proxy())
+    }
+
+    /// The same with another certificate that is trusted.
+    #[must_use]
+    pub fn root_certificate(self, certificate: impl AsRef<[u8]>) -> Self {
+        either!(self, builder => builder.root_certificate(certificate))
+    }
+
+    /// The same with the trust of the operating system.
+    #[must_use]
+    pub fn platform_verifier(self) -> Self {
+        either!(self, builder => builder.platform_verifier())
+    }
+
+    /// The client; an asynchronous one on a runtime of one thread.
+    ///
+    /// # Errors
+    ///
+    /// As the client under test.
+    pub fn build(self) -> Result<Client, Error> {
+        match self {
+            Self::Blocking(builder) => Ok(Client::Blocking(builder.build()?)),
+            Self::Async(builder) => Ok(Client::current_thread(builder.build()?)),
+        }
+    }
+}
 
 /// A client under test.
 #[derive(Debug)]
 pub enum Client {
     /// One that blocks.
     Blocking(stride_blocking::Stride),
-    /// One that awaits, with a runtime of its own.
+    /// One that awaits, and the runtime that it is used in.
     Async(stride_async::Stride, Runtime),
 }
 
@@ -43,7 +138,11 @@ impl Client {
     /// # Errors
     ///
     /// As the client under test.
-    pub fn post(&self, path: &str, json: &Value) -> Result<Response, Error> {
+    pub fn post<T: Serialize + Sync + ?Sized>(
+        &self,
+        path: &str,
+        json: &T,
+    ) -> Result<Response, Error> {
         match self {
             Self::Blocking(stride) => stride.post(path, json),
             Self::Async(stride, runtime) => runtime.block_on(stride.post(path, json)),
@@ -55,7 +154,11 @@ impl Client {
     /// # Errors
     ///
     /// As the client under test.
-    pub fn put(&self, path: &str, json: &Value) -> Result<Response, Error> {
+    pub fn put<T: Serialize + Sync + ?Sized>(
+        &self,
+        path: &str,
+        json: &T,
+    ) -> Result<Response, Error> {
         match self {
             Self::Blocking(stride) => stride.put(path, json),
             Self::Async(stride, runtime) => runtime.block_on(stride.put(path, json)),
@@ -74,7 +177,7 @@ impl Client {
         }
     }
 
-    /// The endpoint of the client.
+    /// The `Api` of the client.
     #[must_use]
     pub fn endpoint(&self) -> Api {
         match self {
@@ -102,6 +205,24 @@ impl Client {
         }
     }
 
+    /// What the transport alone gives, its body still to be read.
+    ///
+    /// # Errors
+    ///
+    /// As the transport under test.
+    pub fn open(&self, call: Call) -> Result<Chunks<'_>, TransportError> {
+        match self {
+            Self::Blocking(stride) => {
+                let response = stride.target().transport.send(call, CancelToken::never())?;
+                Ok(Chunks::Blocking(response.into_body()))
+            }
+            Self::Async(stride, runtime) => {
+                let response = runtime.block_on(stride.target().transport.send(call))?;
+                Ok(Chunks::Async(response.into_body(), runtime))
+            }
+        }
+    }
+
     /// What `subscribe` gives, with every event as it comes.
     ///
     /// # Errors
@@ -114,6 +235,21 @@ impl Client {
         reconnect: Reconnect,
         idle: Duration,
     ) -> Result<Events<'_>, Error> {
+        self.subscribe_as(path, sample, reconnect, idle)
+    }
+
+    /// The same, with values of another type.
+    ///
+    /// # Errors
+    ///
+    /// As the client under test.
+    pub fn subscribe_as<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        sample: Option<u32>,
+        reconnect: Reconnect,
+        idle: Duration,
+    ) -> Result<Events<'_, T>, Error> {
         match self {
             Self::Blocking(stride) => {
                 let mut subscribe = stride.subscribe(path).reconnect(reconnect).idle_timeout(idle);
@@ -133,56 +269,98 @@ impl Client {
         }
     }
 
-    /// What the values of a subscription are, up to its end or its first error.
+    /// What `subscribe` gives, its values alone.
     ///
     /// # Errors
     ///
     /// As the client under test.
-    pub fn numbers(&self, path: &str, reconnect: Reconnect) -> Result<(Vec<u64>, Error), Error> {
-        let mut numbers = Vec::new();
+    pub fn data<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        reconnect: Reconnect,
+    ) -> Result<Data<'_, T>, Error> {
         match self {
             Self::Blocking(stride) => {
-                for number in stride.subscribe(path).reconnect(reconnect).data::<u64>()? {
-                    match number {
-                        Ok(number) => numbers.push(number),
-                        Err(error) => return Ok((numbers, error)),
-                    }
-                }
+                Ok(Data::Blocking(stride.subscribe(path).reconnect(reconnect).data()?))
             }
             Self::Async(stride, runtime) => {
                 let subscribe = stride.subscribe(path).reconnect(reconnect);
-                let mut data = runtime.block_on(subscribe.data::<u64>())?;
-                while let Some(number) = runtime.block_on(data.next()) {
-                    match number {
-                        Ok(number) => numbers.push(number),
-                        Err(error) => return Ok((numbers, error)),
-                    }
-                }
+                Ok(Data::Async(runtime.block_on(subscribe.data())?, runtime))
             }
         }
-        panic!("the subscription ended without an error after {numbers:?}");
     }
 }
 
 /// The same for every client, so that their delays can be compared.
 const SEED: u64 = 7;
 
-/// The events of a subscription under test.
+/// The chunks of a body under test.
 #[derive(Debug)]
-pub enum Events<'a> {
-    /// Of one that blocks.
-    Blocking(stride_blocking::Events<Value>),
+pub enum Chunks<'a> {
+    /// Of a transport that blocks.
+    Blocking(Body),
     /// Of one that awaits.
-    Async(stride_async::Events<Value>, &'a Runtime),
+    Async(AsyncBody, &'a Runtime),
 }
 
-impl Iterator for Events<'_> {
-    type Item = Result<SubscriptionEvent<Value>, Error>;
+impl Iterator for Chunks<'_> {
+    type Item = Result<Bytes, TransportError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Blocking(body) => body.next(),
+            Self::Async(body, runtime) => runtime.block_on(body.next()),
+        }
+    }
+}
+
+/// The events of a subscription under test.
+#[derive(Debug)]
+pub enum Events<'a, T = Value> {
+    /// Of one that blocks.
+    Blocking(stride_blocking::Events<T>),
+    /// Of one that awaits.
+    Async(stride_async::Events<T>, &'a Runtime),
+}
+
+impl<T: DeserializeOwned> Iterator for Events<'_, T> {
+    type Item = Result<SubscriptionEvent<T>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         match self {
             Self::Blocking(events) => events.next(),
             Self::Async(events, runtime) => runtime.block_on(events.next()),
+        }
+    }
+}
+
+/// The values of a subscription under test.
+#[derive(Debug)]
+pub enum Data<'a, T = Value> {
+    /// Of one that blocks.
+    Blocking(stride_blocking::Data<T>),
+    /// Of one that awaits.
+    Async(stride_async::Data<T>, &'a Runtime),
+}
+
+impl<T> Data<'_, T> {
+    /// The number of malformed frames so far.
+    #[must_use]
+    pub fn malformed(&self) -> u64 {
+        match self {
+            Self::Blocking(data) => data.malformed(),
+            Self::Async(data, _) => data.malformed(),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> Iterator for Data<'_, T> {
+    type Item = Result<T, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Blocking(data) => data.next(),
+            Self::Async(data, runtime) => runtime.block_on(data.next()),
         }
     }
 }

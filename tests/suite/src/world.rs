@@ -1,16 +1,16 @@
-//! One language for what a server answers, and the worlds in which it is spoken.
+//! Responses that can be scripted for every kind of server, and the worlds in which they are played.
 
 use std::io::Read as _;
 
 use serde_json::Value;
 use stride_core::mock::{self, Fault, Mock};
 
-use crate::Client;
 use crate::wire::{Act, Server};
+use crate::{Builder, Client};
 
-/// What a server answers to one request.
+/// The response of a server to one request.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Reply {
     status: u16,
     headers: Vec<(&'static str, &'static str)>,
     body: Vec<u8>,
@@ -18,22 +18,22 @@ pub struct Answer {
     ending: Ending,
 }
 
-/// What becomes of the connection at the end of an answer.
+/// What becomes of the connection at the end of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// The answer is whole.
+    /// The response is whole.
     Whole,
     /// The connection breaks after the last byte, which is not the end of the body.
     Broken,
     /// The body stays open, and nothing more comes.
     Silent,
-    /// The connection breaks instead of an answer, once the request is read.
-    NoAnswer,
-    /// There is no answer, and the connection stays open.
+    /// The connection breaks instead of a response, once the request is read.
+    NoResponse,
+    /// There is no response, and the connection stays open.
     Hang,
 }
 
-impl Answer {
+impl Reply {
     /// This status without a body.
     #[must_use]
     pub fn status(status: u16) -> Self {
@@ -74,26 +74,26 @@ impl Answer {
 
     fn for_mock(self) -> mock::Reply {
         match self.ending {
-            Ending::NoAnswer => return Fault::ResetAfterRequest.into(),
+            Ending::NoResponse => return Fault::ResetAfterRequest.into(),
             Ending::Hang => return Fault::Hang.into(),
             Ending::Whole | Ending::Broken | Ending::Silent => {}
         }
         let length = self.body.len();
-        let mut answer = mock::Reply::status(self.status).body(self.body).split(self.chunk);
+        let mut reply = mock::Reply::status(self.status).body(self.body).split(self.chunk);
         for (name, value) in self.headers {
-            answer = answer.header(name, value);
+            reply = reply.header(name, value);
         }
         match self.ending {
-            Ending::Broken => answer.cut_at(length),
-            Ending::Silent => answer.live(&mock::LiveBody::default()),
-            _ => answer,
+            Ending::Broken => reply.cut_at(length),
+            Ending::Silent => reply.live(&mock::LiveBody::default()),
+            _ => reply,
         }
     }
 
     fn for_wire(self) -> Vec<Act> {
         let mut acts = vec![Act::Request];
         match self.ending {
-            Ending::NoAnswer => acts.push(Act::Reset),
+            Ending::NoResponse => acts.push(Act::Reset),
             Ending::Hang => acts.push(Act::Closed),
             Ending::Whole | Ending::Broken | Ending::Silent => {
                 let mut head = format!("HTTP/1.1 {} As It Is\r\n", self.status);
@@ -146,10 +146,10 @@ pub enum Over {
     /// An asynchronous client on the mock.
     MockAsync,
     /// A client on a socket, whose server knows bytes and no HTTP library.
-    Wire(fn(&str) -> Client),
+    Wire(fn() -> Builder),
 }
 
-/// A client and the server that answers it as scripted.
+/// A client, and the server that responds to it as scripted.
 #[derive(Debug)]
 pub struct World {
     /// The client under test. Its key is `helloworld`.
@@ -170,48 +170,48 @@ impl Over {
     /// Over ureq and a socket.
     #[must_use]
     pub fn ureq() -> Self {
-        Self::Wire(|endpoint| {
-            let stride = stride_blocking::Stride::builder(KEY).endpoint(endpoint).build();
-            Client::Blocking(stride.expect("the settings are good"))
-        })
+        Self::Wire(|| Builder::Blocking(stride_blocking::Stride::builder(KEY)))
     }
 
     /// Over hyper and a socket.
     #[must_use]
     pub fn hyper() -> Self {
-        Self::Wire(|endpoint| {
-            let stride = stride_async::Stride::builder(KEY).endpoint(endpoint).build();
-            Client::current_thread(stride.expect("the settings are good"))
-        })
+        Self::Wire(|| Builder::Async(stride_async::Stride::builder(KEY)))
     }
 
     /// A client of a server that is somewhere else.
     #[must_use]
     pub fn client(self, endpoint: &str) -> Client {
+        self.builder().endpoint(endpoint).build().expect("the settings are good")
+    }
+
+    /// The settings of a client, to be changed.
+    #[must_use]
+    pub fn builder(self) -> Builder {
         match self {
-            Self::Wire(client) => client(endpoint),
-            Self::MockBlocking | Self::MockAsync => panic!("a mock has no endpoint"),
+            Self::Wire(builder) => builder(),
+            Self::MockBlocking | Self::MockAsync => panic!("a mock comes with its client"),
         }
     }
 
-    /// A world whose server answers the requests in this order.
+    /// A world whose server gives these responses, in this order.
     #[must_use]
-    pub fn world(self, answers: impl IntoIterator<Item = (&'static str, Answer)>) -> World {
+    pub fn world(self, replies: impl IntoIterator<Item = (&'static str, Reply)>) -> World {
         let mock = || Mock::new();
         match self {
-            Self::Wire(client) => {
-                let answers = answers.into_iter().map(|(_, answer)| answer.for_wire());
-                let server = Server::start(answers);
-                World { client: client(&server.endpoint()), server: Played::Wire(server) }
+            Self::Wire(_) => {
+                let replies = replies.into_iter().map(|(_, reply)| reply.for_wire());
+                let server = Server::start(replies);
+                World { client: self.client(&server.endpoint()), server: Played::Wire(server) }
             }
             Self::MockBlocking => {
-                let mock = script(mock(), answers);
+                let mock = script(mock(), replies);
                 let stride = stride_blocking::Stride::builder(KEY).transport(mock.transport());
                 let client = Client::Blocking(stride.build().expect("the settings are good"));
                 World { client, server: Played::Mock(mock) }
             }
             Self::MockAsync => {
-                let mock = script(mock(), answers);
+                let mock = script(mock(), replies);
                 let stride = stride_async::Stride::builder(KEY).transport(mock.transport());
                 let stride = stride.build().expect("the settings are good");
                 World { client: Client::current_thread(stride), server: Played::Mock(mock) }
@@ -220,8 +220,8 @@ impl Over {
     }
 }
 
-fn script(mock: Mock, answers: impl IntoIterator<Item = (&'static str, Answer)>) -> Mock {
-    for (line, answer) in answers {
+fn script(mock: Mock, replies: impl IntoIterator<Item = (&'static str, Reply)>) -> Mock {
+    for (line, reply) in replies {
         let (method, path) = line.split_once(' ').expect("a method and a path");
         let expected = match method {
             "GET" => mock.get(path),
@@ -230,7 +230,7 @@ fn script(mock: Mock, answers: impl IntoIterator<Item = (&'static str, Answer)>)
             "DELETE" => mock.delete(path),
             _ => panic!("no such method: {method}"),
         };
-        expected.reply(answer.for_mock());
+        expected.reply(reply.for_mock());
     }
     mock
 }

@@ -7,7 +7,7 @@ use stride_core::Error;
 use stride_core::api::RequestError;
 use stride_core::subscribe::{DisconnectCause, Reconnect, SubscriptionEvent};
 use stride_core::transport::{Call, Delivery, Limits, TransportErrorKind as Kind};
-use stride_tests::{Answer, Ending, Events, Over, World, suite};
+use stride_tests::{Ending, Events, Over, Reply, World, suite};
 
 /// Far longer than any of these tests takes: a limit that must not be reached.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -64,7 +64,7 @@ suite! {
     ]
 }
 
-fn get(over: Over, answer: Answer) -> World {
+fn get(over: Over, answer: Reply) -> World {
     over.world([("GET /collect", answer)])
 }
 
@@ -75,21 +75,21 @@ fn call(world: &World) -> Call {
 }
 
 fn data_is_parsed(over: Over) {
-    let world = get(over, Answer::body(r#"["clicks","app_events"]"#));
+    let world = get(over, Reply::body(r#"["clicks","app_events"]"#));
     let streams: Option<Vec<String>> = world.client.get("/collect").unwrap().data().unwrap();
     assert_eq!(streams.unwrap(), ["clicks", "app_events"]);
 }
 
 fn any_status_is_a_response(over: Over) {
     for status in [200, 201, 204, 299, 302, 304, 400, 401, 404, 409, 418, 429, 500, 503, 505] {
-        let world = get(over, Answer::status(status));
+        let world = get(over, Reply::status(status));
         assert_eq!(world.client.get("/collect").unwrap().status(), status);
     }
 }
 
 fn a_redirect_is_not_followed(over: Over) {
     for status in [301, 302, 303, 307, 308] {
-        let world = get(over, Answer::status(status).header("location", "/v1/process"));
+        let world = get(over, Reply::status(status).header("location", "/v1/process"));
         let response = world.client.get("/collect").unwrap();
         assert_eq!(response.status(), status);
         assert_eq!(response.headers()["location"], "/v1/process");
@@ -98,7 +98,7 @@ fn a_redirect_is_not_followed(over: Over) {
 }
 
 fn an_error_keeps_its_body_and_its_headers(over: Over) {
-    let answer = Answer::status(429).header("retry-after", "7");
+    let answer = Reply::status(429).header("retry-after", "7");
     let world = get(over, answer.with_body(r#"{"message":"slow down"}"#));
     let response = world.client.get("/collect").unwrap();
     assert_eq!(response.headers()["retry-after"], "7");
@@ -108,12 +108,12 @@ fn an_error_keeps_its_body_and_its_headers(over: Over) {
 }
 
 fn an_empty_body_is_none(over: Over) {
-    let world = get(over, Answer::status(200));
+    let world = get(over, Reply::status(200));
     assert_eq!(world.client.get("/collect").unwrap().data::<Value>().unwrap(), None);
 }
 
 fn a_body_that_is_no_json_is_an_error_and_is_kept(over: Over) {
-    let world = get(over, Answer::body("<html>"));
+    let world = get(over, Reply::body("<html>"));
     let response = world.client.get("/collect").unwrap();
     assert!(response.data::<Value>().is_err());
     assert_eq!(response.body(), "<html>");
@@ -121,7 +121,7 @@ fn a_body_that_is_no_json_is_an_error_and_is_kept(over: Over) {
 
 fn a_body_over_the_limit_is_an_error(over: Over) {
     for (length, fits) in [(1000, true), (1001, false)] {
-        let world = get(over, Answer::body(vec![b' '; length]).split(100));
+        let world = get(over, Reply::body(vec![b' '; length]).split(100));
         let mut call = call(&world);
         call.limits.max_body = 1000;
         let result = world.client.send(call);
@@ -134,17 +134,17 @@ fn a_body_over_the_limit_is_an_error(over: Over) {
 
 fn a_large_body_in_small_chunks_comes_whole(over: Over) {
     let body: Vec<u8> = (0..200_000_u32).map(|i| (i % 251) as u8).collect();
-    let world = get(over, Answer::body(body.clone()).split(1000));
+    let world = get(over, Reply::body(body.clone()).split(1000));
     assert_eq!(world.client.get("/collect").unwrap().body(), &body);
 }
 
 fn n4_a_response_that_is_encoded_is_an_error_that_says_so(over: Over) {
-    let encoded = || Answer::body("\x1f\u{8}").header("content-encoding", "gzip");
+    let encoded = || Reply::body("\x1f\u{8}").header("content-encoding", "gzip");
     let world = get(over, encoded());
     let error = world.client.get("/collect").unwrap_err();
     assert!(error.to_string().ends_with("encoded, which was not asked for"), "{error}");
     let world = over.world([("GET /collect/a/subscribe", encoded())]);
-    let error = world.client.numbers("/collect/a", Reconnect::Always).unwrap_err();
+    let error = world.client.data::<u64>("/collect/a", Reconnect::Always).unwrap_err();
     assert!(error.to_string().ends_with("encoded, which was not asked for"), "{error}");
 }
 
@@ -155,7 +155,7 @@ fn header(world: &World, request: usize, name: &str) -> Option<String> {
 }
 
 fn requests_carry_the_headers_of_the_protocol(over: Over) {
-    let world = over.world([("POST /collect/a", Answer::status(200))]);
+    let world = over.world([("POST /collect/a", Reply::status(200))]);
     let response = world.client.post("/collect/a", &json!({"x": 42})).unwrap();
     assert_eq!(response.status(), 200);
     let of = |name| header(&world, 0, name).unwrap_or_default();
@@ -169,7 +169,7 @@ fn requests_carry_the_headers_of_the_protocol(over: Over) {
 
 fn pystride_7_a_get_has_no_body(over: Over) {
     let world = over
-        .world([("GET /collect", Answer::status(200)), ("DELETE /collect/a", Answer::status(200))]);
+        .world([("GET /collect", Reply::status(200)), ("DELETE /collect/a", Reply::status(200))]);
     assert_eq!(world.client.get("/collect").unwrap().status(), 200);
     assert_eq!(world.client.delete("/collect/a").unwrap().status(), 200);
     assert_eq!(world.requests().len(), 2);
@@ -183,16 +183,16 @@ fn pystride_7_a_get_has_no_body(over: Over) {
 
 fn a_query_is_passed_on(over: Over) {
     let path = "/analyze/a/results?start_date=2015-05-05&end=%20";
-    let world = over.world([("GET /analyze/a/results", Answer::body("[]"))]);
+    let world = over.world([("GET /analyze/a/results", Reply::body("[]"))]);
     assert_eq!(world.client.get(path).unwrap().status(), 200);
     assert_eq!(world.requests()[0].line, format!("GET {path}"));
 }
 
 fn only_collect_is_compressed(over: Over) {
     let world = over.world([
-        ("POST /collect", Answer::status(200)),
-        ("POST /process/p", Answer::status(201)),
-        ("PUT /analyze/q", Answer::status(200)),
+        ("POST /collect", Reply::status(200)),
+        ("POST /process/p", Reply::status(201)),
+        ("PUT /analyze/q", Reply::status(200)),
     ]);
     let json = json!({"a": [{"b": "é"}]});
     assert_eq!(world.client.post("/collect", &json).unwrap().status(), 200);
@@ -216,7 +216,7 @@ fn a_bad_path_is_refused_before_anything_is_sent(over: Over) {
 }
 
 fn a_hang_ends_at_the_limit_on_the_head(over: Over) {
-    let world = get(over, Answer::status(200).ending(Ending::Hang));
+    let world = get(over, Reply::status(200).ending(Ending::Hang));
     let mut call = call(&world);
     call.limits.head = SOON;
     let error = world.client.send(call).unwrap_err();
@@ -225,7 +225,7 @@ fn a_hang_ends_at_the_limit_on_the_head(over: Over) {
 }
 
 fn a_hang_ends_at_the_limit_on_the_whole_call(over: Over) {
-    let world = get(over, Answer::status(200).ending(Ending::Hang));
+    let world = get(over, Reply::status(200).ending(Ending::Hang));
     let mut call = call(&world);
     call.limits.total = Some(SOON);
     let error = world.client.send(call).unwrap_err();
@@ -233,7 +233,7 @@ fn a_hang_ends_at_the_limit_on_the_whole_call(over: Over) {
 }
 
 fn a_body_that_stops_ends_at_the_limit_on_the_whole_call(over: Over) {
-    let world = get(over, Answer::body("[1,").ending(Ending::Silent));
+    let world = get(over, Reply::body("[1,").ending(Ending::Silent));
     let mut call = call(&world);
     call.limits.total = Some(SOON);
     let error = world.client.send(call).unwrap_err();
@@ -241,7 +241,7 @@ fn a_body_that_stops_ends_at_the_limit_on_the_whole_call(over: Over) {
 }
 
 fn a_connection_that_breaks_before_the_answer_may_have_delivered(over: Over) {
-    let world = over.world([("POST /collect/a", Answer::status(200).ending(Ending::NoAnswer))]);
+    let world = over.world([("POST /collect/a", Reply::status(200).ending(Ending::NoResponse))]);
     let Err(Error::Transport(error)) = world.client.post("/collect/a", &json!({"x": 1})) else {
         panic!("there is no answer")
     };
@@ -250,7 +250,7 @@ fn a_connection_that_breaks_before_the_answer_may_have_delivered(over: Over) {
 }
 
 fn a_body_that_breaks_is_an_error(over: Over) {
-    let world = get(over, Answer::body("[1,2]").ending(Ending::Broken));
+    let world = get(over, Reply::body("[1,2]").ending(Ending::Broken));
     let Err(Error::Transport(error)) = world.client.get("/collect") else { panic!("it is cut") };
     assert_eq!((error.kind(), error.delivery()), (Kind::Io, Delivery::MaybeSent));
 }
@@ -286,13 +286,13 @@ fn words(events: &mut Events<'_>, count: usize) -> Vec<String> {
 const ENDED: &str = "lost: the server ended the stream";
 
 fn a_subscription_yields_its_events_and_its_end(over: Over) {
-    let world = over.world([(SUBSCRIBE, Answer::body("{\"a\":1}\r\n\r\n{\"a\":2}\r\n{\"a\":3}"))]);
+    let world = over.world([(SUBSCRIBE, Reply::body("{\"a\":1}\r\n\r\n{\"a\":2}\r\n{\"a\":3}"))]);
     let events = words(&mut subscribe(&world), 5);
     assert_eq!(events, ["connected", r#"{"a":1}"#, r#"{"a":2}"#, r#"{"a":3}"#, ENDED]);
 }
 
 fn the_sample_is_sent_and_zero_is_refused(over: Over) {
-    let world = over.world([(SUBSCRIBE, Answer::body("{}"))]);
+    let world = over.world([(SUBSCRIBE, Reply::body("{}"))]);
     let subscribe =
         |sample| world.client.subscribe("/collect/a", Some(sample), Reconnect::Never, MINUTE);
     assert!(matches!(subscribe(0), Err(Error::Request(RequestError::Sample))));
@@ -304,9 +304,9 @@ fn pystride_8_a_subscription_survives_a_bad_line_and_a_lost_connection(over: Ove
     let world = over.world([
         (
             SUBSCRIBE,
-            Answer::body("{\"a\":1}\r\n{\"a\":\r\n\r\n]\r\n{\"a\":2}\r\n").ending(Ending::Broken),
+            Reply::body("{\"a\":1}\r\n{\"a\":\r\n\r\n]\r\n{\"a\":2}\r\n").ending(Ending::Broken),
         ),
-        (SUBSCRIBE, Answer::body("{\"a\":3}\r\n")),
+        (SUBSCRIBE, Reply::body("{\"a\":3}\r\n")),
     ]);
     let mut events = subscribe(&world);
     assert_eq!(words(&mut events, 4), ["connected", r#"{"a":1}"#, "malformed", r#"{"a":2}"#]);
@@ -316,14 +316,14 @@ fn pystride_8_a_subscription_survives_a_bad_line_and_a_lost_connection(over: Ove
 
 fn pystride_8_a_bare_line_feed_inside_an_object_does_not_split_it(over: Over) {
     let pretty = "{\n  \"a\": {\n    \"b\": 1\n  }\n}";
-    let world = over.world([(SUBSCRIBE, Answer::body(format!("{pretty}\r\n{pretty}{pretty}\n")))]);
+    let world = over.world([(SUBSCRIBE, Reply::body(format!("{pretty}\r\n{pretty}{pretty}\n")))]);
     let event = r#"{"a":{"b":1}}"#;
     assert_eq!(words(&mut subscribe(&world), 5), ["connected", event, event, event, ENDED]);
 }
 
 fn gostride_11_events_are_not_overwritten_by_later_reads(over: Over) {
     let body: String = (0..2000).map(|i| format!("{{\"id\":{i}}}\r\n")).collect();
-    let world = over.world([(SUBSCRIBE, Answer::body(body).split(700))]);
+    let world = over.world([(SUBSCRIBE, Reply::body(body).split(700))]);
     let kept: Vec<_> = subscribe(&world).take(2001).collect();
     for (i, event) in kept.into_iter().skip(1).enumerate() {
         assert_eq!(word(Some(event)), format!("{{\"id\":{i}}}"));
@@ -332,8 +332,7 @@ fn gostride_11_events_are_not_overwritten_by_later_reads(over: Over) {
 
 fn gostride_12_an_event_over_64_kib_is_an_event(over: Over) {
     let text = "x".repeat(1 << 20);
-    let world =
-        over.world([(SUBSCRIBE, Answer::body(format!("{{\"a\":\"{text}\"}}\r\n{{}}\r\n")))]);
+    let world = over.world([(SUBSCRIBE, Reply::body(format!("{{\"a\":\"{text}\"}}\r\n{{}}\r\n")))]);
     let events = words(&mut subscribe(&world), 3);
     assert_eq!(events[1].len(), text.len() + 8);
     assert_eq!(events[2], "{}");
@@ -341,9 +340,9 @@ fn gostride_12_an_event_over_64_kib_is_an_event(over: Over) {
 
 fn gostride_12_a_502_on_a_reconnect_is_not_the_end(over: Over) {
     let world = over.world([
-        (SUBSCRIBE, Answer::body("1\n")),
-        (SUBSCRIBE, Answer::status(502)),
-        (SUBSCRIBE, Answer::body("2\n")),
+        (SUBSCRIBE, Reply::body("1\n")),
+        (SUBSCRIBE, Reply::status(502)),
+        (SUBSCRIBE, Reply::body("2\n")),
     ]);
     let events = words(&mut subscribe(&world), 6);
     let refused = "lost: the server responded 502 Bad Gateway";
@@ -352,9 +351,9 @@ fn gostride_12_a_502_on_a_reconnect_is_not_the_end(over: Over) {
 
 fn gostride_13_a_short_session_does_not_reset_the_backoff(over: Over) {
     let world = over.world([
-        (SUBSCRIBE, Answer::body("1\n")),
-        (SUBSCRIBE, Answer::body("2\n")),
-        (SUBSCRIBE, Answer::body("3\n")),
+        (SUBSCRIBE, Reply::body("1\n")),
+        (SUBSCRIBE, Reply::body("2\n")),
+        (SUBSCRIBE, Reply::body("3\n")),
     ]);
     let mut delays = Vec::new();
     let mut events = subscribe(&world);
@@ -372,7 +371,7 @@ fn gostride_13_a_short_session_does_not_reset_the_backoff(over: Over) {
 fn stride_js_15_frames_may_be_split_over_chunks_at_any_byte(over: Over) {
     for chunk in 1..8 {
         let body = "{\"a\":\"é😀\"}\r\n{\"b\":\"\\\"\"}\r\n{\"c\":[1,2]}\n{\"d\":{}}";
-        let world = over.world([(SUBSCRIBE, Answer::body(body).split(chunk))]);
+        let world = over.world([(SUBSCRIBE, Reply::body(body).split(chunk))]);
         let events = words(&mut subscribe(&world), 6);
         let values = [r#"{"a":"é😀"}"#, r#"{"b":"\""}"#, r#"{"c":[1,2]}"#, r#"{"d":{}}"#];
         assert_eq!(events[1..5], values, "in chunks of {chunk}");
@@ -381,13 +380,13 @@ fn stride_js_15_frames_may_be_split_over_chunks_at_any_byte(over: Over) {
 }
 
 fn stride_js_16_values_that_are_no_objects_do_not_vanish(over: Over) {
-    let world = over.world([(SUBSCRIBE, Answer::body("[1]\r\n\"a\"\r\nnull\r\n7\r\ntrue\r\n"))]);
+    let world = over.world([(SUBSCRIBE, Reply::body("[1]\r\n\"a\"\r\nnull\r\n7\r\ntrue\r\n"))]);
     let events = words(&mut subscribe(&world), 6);
     assert_eq!(events, ["connected", "[1]", "\"a\"", "null", "7", "true"]);
 }
 
 fn stride_js_16_a_connection_error_is_an_error(over: Over) {
-    let world = over.world([(SUBSCRIBE, Answer::status(200).ending(Ending::NoAnswer))]);
+    let world = over.world([(SUBSCRIBE, Reply::status(200).ending(Ending::NoResponse))]);
     let result = world.client.subscribe("/collect/a", None, Reconnect::AfterFirstConnect, MINUTE);
     let Err(Error::Transport(error)) = result else { panic!("the first connect fails fast") };
     assert_eq!(error.kind(), Kind::Io);
@@ -395,8 +394,8 @@ fn stride_js_16_a_connection_error_is_an_error(over: Over) {
 
 fn a_silent_stream_is_a_lost_one(over: Over) {
     let world = over.world([
-        (SUBSCRIBE, Answer::body("{}\r\n").ending(Ending::Silent)),
-        (SUBSCRIBE, Answer::body("1\n")),
+        (SUBSCRIBE, Reply::body("{}\r\n").ending(Ending::Silent)),
+        (SUBSCRIBE, Reply::body("1\n")),
     ]);
     let mut events =
         world.client.subscribe("/collect/a", None, Reconnect::AfterFirstConnect, SOON).unwrap();
@@ -412,7 +411,7 @@ fn a_silent_stream_is_a_lost_one(over: Over) {
 }
 
 fn a_401_ends_a_subscription_at_once(over: Over) {
-    let answer = Answer::status(401).with_body(r#"{"message":"no such key"}"#);
+    let answer = Reply::status(401).with_body(r#"{"message":"no such key"}"#);
     let world = over.world([(SUBSCRIBE, answer)]);
     let result = world.client.subscribe("/collect/a", None, Reconnect::Always, MINUTE);
     let Err(Error::Status(error)) = result else { panic!("a 401 is an error") };
@@ -421,14 +420,14 @@ fn a_401_ends_a_subscription_at_once(over: Over) {
 }
 
 fn a_401_on_a_reconnect_ends_it(over: Over) {
-    let world = over.world([(SUBSCRIBE, Answer::body("1\n")), (SUBSCRIBE, Answer::status(401))]);
+    let world = over.world([(SUBSCRIBE, Reply::body("1\n")), (SUBSCRIBE, Reply::status(401))]);
     let events = words(&mut subscribe(&world), 5);
     let refused = "error: the server responded 401 Unauthorized";
     assert_eq!(events, ["connected", "1", ENDED, refused, "end"]);
 }
 
 fn a_503_on_the_first_connect_is_tried_again_when_asked(over: Over) {
-    let answers = || [(SUBSCRIBE, Answer::status(503)), (SUBSCRIBE, Answer::body("1\n"))];
+    let answers = || [(SUBSCRIBE, Reply::status(503)), (SUBSCRIBE, Reply::body("1\n"))];
     let world = over.world(answers());
     let patient = Reconnect::Always;
     let mut events = world.client.subscribe("/collect/a", None, patient, MINUTE).unwrap();
@@ -437,24 +436,27 @@ fn a_503_on_the_first_connect_is_tried_again_when_asked(over: Over) {
 }
 
 fn data_skips_what_is_malformed_and_ends_at_what_is_no_value(over: Over) {
-    let world = over.world([(SUBSCRIBE, Answer::body("1\n\n2\n}\r\n{}\n4\n"))]);
-    let (numbers, error) = world.client.numbers("/collect/a", Reconnect::Never).unwrap();
-    assert_eq!(numbers, [1, 2]);
+    let world = over.world([(SUBSCRIBE, Reply::body("1\n\n2\n}\r\n{}\n4\n"))]);
+    let mut data = world.client.data::<u64>("/collect/a", Reconnect::Never).unwrap();
+    assert_eq!([data.next().unwrap().unwrap(), data.next().unwrap().unwrap()], [1, 2]);
+    let error = data.next().unwrap().unwrap_err();
     assert!(matches!(error, Error::Data(_)), "{error:?}");
+    assert_eq!(data.malformed(), 2, "what is not a number counts, too");
+    assert!(data.next().is_none() && data.next().is_none());
 }
 
 fn a_key_shows_in_no_error(over: Over) {
     let hidden = |text: String| {
         assert!(!text.contains("helloworld") && !text.contains("aGVsbG93b3JsZDo"), "{text}");
     };
-    for ending in [Ending::NoAnswer, Ending::Broken] {
-        let world = get(over, Answer::body("[").ending(ending));
+    for ending in [Ending::NoResponse, Ending::Broken] {
+        let world = get(over, Reply::body("[").ending(ending));
         hidden(format!("{:?}", world.client));
         let error = world.client.get("/collect").unwrap_err();
         hidden(format!("{error} {error:?}"));
         hidden(format!("{:?}", world.client.get("nothing").unwrap_err()));
     }
-    let world = get(over, Answer::status(401));
+    let world = get(over, Reply::status(401));
     let error = world.client.get("/collect").unwrap().error_for_status().unwrap_err();
     hidden(format!("{error} {error:?}"));
 }
@@ -462,11 +464,11 @@ fn a_key_shows_in_no_error(over: Over) {
 /// What happens, why, and for how long: to the nanosecond, because the seed is the same.
 fn trace(over: Over) -> Vec<String> {
     let world = over.world([
-        (SUBSCRIBE, Answer::body("{\"a\":1}\r\n{\"a\"").split(3)),
-        (SUBSCRIBE, Answer::status(503)),
-        (SUBSCRIBE, Answer::body("nonsense\r\n{\"b\":2}\r\n").ending(Ending::Broken)),
-        (SUBSCRIBE, Answer::status(200).ending(Ending::NoAnswer)),
-        (SUBSCRIBE, Answer::status(404).with_body("{\"message\":\"gone\"}")),
+        (SUBSCRIBE, Reply::body("{\"a\":1}\r\n{\"a\"").split(3)),
+        (SUBSCRIBE, Reply::status(503)),
+        (SUBSCRIBE, Reply::body("nonsense\r\n{\"b\":2}\r\n").ending(Ending::Broken)),
+        (SUBSCRIBE, Reply::status(200).ending(Ending::NoResponse)),
+        (SUBSCRIBE, Reply::status(404).with_body("{\"message\":\"gone\"}")),
     ]);
     let mut events = subscribe(&world);
     let mut trace = Vec::new();
