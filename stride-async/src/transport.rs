@@ -416,7 +416,9 @@ impl AsyncWrite for Wire {
 }
 
 fn failure(error: hyper::Error, delivery: Delivery) -> TransportError {
-    let kind = if error.is_parse() || is_nonsense(&error) {
+    let kind = if is_of_tls(&error) {
+        TransportErrorKind::Tls
+    } else if error.is_parse() || is_nonsense(&error) {
         TransportErrorKind::Protocol
     } else if error.is_user() {
         TransportErrorKind::Unsupported
@@ -426,9 +428,25 @@ fn failure(error: hyper::Error, delivery: Delivery) -> TransportError {
     TransportError::new(kind, delivery).with_source(error)
 }
 
-/// Whether the body is no chunks although it should be.
+fn io_cause(error: &hyper::Error) -> Option<&io::Error> {
+    error.source().and_then(|cause| cause.downcast_ref())
+}
+
+/// Whether TLS failed behind the handshake, as it does when the server refuses the client's
+/// certificate.
+#[cfg(feature = "tls")]
+fn is_of_tls(error: &hyper::Error) -> bool {
+    let inside = io_cause(error).and_then(io::Error::get_ref);
+    inside.is_some_and(|inside| inside.is::<rustls::Error>())
+}
+
+#[cfg(not(feature = "tls"))]
+fn is_of_tls(_: &hyper::Error) -> bool {
+    false
+}
+
+/// Whether the body is not in chunks although it should be.
 fn is_nonsense(error: &hyper::Error) -> bool {
     use io::ErrorKind::{InvalidData, InvalidInput};
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| matches!(cause.kind(), InvalidData | InvalidInput))
+    io_cause(error).is_some_and(|cause| matches!(cause.kind(), InvalidData | InvalidInput))
 }
