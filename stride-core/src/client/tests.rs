@@ -69,9 +69,24 @@ fn a_setting_that_cannot_be_used_is_refused_by_name() {
     assert_eq!(setting(builder().connect_timeout(Duration::ZERO)), "connect_timeout");
     assert_eq!(setting(builder().proxy("socks5://x")), "proxy");
     assert_eq!(setting(builder().header("host", "x")), "header");
+    assert_eq!(builder().user_agent("a\nb").build().unwrap_err(), ConfigError::UserAgent);
+    assert_eq!(Builder::new("").build().unwrap_err(), ConfigError::EmptyKey);
     let client = builder().build().unwrap().0;
     assert!(client.with_timeout(Duration::ZERO).is_err());
     assert!(client.with_header("host", "x").is_err());
+}
+
+#[test]
+fn plain_http_needs_leave_wherever_it_is_given() {
+    let base = "http://stride.example.com/v1";
+    let builder = || Builder::new("key").timeout(Duration::MAX).connect_timeout(Duration::MAX);
+    let refused = builder().endpoint(base).build().unwrap_err();
+    assert!(matches!(refused, ConfigError::PlainHttp { .. }), "{refused:?}");
+    for builder in
+        [builder().allow_plain_http().endpoint(base), builder().endpoint(base).allow_plain_http()]
+    {
+        assert_eq!(builder.build().unwrap().0.api().base(), base);
+    }
 }
 
 #[test]
@@ -91,6 +106,8 @@ fn a6_a_client_with_another_timeout_or_header_leaves_the_first_alone() {
 fn nothing_secret_shows_in_debug() {
     let builder = Builder::new("s3cret").proxy("http://me:passw0rd@proxy.example");
     let shown = format!("{builder:?} {:?}", builder.clone().build().unwrap());
+    let refused = Builder::new("s3cret").proxy("socks5://me:passw0rd@proxy.example").build();
+    let shown = format!("{shown} {refused:?} {}", refused.as_ref().unwrap_err());
     assert!(!shown.contains("s3cret") && !shown.contains("passw0rd"), "{shown}");
 }
 
