@@ -2,7 +2,7 @@
 //!
 //!     cargo run --example by_hand
 //!
-//! It speaks to a Stride of its own, or to `STRIDE_ENDPOINT` (plain `http` only) with
+//! It uses an embedded Stride, or the one at `STRIDE_ENDPOINT` (plain `http` only) with the key in
 //! `STRIDE_API_KEY`.
 
 use std::env;
@@ -23,11 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let local = Local::start()?;
     let base = env::var("STRIDE_ENDPOINT").unwrap_or_else(|_| local.endpoint());
     let key = env::var("STRIDE_API_KEY").unwrap_or_else(|_| local.secret_key().to_owned());
-    let endpoint = Api::new(key)?.with_base(&base)?;
+    let api = Api::new(key)?.with_base(&base)?;
     let mut out = std::io::stdout().lock();
 
-    // The machine says what to do next; this loop does it, and tells what came of it.
-    let request = endpoint.subscribe("/collect/by_hand", None)?;
+    // The machine says what to do next; this loop does it, and tells the machine what came of it.
+    let request = api.subscribe("/collect/by_hand", None)?;
     let mut subscription =
         Subscription::new(request, Limits::for_stream(), Reconnect::Never, fresh_seed());
     let mut connection = None;
@@ -51,16 +51,16 @@ fn main() -> Result<(), Box<dyn Error>> {
             Step::Close => connection = None,
             Step::Item(SubscriptionEvent::Connected { .. }) => {
                 writeln!(out, "subscribed")?;
-                let request = endpoint.post("/collect/by_hand", &json!({"bojack": "horseman"}))?;
+                let request = api.post("/collect/by_hand", &json!({"bojack": "horseman"}))?;
                 let (head, mut stream) = send(&request)?;
                 let mut body = Vec::new();
                 if let Some(length) = head.headers.get("content-length") {
                     body.resize(length.to_str()?.parse()?, 0);
                     stream.read_exact(&mut body)?;
                 }
-                let answer = http::Response::from_parts(head, Bytes::from(body));
-                let answer = Response::from(answer).error_for_status()?;
-                writeln!(out, "posted: {}", answer.status())?;
+                let response = http::Response::from_parts(head, Bytes::from(body));
+                let response = Response::from(response).error_for_status()?;
+                writeln!(out, "posted: {}", response.status())?;
             }
             Step::Item(SubscriptionEvent::Data(event)) => {
                 writeln!(out, "received: {event}")?;
@@ -72,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Writes a request as HTTP/1.1 and reads the head of its answer.
+/// Writes a request as HTTP/1.1 and reads the head of its response.
 fn send(
     request: &Request<Bytes>,
 ) -> Result<(http::response::Parts, BufReader<TcpStream>), Box<dyn Error>> {
@@ -94,14 +94,14 @@ fn send(
     let mut line = String::new();
     stream.read_line(&mut line)?;
     let status = line.split(' ').nth(1).ok_or("no status")?;
-    let mut answer = http::Response::builder().status(status);
+    let mut response = http::Response::builder().status(status);
     loop {
         line.clear();
         stream.read_line(&mut line)?;
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        answer = answer.header(name, value.trim());
+        response = response.header(name, value.trim());
     }
-    Ok((answer.body(())?.into_parts().0, stream))
+    Ok((response.body(())?.into_parts().0, stream))
 }
 
 fn target(request: &Request<Bytes>) -> &str {
@@ -119,7 +119,7 @@ fn read_chunk(stream: &mut BufReader<TcpStream>) -> Result<Option<Vec<u8>>, Box<
     Ok((length > 0).then_some(chunk))
 }
 
-/// Chance for the jitter, from the moment at which the program started.
+/// A seed for the jitter, which differs from run to run.
 fn fresh_seed() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| u64::from(since.subsec_nanos()))

@@ -1,10 +1,10 @@
-//! The core driven by hand on smol, a runtime that no crate of ours knows: [`Smol`] is all that it
-//! takes to carry requests, and `watch` all that a subscription needs of a driver.
+//! The core driven by hand on smol, a runtime that no crate of Stride knows: [`Smol`] is all that it
+//! takes to carry requests, and `watch` is the driver of a subscription.
 //!
 //!     cargo run --example by_hand_async
 //!
-//! It speaks to a Stride of its own, or to `STRIDE_ENDPOINT` (plain `http` only; there the
-//! subscription is not cut off) with `STRIDE_API_KEY`.
+//! It uses an embedded Stride, or the one at `STRIDE_ENDPOINT` (plain `http` only) with the key in
+//! `STRIDE_API_KEY`. Only the embedded one is made to cut the connection.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::env;
@@ -28,7 +28,7 @@ use stride_core::transport::{
 use stride_core::{Api, Response};
 use stride_local::Local;
 
-/// The way to a server over smol's sockets, with hyper for HTTP/1.1: one connection for each call.
+/// A transport over smol's sockets, with hyper for HTTP/1.1: one connection for each call.
 struct Smol;
 
 impl AsyncTransport for Smol {
@@ -58,9 +58,9 @@ async fn exchange(call: Call) -> Result<http::Response<AsyncBody>, TransportErro
     // The task goes where the body goes, and its socket is closed with it.
     let task = smol::spawn(connection);
     let request = http::Request::from_parts(head, Full::new(body));
-    let answer = async { requests.send_request(request).await.map_err(lost) };
-    let answer = within(Some(limits.head), Kind::HeadTimeout, Delivery::MaybeSent, answer);
-    let (head, body) = answer.await?.into_parts();
+    let response = async { requests.send_request(request).await.map_err(lost) };
+    let response = within(Some(limits.head), Kind::HeadTimeout, Delivery::MaybeSent, response);
+    let (head, body) = response.await?.into_parts();
 
     let chunks = smol::stream::try_unfold((body, task), move |(mut body, task)| async move {
         let left = limits.total.map(|total| total.saturating_sub(start.elapsed()));
@@ -70,14 +70,14 @@ async fn exchange(call: Call) -> Result<http::Response<AsyncBody>, TransportErro
         };
         let frame = async { body.frame().await.transpose().map_err(lost) };
         let frame = within(limit, kind, Delivery::MaybeSent, frame).await?;
-        // A frame that is no data, but trailers, is an empty chunk.
+        // A frame that holds trailers rather than data is an empty chunk.
         let chunk = frame.map(|frame| frame.into_data().unwrap_or_default());
         Ok(chunk.map(|chunk| (chunk, (body, task))))
     });
     Ok(http::Response::from_parts(head, AsyncBody::new(chunks)))
 }
 
-/// What a future comes to, or this kind of time-out if the limit is reached first.
+/// The output of a future, or this kind of time-out if the limit is reached first.
 async fn within<T>(
     limit: Option<Duration>,
     kind: Kind,
@@ -95,7 +95,7 @@ async fn within<T>(
 }
 
 /// Drives a subscription: does what the machine says, tells what came of it, and hands on what
-/// happens until the answer is to stop.
+/// happens until `goes_on` returns `false`.
 async fn watch(
     transport: &dyn AsyncTransport,
     mut subscription: Subscription,
@@ -105,9 +105,9 @@ async fn watch(
     loop {
         match subscription.poll_as::<Value>(Instant::now()) {
             Step::Connect(call) => match transport.send(*call).await {
-                Ok(answer) => {
+                Ok(response) => {
                     let head;
-                    (head, body) = answer.into_parts();
+                    (head, body) = response.into_parts();
                     subscription.handle_head(head, Instant::now());
                 }
                 Err(error) => subscription.handle_end(Err(error), Instant::now()),
@@ -117,7 +117,7 @@ async fn watch(
                 Some(Err(error)) => subscription.handle_end(Err(error), Instant::now()),
                 None => subscription.handle_end(Ok(()), Instant::now()),
             },
-            // A head is waited for where it is asked for.
+            // `Step::Connect` has waited for it.
             Step::AwaitHead => {}
             Step::Wait { until } => drop(Timer::at(until).await),
             Step::Close => body = AsyncBody::default(),
@@ -131,26 +131,26 @@ async fn watch(
     }
 }
 
-/// Sends a request and reads its answer.
+/// Sends a request and reads its response.
 async fn call(
     transport: &dyn AsyncTransport,
     request: http::Request<stride_core::Bytes>,
 ) -> Result<Success, Box<dyn Error>> {
     let limits = Limits::for_request();
-    let answer = transport.send(Call::new(request, limits)).await?;
-    Ok(Response::read_async(answer, limits.max_body).await?.error_for_status()?)
+    let response = transport.send(Call::new(request, limits)).await?;
+    Ok(Response::read_async(response, limits.max_body).await?.error_for_status()?)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let local = Local::start()?;
     let base = env::var("STRIDE_ENDPOINT").unwrap_or_else(|_| local.endpoint());
     let key = env::var("STRIDE_API_KEY").unwrap_or_else(|_| local.secret_key().to_owned());
-    let endpoint = Api::new(key)?.with_base(&base)?;
+    let api = Api::new(key)?.with_base(&base)?;
     let transport = Smol;
 
     smol::block_on(async {
-        let request = endpoint.subscribe("/collect/by_hand_async", None)?;
-        // A program that many run seeds its jitter with chance.
+        let request = api.subscribe("/collect/by_hand_async", None)?;
+        // Differs between processes, so that they do not all reconnect at once.
         let seed = u64::from(std::process::id());
         let subscription =
             Subscription::new(request, Limits::for_stream(), Reconnect::default(), seed);
@@ -176,16 +176,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             if received < 2 {
                 let event = json!({"bojack": "horseman", "received": received});
-                call(&transport, endpoint.post("/collect/by_hand_async", &event)?).await?;
+                call(&transport, api.post("/collect/by_hand_async", &event)?).await?;
             }
             Ok(received < 2)
         })
         .await?;
 
-        let streams: Option<Vec<String>> =
-            call(&transport, endpoint.get("/collect")?).await?.data()?;
+        let streams: Option<Vec<String>> = call(&transport, api.get("/collect")?).await?.data()?;
         println!("streams: {streams:?}");
-        call(&transport, endpoint.delete("/collect/by_hand_async")?).await?;
+        call(&transport, api.delete("/collect/by_hand_async")?).await?;
         Ok(())
     })
 }

@@ -1,10 +1,10 @@
 //! The original README's loop: 100,000 events collected in the background, a sample of them seen by
-//! a live subscription, and the books.
+//! a live subscription, and the totals.
 //!
 //!     cargo run --release --example quickstart
 //!
-//! It speaks to a Stride of its own, or to `STRIDE_ENDPOINT` with `STRIDE_API_KEY`. It exits with 1
-//! when the events accepted, delivered and stored are not the same number.
+//! It uses an embedded Stride, or the one at `STRIDE_ENDPOINT` with the key in `STRIDE_API_KEY`. It
+//! exits with 1 when the numbers of accepted, delivered and stored events differ.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::env;
@@ -29,14 +29,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let stride = Stride::builder(key).endpoint(&endpoint).build()?;
     println!("Stride is at {endpoint}");
 
-    // A live subscription that gets at most 100 events per second, on a thread of its own.
+    // A live subscription that gets at most 100 events per second, on another thread.
     let sampled = stride.subscribe("/collect/mystream").sample(100).data::<Value>()?;
     let stop = sampled.stop_handle();
     let subscriber = thread::spawn(move || sampled.collect::<Result<Vec<Value>, _>>());
 
     let before = stored(&stride)?;
     let collector = Collector::start(&stride)?;
-    // Draws nothing when the output is no terminal.
+    // Draws nothing when the output is not a terminal.
     let progress = ProgressBar::new(EVENTS);
     let begin = Instant::now();
     for id in 0..EVENTS {
@@ -65,7 +65,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// How many events `mystream` was ever given.
+/// How many events have been stored in `mystream` so far.
 fn stored(stride: &Stride) -> Result<u64, Box<dyn Error>> {
     let response = stride.get("/collect/mystream")?;
     if response.status() == 404 {

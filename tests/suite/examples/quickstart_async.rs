@@ -1,10 +1,10 @@
 //! The quickstart on tokio: 100,000 events collected in the background, a sample of them seen by a
-//! live subscription, and the books.
+//! live subscription, and the totals.
 //!
 //!     cargo run --release --example quickstart_async
 //!
-//! It speaks to a Stride of its own, or to `STRIDE_ENDPOINT` with `STRIDE_API_KEY`. It exits with 1
-//! when the events accepted, delivered and stored are not the same number.
+//! It uses an embedded Stride, or the one at `STRIDE_ENDPOINT` with the key in `STRIDE_API_KEY`. It
+//! exits with 1 when the numbers of accepted, delivered and stored events differ.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::env;
@@ -23,14 +23,14 @@ const EVENTS: u64 = 100_000;
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
-    // An embedded Stride, on a thread of its own, unless the environment names another.
+    // An embedded Stride, on another thread, unless the environment names another.
     let local = Local::start()?;
     let endpoint = env::var("STRIDE_ENDPOINT").unwrap_or_else(|_| local.endpoint());
     let key = env::var("STRIDE_API_KEY").unwrap_or_else(|_| local.secret_key().to_owned());
     let stride = Stride::builder(key).endpoint(&endpoint).build()?;
     println!("Stride is at {endpoint}");
 
-    // A live subscription that gets at most 100 events per second, as a task of its own.
+    // A live subscription that gets at most 100 events per second, in another task.
     let mut sampled = stride.subscribe("/collect/mystream").sample(100).data::<Value>().await?;
     let (stop, mut stopped) = oneshot::channel::<()>();
     let subscriber = tokio::spawn(async move {
@@ -45,7 +45,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 
     let before = stored(&stride).await?;
     let collector = AsyncCollector::start(&stride)?;
-    // Draws nothing when the output is no terminal.
+    // Draws nothing when the output is not a terminal.
     let progress = ProgressBar::new(EVENTS);
     let begin = Instant::now();
     for id in 0..EVENTS {
@@ -74,7 +74,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// How many events `mystream` was ever given.
+/// How many events have been stored in `mystream` so far.
 async fn stored(stride: &Stride) -> Result<u64, Box<dyn Error>> {
     let response = stride.get("/collect/mystream").await?;
     if response.status() == 404 {

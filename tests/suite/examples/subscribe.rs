@@ -2,8 +2,8 @@
 //!
 //!     cargo run --example subscribe
 //!
-//! It speaks to a Stride of its own, or to `STRIDE_ENDPOINT` with `STRIDE_API_KEY` (which cuts
-//! nothing off, so that one ends with the tenth event).
+//! It uses an embedded Stride, or the one at `STRIDE_ENDPOINT` with the key in `STRIDE_API_KEY`. Only
+//! the embedded one is made to cut the connection.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::env;
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let stride = Stride::builder(key).endpoint(&endpoint).build()?;
 
     let events = stride.subscribe("/collect/app_events").events::<Value>()?;
-    // It can be ended from anywhere, although no event comes.
+    // Ends the subscription from anywhere, even while no event comes.
     let handle = events.stop_handle();
     let mut received = 0;
     for event in events {

@@ -2,8 +2,8 @@
 //!
 //!     cargo run --example subscribe_async
 //!
-//! It speaks to a Stride of its own, or to `STRIDE_ENDPOINT` with `STRIDE_API_KEY` (which cuts
-//! nothing off, so that one ends with the tenth event).
+//! It uses an embedded Stride, or the one at `STRIDE_ENDPOINT` with the key in `STRIDE_API_KEY`. Only
+//! the embedded one is made to cut the connection.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::env;
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 println!("{event}");
                 match received {
                     5 => local.disconnect(),
-                    // Dropping it ends it.
+                    // Dropping the subscription ends it.
                     10 => break,
                     _ => {}
                 }

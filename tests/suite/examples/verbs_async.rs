@@ -2,7 +2,7 @@
 //!
 //!     cargo run --example verbs_async
 //!
-//! It speaks to a Stride of its own, or to `STRIDE_ENDPOINT` with `STRIDE_API_KEY`.
+//! It uses an embedded Stride, or the one at `STRIDE_ENDPOINT` with the key in `STRIDE_API_KEY`.
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::env;
