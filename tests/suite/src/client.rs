@@ -8,7 +8,7 @@ use serde_json::Value;
 use stride_core::cancel::CancelToken;
 use stride_core::subscribe::{Reconnect, SubscriptionEvent};
 use stride_core::transport::{AsyncBody, Body, Call, Target, Transport, TransportError};
-use stride_core::{Api, Bytes, Error, Response};
+use stride_core::{Api, Bytes, ConfigError, Error, Response};
 use tokio::runtime::Runtime;
 
 /// The settings of a client under test.
@@ -85,6 +85,12 @@ impl Builder {
         either!(self, builder => builder.root_certificate(certificate))
     }
 
+    /// The same with a certificate and its key, both in PEM form, for servers that ask for one.
+    #[must_use]
+    pub fn client_certificate(self, chain: &str, private_key: &str) -> Self {
+        either!(self, builder => builder.client_certificate(chain, private_key))
+    }
+
     /// The same with the trust of the operating system.
     #[must_use]
     pub fn platform_verifier(self) -> Self {
@@ -96,7 +102,7 @@ impl Builder {
     /// # Errors
     ///
     /// As the client under test.
-    pub fn build(self) -> Result<Client, Error> {
+    pub fn build(self) -> Result<Client, ConfigError> {
         match self {
             Self::Blocking(builder) => Ok(Client::Blocking(builder.build()?)),
             Self::Async(builder) => Ok(Client::current_thread(builder.build()?)),

@@ -4,11 +4,13 @@
 #![expect(clippy::missing_panics_doc, reason = "these are tests: whatever goes wrong panics")]
 
 mod client;
+mod failure;
 mod watchdog;
 pub mod wire;
 mod world;
 
 pub use client::{Builder, Chunks, Client, Data, Events};
+pub use failure::{chain, failed};
 pub use watchdog::watchdog;
 pub use world::{Ending, Over, Received, Reply, World};
 

@@ -335,17 +335,15 @@ impl Shared {
             self.see(|seen| seen.protocols.push(protocol));
         }
         while let Some(exchange) = self.next(&mut peer) {
-            let mut after = After::Next;
             for act in exchange {
-                after = self.act(act, &mut peer)?;
-                if matches!(after, After::End) {
-                    break;
+                if let After::End = self.act(act, &mut peer)? {
+                    // Whoever waits for this finds the connection closed.
+                    drop(peer);
+                    self.see(|seen| seen.played += 1);
+                    return Some(());
                 }
             }
             self.see(|seen| seen.played += 1);
-            if matches!(after, After::End) {
-                break;
-            }
         }
         Some(())
     }

@@ -3,10 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
-use rustls::ServerConfig;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd,
+};
 use rustls::crypto::ring;
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 
 /// An authority that signs certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -50,25 +54,50 @@ impl Authority {
     /// An identity for this host.
     #[must_use]
     pub fn identity(&self, host: &str) -> Identity {
-        self.sign(CertificateParams::new([host.to_owned()]).expect("a good name"))
+        self.serving(&params(host), None)
     }
 
     /// An identity for this host that has expired.
     #[must_use]
     pub fn expired_identity(&self, host: &str) -> Identity {
-        let mut params = CertificateParams::new([host.to_owned()]).expect("a good name");
+        let mut params = params(host);
         params.not_before = date_time_ymd(2001, 1, 1);
         params.not_after = date_time_ymd(2002, 1, 1);
-        self.sign(params)
+        self.serving(&params, None)
     }
 
-    fn sign(&self, params: CertificateParams) -> Identity {
+    /// An identity for this host that speaks only to clients with a certificate of `clients`.
+    #[must_use]
+    pub fn asking_identity(&self, host: &str, clients: &Self) -> Identity {
+        let mut roots = RootCertStore::empty();
+        roots.add(clients.0.der().clone()).expect("a certificate");
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        self.serving(&params(host), Some(verifier.build().expect("a root is there")))
+    }
+
+    /// A certificate for a client, and its key, both as text.
+    #[must_use]
+    pub fn client(&self) -> (String, String) {
+        let (certificate, key) = self.sign(&params("client"));
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn sign(&self, params: &CertificateParams) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().expect("a new key");
-        let certificate = params.signed_by(&key, &self.0).expect("a certificate");
+        (params.signed_by(&key, &self.0).expect("a certificate"), key)
+    }
+
+    fn serving(
+        &self,
+        params: &CertificateParams,
+        clients: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> Identity {
+        let (certificate, key) = self.sign(params);
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider has them")
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
             .with_single_cert(
                 vec![certificate.der().clone()],
                 PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
@@ -77,4 +106,8 @@ impl Authority {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Identity { config: Arc::new(config) }
     }
+}
+
+fn params(host: &str) -> CertificateParams {
+    CertificateParams::new([host.to_owned()]).expect("a good name")
 }
