@@ -192,6 +192,18 @@ impl Client {
         }
     }
 
+    /// What `get` gives with this limit on the whole request.
+    ///
+    /// # Errors
+    ///
+    /// As the client under test.
+    pub fn get_within(&self, path: &str, total: Duration) -> Result<Response, Error> {
+        match self {
+            Self::Blocking(stride) => stride.with_timeout(total)?.get(path),
+            Self::Async(stride, runtime) => runtime.block_on(stride.with_timeout(total)?.get(path)),
+        }
+    }
+
     /// What the transport alone gives, its body read.
     ///
     /// # Errors
