@@ -437,7 +437,7 @@ fn io_cause(error: &hyper::Error) -> Option<&io::Error> {
 #[cfg(feature = "tls")]
 fn is_of_tls(error: &hyper::Error) -> bool {
     let inside = io_cause(error).and_then(io::Error::get_ref);
-    inside.is_some_and(|inside| inside.is::<rustls::Error>())
+    inside.is_some_and(<dyn StdError + Send + Sync>::is::<rustls::Error>)
 }
 
 #[cfg(not(feature = "tls"))]
