@@ -1,12 +1,15 @@
 //! Which proxy stands between a client and its server: decided from a URL and the environment's
 //! variables, which are handed in.
 
+mod exceptions;
+
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderValue, Uri};
 
+use self::exceptions::Exceptions;
 use crate::config::{ConfigError, is_loopback};
 
 /// An HTTP proxy that opens tunnels (`CONNECT`). Its `Debug` does not show its credentials.
@@ -54,12 +57,24 @@ impl Proxy {
     /// the control of whoever sends the request.
     ///
     /// No proxy stands before this machine itself, nor before what `no_proxy` or `NO_PROXY` lists,
-    /// separated by commas: `*` is everything; a name (with or without a leading dot or `*.`) is
-    /// that host and all below it; an IP address is itself; each may carry a port.
+    /// separated by commas or white space:
+    ///
+    /// | entry | covers |
+    /// |---|---|
+    /// | `*` | everything |
+    /// | `example.com`, `.example.com`, `*.example.com` | that host and all below it |
+    /// | `192.168.*`, `stride-*.example.com` | hosts that look like it; `*` is any text |
+    /// | `10.1.2.3`, `fd00::1` | that address |
+    /// | `10.0.0.0/8`, `fd00::/8` | the addresses of that network |
+    ///
+    /// All but a network may be followed by a colon and the only port that is meant; an IPv6 address
+    /// then needs its brackets. Names are not looked up: networks and addresses cover hosts that are
+    /// written as addresses.
     ///
     /// # Errors
     ///
-    /// The variable that counts holds no URL that [`parse`](Self::parse) would take.
+    /// The variable that counts does not hold a URL that [`parse`](Self::parse) would take, or
+    /// `no_proxy` has a malformed entry while a proxy is set.
     ///
     /// ```
     /// use stride_core::proxy::Proxy;
@@ -83,35 +98,43 @@ impl Proxy {
         let host = uri.host().unwrap_or_default();
         let https = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let set = |name: &&str| variable(name).filter(|value| !value.trim().is_empty());
-        let listed = ["no_proxy", "NO_PROXY"].iter().find_map(set);
-        if is_loopback(host) || listed.is_some_and(|list| is_listed(host, port, &list)) {
+        if is_loopback(host) {
             return Ok(None);
         }
-        let names: &[&str] = match (https, variable("REQUEST_METHOD")) {
+        let set = |name: &'static str| {
+            let value = variable(name).filter(|value| !value.trim().is_empty())?;
+            Some((name, value))
+        };
+        let names: &[&'static str] = match (https, variable("REQUEST_METHOD")) {
             (true, _) => &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
             (false, None) => &["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"],
             (false, Some(_)) => &["http_proxy", "all_proxy", "ALL_PROXY"],
         };
-        names
-            .iter()
-            .find_map(|name| Some((set(name)?, name)))
-            .map(|(url, name)| Self::parse_setting(url.trim(), name))
-            .transpose()
+        let Some((setting, url)) = names.iter().copied().find_map(set) else { return Ok(None) };
+        if let Some((setting, list)) = ["no_proxy", "NO_PROXY"].into_iter().find_map(set) {
+            let exceptions: Exceptions =
+                list.parse().map_err(|reason| ConfigError::Setting { setting, reason })?;
+            if exceptions.cover(host, port) {
+                return Ok(None);
+            }
+        }
+        Self::parse_setting(url.trim(), setting).map(Some)
     }
 
     fn parse_setting(url: &str, setting: &'static str) -> Result<Self, ConfigError> {
         let bad = |reason| ConfigError::Setting { setting, reason };
         let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
         if !scheme.eq_ignore_ascii_case("http") {
-            return Err(bad("is not spoken to by http://, and only such proxies are supported"));
+            return Err(bad(
+                "names a proxy whose URL does not start with http://; no other kind is supported",
+            ));
         }
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         let (userinfo, address) = match authority.rsplit_once('@') {
             Some((userinfo, address)) => (Some(userinfo), address),
             None => (None, authority),
         };
-        let no_url = || bad("is no URL of a proxy, such as http://host:port");
+        let no_url = || bad("is not the URL of a proxy, such as http://host:port");
         let uri: Uri = format!("http://{address}/").parse().map_err(|_| no_url())?;
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(no_url)?;
         // What follows the host is a port or nothing: no path, no query.
@@ -160,31 +183,6 @@ impl Proxy {
         value.set_sensitive(true);
         Some(value)
     }
-}
-
-/// Whether `NO_PROXY` lists this host and port.
-fn is_listed(host: &str, port: u16, list: &str) -> bool {
-    let host = host.trim_end_matches('.').trim_matches(['[', ']']).to_ascii_lowercase();
-    list.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
-        if entry == "*" {
-            return true;
-        }
-        // A colon is a port's, unless there are more of them and no bracket: an IPv6 address.
-        let (name, only_port) = match entry.rsplit_once(':') {
-            Some((name, digits)) if !name.contains(':') || name.ends_with(']') => {
-                (name, Some(digits))
-            }
-            _ => (entry, None),
-        };
-        if only_port.is_some_and(|digits| digits.parse() != Ok(port)) {
-            return false;
-        }
-        let name = name.trim_matches(['[', ']']).trim_start_matches('*').to_ascii_lowercase();
-        let name = name.trim_matches('.');
-        // Addresses have no hosts below them, and none ends with a dot and another.
-        !name.is_empty()
-            && host.strip_suffix(name).is_some_and(|above| above.is_empty() || above.ends_with('.'))
-    })
 }
 
 fn percent_decode(text: &str) -> Option<String> {
@@ -281,7 +279,6 @@ mod tests {
             ("a.example:8443", "https://a.example", false),
             ("a.example:8443", "https://a.example:8443", true),
             ("a.example:80", "http://a.example", true),
-            ("a.example:none", "https://a.example", false),
             ("10.0.0.1", "https://10.0.0.1", true),
             ("10.0.0.1", "https://10.0.0.11", false),
             ("10.0.0.1:443", "https://10.0.0.1", true),
@@ -290,10 +287,29 @@ mod tests {
             ("[fe80::1]:443", "https://[fe80::1]:443", true),
             ("[fe80::1]:1", "https://[fe80::1]:443", false),
             (",, .", "https://a.example", false),
+            ("10.0.0.0/8", "https://10.1.2.3", true),
+            ("10.0.0.0/8", "https://11.1.2.3", false),
+            ("192.168.*", "http://192.168.7.8:8080", true),
+            ("192.168.*:80", "http://192.168.7.8:8080", false),
         ] {
             let proxy = chosen(base, &[("ALL_PROXY", "proxy"), ("NO_PROXY", list)]);
             assert_eq!(proxy.is_none(), listed, "{base} in {list:?}");
         }
+    }
+
+    #[test]
+    fn n12_a_malformed_list_is_refused_where_there_is_a_proxy() {
+        let environment = |proxy: Option<&'static str>, base: &str| {
+            Proxy::from_environment(base, move |name| match name {
+                "no_proxy" => Some("10.0.0.0/99".to_owned()),
+                "ALL_PROXY" => proxy.map(str::to_owned),
+                _ => None,
+            })
+        };
+        let error = environment(Some("p.example"), "https://a.example").unwrap_err();
+        assert!(matches!(error, ConfigError::Setting { setting: "no_proxy", .. }), "{error:?}");
+        assert_eq!(environment(None, "https://a.example"), Ok(None));
+        assert_eq!(environment(Some("p.example"), "https://localhost"), Ok(None));
     }
 
     #[test]
