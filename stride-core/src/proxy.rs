@@ -1,6 +1,7 @@
 //! Which proxy stands between a client and its server: decided from a URL and the environment's
-//! variables, which are handed in.
+//! variables, which are handed in. And how it is asked for a tunnel.
 
+mod connect;
 mod exceptions;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::{HeaderValue, Uri};
 
+pub use self::connect::{Connect, ConnectError, Tunnel};
 use self::exceptions::Exceptions;
 use crate::config::{ConfigError, is_loopback};
 
