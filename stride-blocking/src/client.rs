@@ -63,7 +63,7 @@ impl FromClient<dyn Transport> for Stride {
     }
 
     fn transport(proxy: Option<Proxy>, trust: &Trust) -> Result<Arc<dyn Transport>, ConfigError> {
-        Ok(Arc::new(HttpTransport::new(proxy.as_ref(), trust)?))
+        Ok(Arc::new(HttpTransport::new(proxy, trust)?))
     }
 
     fn from_client(client: Client<dyn Transport>) -> Self {

@@ -1,10 +1,15 @@
 //! The way to a server, over ureq. No other part of this crate names it.
 //!
-//! ureq's own resolver, proxy settings and TLS are replaced by [`dial`]: it looks names up only when
-//! a connection is opened, while ureq does it for every request, in a new thread where a limit on
-//! the whole call is set.
+//! ureq's own resolver, proxies, sockets and TLS are replaced. [`dial`] looks names up only when a
+//! connection is opened, while ureq does it for every request, in a new thread where a limit on the
+//! whole call is set; and all of it can be cancelled. [`connection`] puts the key into the head of a
+//! request, because ureq logs what it writes.
 
+mod call;
+mod chunked;
+mod connection;
 mod dial;
+mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -13,9 +18,9 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::uri::Scheme;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use stride_core::ConfigError;
 use stride_core::cancel::{CancelRegistration, CancelToken};
 use stride_core::client::Trust;
@@ -24,9 +29,9 @@ use stride_core::transport::{
     Body, Call, Delivery, Limits, Transport, TransportError, TransportErrorKind,
 };
 use ureq::config::AutoHeaderValue;
-use ureq::{Agent, AsSendBody, BodyReader, ProxyProtocol, Timeout};
+use ureq::{Agent, AsSendBody, BodyReader, Timeout};
 
-use dial::Dialer;
+use dial::{Dial, Dialer};
 
 /// The most that is read at once: what the kernel has ready for a busy stream.
 const LARGEST_CHUNK: usize = 64 << 10;
@@ -49,49 +54,39 @@ const LONGEST_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// every call of the agent.
 pub(crate) struct HttpTransport {
     dialer: Dialer,
-    proxy: Option<ureq::Proxy>,
     shared: Agent,
 }
 
 impl HttpTransport {
-    pub(crate) fn new(proxy: Option<&Proxy>, trust: &Trust) -> Result<Self, ConfigError> {
+    pub(crate) fn new(proxy: Option<Proxy>, trust: &Trust) -> Result<Self, ConfigError> {
         #[cfg(not(feature = "tls"))]
         let _ = trust;
-        let proxy = proxy.map(|proxy| {
-            let mut builder = ureq::Proxy::builder(ProxyProtocol::Http)
-                .host(proxy.host())
-                .port(proxy.port())
-                .resolve_target(false);
-            if let Some((user, password)) = proxy.credentials() {
-                builder = builder.username(user).password(password);
-            }
-            builder.build().expect("it was a URL before")
-        });
         let dialer = Dialer {
-            proxied: proxy.is_some(),
+            proxy,
             #[cfg(feature = "tls")]
             tls: tls::config(trust)?,
         };
-        let shared = agent(&dialer, proxy.clone());
-        Ok(Self { dialer, proxy, shared })
+        let shared = agent(&dialer, CancelToken::never());
+        Ok(Self { dialer, shared })
     }
 }
 
-fn agent(dialer: &Dialer, proxy: Option<ureq::Proxy>) -> Agent {
+fn agent(dialer: &Dialer, cancel: CancelToken) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
-        .proxy(proxy)
+        .proxy(None)
         // The request has the headers it should have.
         .user_agent(AutoHeaderValue::None)
         .accept(AutoHeaderValue::None)
         .accept_encoding(AutoHeaderValue::None)
-        .no_delay(true)
+        // The buffer is the limit. This one counts what has come of later responses, too.
+        .max_response_header_size(usize::MAX)
         .max_idle_connections(KEPT_CONNECTIONS)
         .max_idle_connections_per_host(KEPT_CONNECTIONS)
         .max_idle_age(KEPT_FOR)
         .build();
-    Agent::with_parts(config, dialer.connector(), dial::Unresolved)
+    Agent::with_parts(config, Dial { dialer: dialer.clone(), cancel }, dial::Unresolved)
 }
 
 impl Transport for HttpTransport {
@@ -103,27 +98,33 @@ impl Transport for HttpTransport {
         let (agent, hook) = if cancel.is_never() {
             (self.shared.clone(), None)
         } else {
-            let agent = agent(&self.dialer, self.proxy.clone());
+            let agent = agent(&self.dialer, cancel.clone());
             let interrupted = agent.clone();
             (agent, Some(cancel.on_cancel(move || interrupted.shutdown())))
         };
-        let (result, delivery) = dial::noting_delivery(|| run(&agent, call));
+        let Call { mut request, limits, .. } = call;
+        let secrets = call::hide(request.headers_mut());
+        let (result, delivery) = call::send(secrets, || run(&agent, request, limits));
         match result {
-            Ok(response) => Ok(response_with_body(response, cancel, hook)),
+            Ok(response) => response_with_body(response, cancel, hook),
             Err(error) => Err(failure(error, delivery, &cancel)),
         }
     }
 }
 
-fn run(agent: &Agent, call: Call) -> Result<Response<ureq::Body>, ureq::Error> {
-    let (head, body) = call.request.into_parts();
+fn run(
+    agent: &Agent,
+    request: Request<Bytes>,
+    limits: Limits,
+) -> Result<Response<ureq::Body>, ureq::Error> {
+    let (head, body) = request.into_parts();
     // Of a body that is there but empty ureq tells the server the length, which GET and DELETE
     // have no use for.
     if body.is_empty() && (head.method == http::Method::GET || head.method == http::Method::DELETE)
     {
-        run_with_limits(agent, Request::from_parts(head, ()), call.limits)
+        run_with_limits(agent, Request::from_parts(head, ()), limits)
     } else {
-        run_with_limits(agent, Request::from_parts(head, &body[..]), call.limits)
+        run_with_limits(agent, Request::from_parts(head, &body[..]), limits)
     }
 }
 
@@ -139,7 +140,7 @@ fn run_with_limits(
         .timeout_recv_response(Some(limit(limits.head)))
         // A server that takes nothing of the request does not answer it either.
         .timeout_per_write(Some(limit(limits.head)))
-        // Applied to the body alone: see `dial::Noted`.
+        // Applied to the body alone: see `Connection`.
         .timeout_per_read(limits.idle.map(limit))
         .timeout_global(limits.total.map(limit))
         .build();
@@ -150,19 +151,37 @@ fn response_with_body(
     response: Response<ureq::Body>,
     cancel: CancelToken,
     hook: Option<CancelRegistration>,
-) -> Response<Body> {
+) -> Result<Response<Body>, TransportError> {
     let length = response.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    response.map(|body| {
+    let chunked = is_chunked(&response)?;
+    Ok(response.map(|body| {
         Body::new(Chunks {
             reader: Some(body.into_reader()),
             // One byte more than the body, so that the read that finds its end has room, too.
-            chunk: length.map_or(LARGEST_CHUNK, |length| length.min(LARGEST_CHUNK - 1) + 1),
+            size: length.map_or(LARGEST_CHUNK, |length| length.min(LARGEST_CHUNK - 1) + 1),
             room: BytesMut::new(),
+            chunked,
             cancel,
             _hook: hook,
         })
-    })
+    }))
+}
+
+/// Whether the body is framed in chunks. There is no other transfer coding that could be read.
+fn is_chunked<T>(response: &Response<T>) -> Result<bool, TransportError> {
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(false),
+        (Some(coding), None)
+            if response.version() == Version::HTTP_11
+                && coding.as_bytes().eq_ignore_ascii_case(b"chunked") =>
+        {
+            Ok(true)
+        }
+        _ => Err(TransportError::new(TransportErrorKind::Protocol, Delivery::MaybeSent)
+            .with_source("the body has a transfer coding other than chunked")),
+    }
 }
 
 /// The chunks of a body, as they come.
@@ -171,7 +190,9 @@ struct Chunks {
     reader: Option<BodyReader<'static>>,
     room: BytesMut,
     /// How much room is made at once. Chunks are parts of it, and are not copied.
-    chunk: usize,
+    size: usize,
+    /// Whether they are framed as chunks on the wire.
+    chunked: bool,
     cancel: CancelToken,
     /// Interrupts a blocked read for as long as there may be one.
     _hook: Option<CancelRegistration>,
@@ -183,10 +204,10 @@ impl Iterator for Chunks {
     fn next(&mut self) -> Option<Self::Item> {
         let reader = self.reader.as_mut()?;
         if self.room.is_empty() {
-            self.room = BytesMut::zeroed(self.chunk);
+            self.room = BytesMut::zeroed(self.size);
         }
         let read = loop {
-            match reader.read(&mut self.room) {
+            match call::read(self.chunked, || reader.read(&mut self.room)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => break read,
             }
