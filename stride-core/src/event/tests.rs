@@ -88,8 +88,8 @@ fn n3_whatever_is_an_object_is_a_payload() {
     let x = || BTreeMap::from([("x", 1)]);
     let with_id = |fields: &str| Ok(format!("{{{fields},\"$id\":\"a\"}}"));
     assert_eq!(text(Click { x: 1 }), with_id(r#""x":1"#));
-    let click = &Click { x: 1 };
-    assert_eq!(text(&click), with_id(r#""x":1"#));
+    let click: &&Click = &&Click { x: 1 };
+    assert_eq!(text(click), with_id(r#""x":1"#));
     assert_eq!(text(Box::new(Click { x: 1 })), with_id(r#""x":1"#));
     assert_eq!(text(Some(Some(Click { x: 1 }))), with_id(r#""x":1"#));
     assert_eq!(text(x()), with_id(r#""x":1"#));
