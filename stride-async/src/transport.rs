@@ -162,7 +162,8 @@ struct Link {
 struct Notes {
     /// How many bytes were written so far.
     written: AtomicU64,
-    /// It was not looked at for a while, and may be closed.
+    /// It was not looked at for a while: the server may have closed it, or sent what nobody asked
+    /// for.
     is_suspect: AtomicBool,
 }
 
@@ -360,10 +361,11 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut *self.socket).poll_read(context, buffer);
-        // tokio learns of the end only when its runtime has nothing else to do.
+        // tokio learns of what waits only when its runtime has nothing else to do. What was sent
+        // before the request is not the response to it: to hyper, the connection has ended.
         if read.is_pending()
             && self.notes.is_suspect.swap(false, Ordering::Relaxed)
-            && self.socket.was_closed()
+            && !self.socket.is_silent()
         {
             return Poll::Ready(Ok(()));
         }

@@ -27,22 +27,22 @@ const LONGEST_HEAD: usize = 16 << 10;
 
 /// A connection, with or without TLS.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
-    /// Whether the server has closed it, as the system knows, though the runtime may not have been
-    /// told.
-    fn was_closed(&self) -> bool;
+    /// Whether there is nothing to read, not even the end, as the system knows, though the runtime
+    /// may not have been told. With TLS a byte may be of the protocol alone, and counts, too.
+    fn is_silent(&self) -> bool;
 }
 
 impl Socket for TcpStream {
-    fn was_closed(&self) -> bool {
+    fn is_silent(&self) -> bool {
         let peeked = SockRef::from(self).peek(&mut [MaybeUninit::uninit()]);
-        !matches!(peeked, Ok(1..)) && !peeked.is_err_and(|error| error.kind() == WouldBlock)
+        peeked.is_err_and(|error| error.kind() == WouldBlock)
     }
 }
 
 #[cfg(feature = "tls")]
 impl Socket for tokio_rustls::client::TlsStream<TcpStream> {
-    fn was_closed(&self) -> bool {
-        self.get_ref().0.was_closed()
+    fn is_silent(&self) -> bool {
+        self.get_ref().0.is_silent()
     }
 }
 
