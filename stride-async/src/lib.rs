@@ -178,6 +178,7 @@ mod alarm;
 mod client;
 mod subscription;
 mod transport;
+mod turn;
 
 pub use client::{ResponseFuture, Stride, StrideBuilder};
 pub use stride_core::api::{PathError, RequestError};

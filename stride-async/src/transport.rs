@@ -5,6 +5,7 @@
 //! dropping a call closes its socket at once. That is also why hyper-util's pool, which keeps a task
 //! per connection, is not used.
 
+mod bell;
 mod dial;
 mod pool;
 #[cfg(feature = "tls")]
@@ -38,9 +39,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Id;
 use tokio::time::Instant;
 
+use self::bell::Bell;
 use self::dial::{Dialer, Socket, failed};
 use self::pool::Pool;
 use crate::alarm::{Alarm, Limit, after, current_runtime, earlier, within};
+use crate::turn::Turn;
+
+/// The most that is read at once, and the longest head of a response, in bytes; as with ureq.
+const LARGEST_CHUNK: usize = 64 << 10;
+
+/// How many bytes are read, and informational responses among them passed over, in the time in which
+/// one is decoded as JSON.
+const READ_FOR_DECODED: usize = 16;
 
 /// HTTP/1.1 over hyper.
 ///
@@ -90,6 +100,7 @@ impl HttpTransport {
                             idle: limits.idle,
                             idle_until: None,
                             alarm: Alarm::default(),
+                            turn: Turn::default(),
                             pool: total.map(|_| self.pool),
                         })
                     }));
@@ -154,6 +165,7 @@ struct Link {
     requests: SendRequest<Full<Bytes>>,
     /// Until it is closed.
     connection: Option<Connection<TokioIo<Wire>, Full<Bytes>>>,
+    bell: Bell,
     notes: Arc<Notes>,
 }
 
@@ -178,11 +190,15 @@ impl Link {
     async fn open(dialer: &Dialer, origin: Origin, runtime: Id) -> Result<Self, TransportError> {
         let socket = dialer.dial(&origin).await?;
         let notes = Arc::<Notes>::default();
-        let wire = Wire { socket, notes: Arc::clone(&notes), is_broken: false };
-        let (requests, connection) = http1::handshake(TokioIo::new(wire))
+        let turn = Turn::default();
+        let wire = Wire { socket, notes: Arc::clone(&notes), turn, is_broken: false };
+        let (requests, connection) = http1::Builder::new()
+            .max_buf_size(LARGEST_CHUNK)
+            .handshake(TokioIo::new(wire))
             .await
             .map_err(|error| failed(TransportErrorKind::Connect, error))?;
-        Ok(Self { runtime, origin, requests, connection: Some(connection), notes })
+        let (connection, bell) = (Some(connection), Bell::default());
+        Ok(Self { runtime, origin, requests, connection, bell, notes })
     }
 
     async fn send(
@@ -197,8 +213,7 @@ impl Link {
         let mut alarm = Alarm::default();
         let mut answer = pin!(self.requests.try_send_request(request));
         poll_fn(|context| {
-            self.advance(context);
-            let answer = answer.as_mut().poll(context);
+            let answer = self.advance(context, |context| answer.as_mut().poll(context));
             // The limit on the head begins with the last byte of the request.
             if self.written() != written {
                 written = self.written();
@@ -221,14 +236,25 @@ impl Link {
         .await
     }
 
-    /// Moves bytes as far as they go. What goes wrong is told to the request or the body it goes
-    /// wrong for.
-    fn advance(&mut self, context: &mut Context<'_>) {
-        if let Some(connection) = &mut self.connection
-            && Pin::new(connection).poll(context).is_ready()
-        {
-            self.connection = None;
-        }
+    /// Moves bytes as far as they go, until there is what is waited for. What goes wrong is told to
+    /// the request or the body it goes wrong for.
+    fn advance<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        mut outcome: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let connection = &mut self.connection;
+        self.bell.poll(context, |context| {
+            if let Poll::Ready(outcome) = outcome(context) {
+                return Poll::Ready(outcome);
+            }
+            if let Some(open) = connection
+                && Pin::new(open).poll(context).is_ready()
+            {
+                *connection = None;
+            }
+            outcome(context)
+        })
     }
 
     fn written(&self) -> u64 {
@@ -246,6 +272,7 @@ struct Chunks {
     /// While a chunk is waited for.
     idle_until: Option<Instant>,
     alarm: Alarm,
+    turn: Turn,
     /// Where the connection goes at the end, if it may.
     pool: Option<Arc<Pool>>,
 }
@@ -255,15 +282,9 @@ impl Chunks {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, TransportError>>> {
-        let frame = match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Pending => {
-                if let Some(link) = &mut self.link {
-                    link.advance(context);
-                }
-                Pin::new(&mut self.body).poll_frame(context)
-            }
-            ready => ready,
-        };
+        let Some(link) = &mut self.link else { return Poll::Ready(None) };
+        let body = &mut self.body;
+        let frame = link.advance(context, |context| Pin::new(&mut *body).poll_frame(context));
         frame.map_err(|error| failure(error, Delivery::MaybeSent))
     }
 
@@ -287,8 +308,8 @@ impl Chunks {
     /// Keeps the connection, if it is ready for another request.
     fn finish(&mut self) {
         let (Some(mut link), Some(pool)) = (self.link.take(), self.pool.take()) else { return };
-        // Nobody is to be woken for it any more.
-        link.advance(&mut Context::from_waker(Waker::noop()));
+        // Nobody is to be woken for it from now on.
+        let _: Poll<()> = link.advance(&mut Context::from_waker(Waker::noop()), |_| Poll::Pending);
         link.notes.is_suspect.store(true, Ordering::Relaxed);
         if link.requests.is_ready() {
             pool.keep(link);
@@ -308,8 +329,11 @@ impl Stream for Chunks {
             if self.total.is_some_and(|total| total <= Instant::now()) {
                 break TransportError::new(TransportErrorKind::TotalTimeout, Delivery::MaybeSent);
             }
+            // Many chunks may come of one read.
+            ready!(self.turn.poll(context));
             match self.poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
+                    self.turn.did(0);
                     self.idle_until = None;
                     // Trailers are passed over.
                     if let Ok(chunk) = frame.into_data() {
@@ -334,6 +358,7 @@ impl Stream for Chunks {
 struct Wire {
     socket: Box<dyn Socket>,
     notes: Arc<Notes>,
+    turn: Turn,
     is_broken: bool,
 }
 
@@ -360,6 +385,8 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.turn.poll(context));
+        let before = buffer.filled().len();
         let read = Pin::new(&mut *self.socket).poll_read(context, buffer);
         // tokio learns of what waits only when its runtime has nothing else to do. What was sent
         // before the request is not the response to it: to hyper, the connection has ended.
@@ -368,6 +395,9 @@ impl AsyncRead for Wire {
             && !self.socket.is_silent()
         {
             return Poll::Ready(Ok(()));
+        }
+        if read.is_ready() {
+            self.turn.did((buffer.filled().len() - before) / READ_FOR_DECODED);
         }
         read
     }
