@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_core::{FusedStream, Stream};
 use http::Response;
 use serde::de::DeserializeOwned;
@@ -17,9 +18,13 @@ use stride_core::transport::{
     AsyncBody, AsyncTransport, BoxFuture, Delivery, Limits, TransportError,
 };
 use stride_core::{Api, Error};
-use tokio::task::coop;
 
 use crate::alarm::{Alarm, after};
+use crate::turn::Turn;
+
+/// The most of a chunk that is decoded before other tasks may have their turn, in bytes: what
+/// [`Turn`] allows for.
+const LARGEST_PIECE: usize = 64 << 10;
 
 /// Options for a subscription. Made by [`Stride::subscribe`](crate::Stride::subscribe).
 #[derive(Clone)]
@@ -116,7 +121,9 @@ impl SubscribeBuilder {
             limits: Limits::for_stream(),
             response: Box::pin(pending()),
             body: AsyncBody::default(),
+            chunk: Bytes::new(),
             alarm: Alarm::default(),
+            turn: Turn::default(),
             limit_at: None,
             now: tokio::time::Instant::now().into_std(),
             is_over: false,
@@ -284,7 +291,10 @@ struct Driver {
     /// While the head of a response is awaited.
     response: BoxFuture<Result<Response<AsyncBody>, TransportError>>,
     body: AsyncBody,
+    /// What is left of the last chunk.
+    chunk: Bytes,
     alarm: Alarm,
+    turn: Turn,
     /// When the present wait takes too long.
     limit_at: Option<tokio::time::Instant>,
     /// As of the last wait: events that are there already cost no look at the clock.
@@ -298,10 +308,10 @@ impl Driver {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<SubscriptionEvent<T>, Error>>> {
-        // Events that are there already need no waiting: without this, a busy stream would not let
-        // the other tasks of its thread run.
-        let budget = ready!(coop::poll_proceed(context));
         let next = loop {
+            // What is there already needs no waiting: without this, a busy stream would not let the
+            // other tasks of its thread run. One step is never long, but for decoding one value.
+            ready!(self.turn.poll(context));
             match self.subscription.poll_as(self.now) {
                 Step::Connect(call) => {
                     self.limits = call.limits;
@@ -325,6 +335,11 @@ impl Driver {
                         Err(error) => self.subscription.handle_end(Err(error), self.now),
                     }
                 }
+                Step::Read { .. } if !self.chunk.is_empty() => {
+                    let piece = self.chunk.split_to(self.chunk.len().min(LARGEST_PIECE));
+                    self.turn.did(piece.len());
+                    self.subscription.handle_bytes(&piece, self.now);
+                }
                 Step::Read { by } => {
                     let chunk = match Pin::new(&mut self.body).poll_next(context) {
                         Poll::Ready(chunk) => chunk.transpose(),
@@ -335,7 +350,8 @@ impl Driver {
                     };
                     self.waited();
                     match chunk {
-                        Ok(Some(chunk)) => self.subscription.handle_bytes(&chunk, self.now),
+                        Ok(Some(chunk)) if chunk.is_empty() => self.turn.did(0),
+                        Ok(Some(chunk)) => self.chunk = chunk,
                         Ok(None) => self.subscription.handle_end(Ok(()), self.now),
                         Err(error) => self.subscription.handle_end(Err(error), self.now),
                     }
@@ -348,11 +364,13 @@ impl Driver {
                     self.waited();
                 }
                 Step::Close => self.close(),
-                Step::Item(event) => break Some(Ok(event)),
+                Step::Item(event) => {
+                    self.turn.did(0);
+                    break Some(Ok(event));
+                }
                 Step::Closed(result) => break result.err().map(Err),
             }
         };
-        budget.made_progress();
         self.is_over = !matches!(next, Some(Ok(_)));
         Poll::Ready(next)
     }
@@ -387,6 +405,7 @@ impl Driver {
     fn close(&mut self) {
         self.response = Box::pin(pending());
         self.body = AsyncBody::default();
+        self.chunk = Bytes::new();
     }
 
     fn stop(&mut self) {
