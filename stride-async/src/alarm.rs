@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use stride_core::transport::{Delivery, TransportError, TransportErrorKind};
 use tokio::runtime::{Handle, Id};
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Longer limits are as good as none, and would overflow the clock.
@@ -65,7 +66,9 @@ impl Alarm {
         if sleep.deadline() != until {
             sleep.as_mut().reset(until);
         }
-        sleep.as_mut().poll(context).map(Ok)
+        // A server that always has something to read uses up the task's budget, without which
+        // tokio's timer never goes off.
+        pin!(coop::unconstrained(sleep.as_mut())).poll(context).map(Ok)
     }
 
     /// Fails with this kind of time-out when it goes off.
