@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,48 +21,65 @@ pub(crate) fn after(limit: Duration) -> Instant {
 }
 
 /// The runtime that this is polled in.
-pub(crate) fn current_runtime() -> Result<Id, NoRuntime> {
-    Handle::try_current().map(|handle| handle.id()).map_err(|_| NoRuntime)
+pub(crate) fn current_runtime() -> Result<Id, Missing> {
+    Handle::try_current().map(|handle| handle.id()).map_err(|_| Missing::Runtime)
 }
 
-/// There is no tokio here, which sockets and timers need.
-#[derive(Debug)]
-pub(crate) struct NoRuntime;
+/// What is not here, though sockets and timers need it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Missing {
+    Runtime,
+    Io,
+    Time,
+}
 
-impl NoRuntime {
+impl Missing {
     pub(crate) fn with(self, delivery: Delivery) -> TransportError {
         TransportError::new(TransportErrorKind::Unsupported, delivery).with_source(self)
     }
-}
 
-impl fmt::Display for NoRuntime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("stride-async has to be polled in a tokio runtime, and this is none")
+    /// What tokio makes, unless it panics because it misses this. There is no other way to ask it.
+    pub(crate) fn unless<T>(self, make: impl FnOnce() -> T) -> Result<T, Self> {
+        catch_unwind(AssertUnwindSafe(make)).map_err(|_| self)
     }
 }
 
-impl std::error::Error for NoRuntime {}
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Runtime => "stride-async has to be polled in a tokio runtime",
+            Self::Io => "the tokio runtime has no IO driver: build it with `enable_all`",
+            Self::Time => "the tokio runtime has no time driver: build it with `enable_all`",
+        })
+    }
+}
+
+impl std::error::Error for Missing {}
 
 /// Goes off at a time that may change.
 ///
 /// tokio's own timer belongs to the runtime it was made in: it never goes off while nobody drives
 /// that one, and panics when it has ended. This one moves with whoever polls it.
 #[derive(Default)]
-pub(crate) struct Alarm(Option<(Id, Pin<Box<Sleep>>)>);
+pub(crate) struct Alarm(Option<(Id, Result<Pin<Box<Sleep>>, Missing>)>);
 
 impl Alarm {
     pub(crate) fn poll(
         &mut self,
         until: Instant,
         context: &mut Context<'_>,
-    ) -> Poll<Result<(), NoRuntime>> {
+    ) -> Poll<Result<(), Missing>> {
         let here = match current_runtime() {
             Ok(here) => here,
             Err(none) => return Poll::Ready(Err(none)),
         };
         let (_, sleep) = match &mut self.0 {
             Some(known) if known.0 == here => known,
-            other => other.insert((here, Box::pin(sleep_until(until)))),
+            other => other.insert((here, Missing::Time.unless(|| Box::pin(sleep_until(until))))),
+        };
+        let sleep = match sleep {
+            Ok(sleep) => sleep,
+            Err(none) => return Poll::Ready(Err(*none)),
         };
         if sleep.deadline() != until {
             sleep.as_mut().reset(until);
@@ -104,13 +122,20 @@ pub(crate) async fn within<T>(
     let mut future = pin!(future);
     let mut alarm = Alarm::default();
     poll_fn(|context| {
-        // A socket that is opened elsewhere panics.
         if let Err(none) = current_runtime() {
             return Poll::Ready(Err(none.with(Delivery::NotSent)));
         }
-        match future.as_mut().poll(context) {
-            Poll::Pending => alarm.poll_limit(limit, Delivery::NotSent, context).map(Err),
-            ready => ready,
+        let result = future.as_mut().poll(context);
+        if let Poll::Ready(Err(_)) = result {
+            return result;
+        }
+        // Polled in any case: what comes next must not find out that there is no timer.
+        match alarm.poll(limit.0, context) {
+            Poll::Ready(Err(none)) => Poll::Ready(Err(none.with(Delivery::NotSent))),
+            Poll::Ready(Ok(())) if result.is_pending() => {
+                Poll::Ready(Err(TransportError::new(limit.1, Delivery::NotSent)))
+            }
+            _ => result,
         }
     })
     .await

@@ -92,7 +92,9 @@
 //! (`enable_all`). A [`Stride`] can be made anywhere, also outside of a runtime, and be used in several
 //! at the same time or one after the other: connections are kept for the runtime that opened them, and
 //! closed when it ends. A subscription that outlives its runtime connects again in the one that polls it
-//! next. Polled outside of a runtime, everything fails with [`TransportErrorKind::Unsupported`].
+//! next. Polled outside of a runtime, or in one where time or IO is not enabled, everything fails with
+//! [`TransportErrorKind::Unsupported`] and says what is missing. (tokio panics where a driver is missing:
+//! the panic is caught, unless the program is built to abort, but its message is printed.)
 //!
 //! There are no tasks behind a client, but for one that closes connections that were not used for
 //! 15 s, while there are any.

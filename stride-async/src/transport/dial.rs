@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::Origin;
-use crate::alarm::{Alarm, after};
+use crate::alarm::{Alarm, Missing, after};
 
 /// How long an address of a host has to answer before the next one is tried, too: the "connection
 /// attempt delay" of RFC 8305.
@@ -67,7 +67,10 @@ impl Dialer {
                 tunnel(proxy, origin).await.map_err(|error| (TransportErrorKind::Proxy, error))
             }
         }
-        .map_err(|(kind, error)| failed(kind, error))?;
+        .map_err(|(kind, error)| {
+            let is_missing = error.get_ref().is_some_and(|cause| cause.is::<Missing>());
+            failed(if is_missing { TransportErrorKind::Unsupported } else { kind }, error)
+        })?;
         #[cfg(feature = "tls")]
         if origin.https {
             return Ok(Box::new(super::tls::handshake(&self.tls, origin.host(), stream).await?));
@@ -113,7 +116,8 @@ async fn first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
         loop {
             let mut index = 0;
             while let Some(attempt) = attempts.get_mut(index) {
-                match attempt.as_mut().poll(context) {
+                let polled = Missing::Io.unless(|| attempt.as_mut().poll(context));
+                match polled.unwrap_or_else(|none| Poll::Ready(Err(io::Error::other(none)))) {
                     Poll::Ready(Ok(stream)) => return Poll::Ready(Ok(stream)),
                     Poll::Ready(Err(error)) => {
                         last_error = Some(error);

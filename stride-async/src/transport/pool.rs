@@ -1,13 +1,14 @@
 //! Connections that are kept open for the next requests.
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Id;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{Link, Origin};
-use crate::alarm::current_runtime;
+use crate::alarm::{Alarm, current_runtime};
 
 /// Kept connections are closed after this long without a request: a server or a balancer that does
 /// it first could break a request that is on its way.
@@ -96,9 +97,10 @@ struct Reaper {
 
 impl Reaper {
     async fn run(self) {
-        while let Some(until) = self.pool.upgrade().and_then(|pool| pool.drop_due(self.runtime)) {
-            sleep_until(until).await;
-        }
+        let mut alarm = Alarm::default();
+        while let Some(until) = self.pool.upgrade().and_then(|pool| pool.drop_due(self.runtime))
+            && poll_fn(|context| alarm.poll(until, context)).await.is_ok()
+        {}
     }
 }
 
