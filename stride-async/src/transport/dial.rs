@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use stride_core::config::is_loopback;
-use stride_core::proxy::Proxy;
+use stride_core::proxy::{ConnectError, Proxy, Tunnel};
 use stride_core::transport::{Delivery, TransportError, TransportErrorKind};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -18,12 +18,9 @@ use tokio::net::TcpStream;
 use super::Origin;
 use crate::alarm::{Alarm, Missing, after};
 
-/// How long an address of a host has to answer before the next one is tried, too: the "connection
+/// How long an address of a host has to accept before the next one is tried, too: the "connection
 /// attempt delay" of RFC 8305.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
-
-/// The longest head of a proxy's answer, in bytes.
-const LONGEST_HEAD: usize = 16 << 10;
 
 /// A connection, with or without TLS.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
@@ -147,32 +144,17 @@ async fn first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
 /// A connection to `origin` through the proxy.
 async fn tunnel(proxy: &Proxy, origin: &Origin) -> io::Result<TcpStream> {
     let mut stream = connect(proxy.host(), proxy.port()).await.map_err(|(_, error)| error)?;
-    let (host, port) = (origin.host(), origin.port());
-    let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n");
-    let authorization = proxy.authorization();
-    if let Some(value) = authorization.as_ref().and_then(|value| value.to_str().ok()) {
-        request += &format!("Proxy-Authorization: {value}\r\n");
-    }
-    request += "\r\n";
-    stream.write_all(request.as_bytes()).await?;
-    accepted(&mut stream).await?;
-    Ok(stream)
-}
-
-/// Reads the head of the proxy's answer, and no byte of what comes after it.
-async fn accepted(stream: &mut TcpStream) -> io::Result<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        if head.len() == LONGEST_HEAD {
-            return Err(io::Error::other("the proxy's answer has no end"));
+    let mut dialogue = proxy.connect(origin.host(), origin.port());
+    stream.write_all(dialogue.request()).await?;
+    let mut received = [0; 1024];
+    loop {
+        let length = stream.read(&mut received).await?;
+        if length == 0 {
+            return Err(io::Error::other(ConnectError::Closed));
         }
-        head.push(stream.read_u8().await?);
+        match dialogue.handle_bytes(&received[..length]).map_err(io::Error::other)? {
+            Tunnel::Pending => {}
+            Tunnel::Open => return Ok(stream),
+        }
     }
-    let text = String::from_utf8_lossy(&head);
-    let line = text.lines().next().unwrap_or_default();
-    let (version, status) = line.split_once(' ').unwrap_or_default();
-    if version.starts_with("HTTP/1.") && status.starts_with('2') {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("the proxy answered {line:?}")))
 }
