@@ -35,8 +35,8 @@ pub enum Error {
     /// A frame of a subscription could not be read.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// A collector could not be started, or did not accept an event. Inside is a `StartError` or a
-    /// `CollectError` of `stride-collector`, for `downcast_ref`.
+    /// A collector could not be started, or did not accept an event. Inside is a `StartError`, a
+    /// `CollectError` or a `CollectAllError` of `stride-collector`, for `downcast_ref`.
     #[error(transparent)]
     Collect(Box<dyn StdError + Send + Sync>),
 }

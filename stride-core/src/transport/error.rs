@@ -8,8 +8,8 @@ use super::attempt::Attempt;
 
 /// Whether a byte of the request may have reached the server, which is what makes sending it again
 /// safe or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Delivery {
     /// The request was definitely not sent.
     NotSent,
