@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::response::Parts;
 use stride_core::retry::{Backoff, Jitter, is_transient, least_delay};
 use stride_core::transport::{Delivery, TransportError};
 
 use crate::body::Body;
 use crate::report::{LossReason, Report};
+use crate::request::Response;
 use crate::stream::{BatchLimits, Budget, Events, Stream};
 
 /// Older events are lost rather than sent: by then they would only delay newer ones.
@@ -72,7 +72,15 @@ pub(crate) struct Loss {
     pub(crate) body: Body,
     pub(crate) reason: LossReason,
     pub(crate) delivery: Delivery,
+    pub(crate) last: Last,
+}
+
+/// What came of the last attempt to send a batch.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Last {
     pub(crate) status: Option<StatusCode>,
+    pub(crate) message: Option<Arc<str>>,
+    pub(crate) error: Option<TransportError>,
 }
 
 /// What an answer says about the server, for the log.
@@ -105,7 +113,7 @@ struct Batch {
     body: Body,
     closed: Instant,
     delivery: Delivery,
-    status: Option<StatusCode>,
+    last: Last,
     /// The outage during which it was sent, to count two requests that fail together once.
     outage: u64,
 }
@@ -250,26 +258,26 @@ impl Batcher {
     pub(crate) fn handle_result(
         &mut self,
         id: u64,
-        result: Result<Parts, TransportError>,
+        result: Result<Response, TransportError>,
         now: Instant,
     ) -> Option<Change> {
         self.now = now;
         let index = self.in_flight.iter().position(|batch| batch.id == id)?;
         let mut batch = self.in_flight.swap_remove(index);
-        let head = match result {
-            Ok(head) => head,
+        let Response { status, headers, message } = match result {
+            Ok(response) => response,
             Err(error) => {
                 if error.delivery() == Delivery::MaybeSent {
                     batch.delivery = Delivery::MaybeSent;
                 }
+                batch.last.error = Some(error);
                 return self.retry(batch, Duration::ZERO);
             }
         };
-        let status = head.status;
         batch.delivery = Delivery::MaybeSent;
-        batch.status = Some(status);
+        batch.last = Last { status: Some(status), message, error: None };
         if is_transient(status) {
-            return self.retry(batch, least_delay(status, &head.headers));
+            return self.retry(batch, least_delay(status, &headers));
         }
         if status.is_success() {
             self.books.pending -= batch.body.count();
@@ -436,7 +444,7 @@ impl Batcher {
             body,
             closed: self.now,
             delivery: Delivery::NotSent,
-            status: None,
+            last: Last::default(),
             outage: 0,
         };
         self.enqueue(batch);
@@ -497,15 +505,15 @@ impl Batcher {
         for body in bundle.body.split() {
             self.budget.exchange(0, body.cost());
             let id = self.new_id();
-            self.enqueue(Batch { id, body, ..*bundle });
+            self.enqueue(Batch { id, body, last: bundle.last.clone(), ..*bundle });
         }
     }
 
     fn lose(&mut self, batch: Batch, reason: LossReason) {
-        let Batch { sequence, body, delivery, status, .. } = batch;
+        let Batch { sequence, body, delivery, last, .. } = batch;
         self.books.pending -= body.count();
         self.books.add_lost(reason, delivery, body.count());
-        self.losses.push_back(Loss { sequence, body, reason, delivery, status });
+        self.losses.push_back(Loss { sequence, body, reason, delivery, last });
     }
 }
 

@@ -13,9 +13,9 @@
 //! let transport = |_: Call, _: CancelToken| -> Result<http::Response<Body>, TransportError> {
 //!     Ok(http::Response::new(Body::default()))
 //! };
-//! let endpoint = Api::new("secret_key")?;
+//! let api = Api::new("secret_key")?;
 //!
-//! let collector = Collector::start(Target { api: endpoint, transport: Arc::new(transport) })?;
+//! let collector = Collector::start(Target { api, transport: Arc::new(transport) })?;
 //! collector.collect("mystream", &json!({"bojack": "horseman"}))?;
 //!
 //! let clicks = collector.stream("clicks")?; // for the hottest loops
@@ -30,12 +30,12 @@
 //!
 //! # What is promised about events
 //!
-//! * `collect` never waits for the network. When the memory budget is used up it says
-//!   [`Full`](CollectError::Full), at once.
-//! * Every accepted event ends exactly once: delivered, because a request that held it was answered
-//!   with a success, or lost, with a [reason](LossReason) and its bytes handed to
-//!   [`on_lost`](Builder::on_lost). `accepted = delivered + lost + pending`, at every moment.
-//! * Delivery is at least once. When an answer is lost, the same bytes are sent again; with
+//! * `collect` never waits for the network. When the memory budget is used up, it returns
+//!   [`Full`](CollectError::Full) at once.
+//! * Every accepted event ends exactly once: delivered, when a request that held it got a success, or
+//!   lost, with a [reason](LossReason) and its bytes handed to [`on_lost`](Builder::on_lost).
+//!   `accepted = delivered + lost + pending` in every report.
+//! * Delivery is at least once. When a response is lost, the same bytes are sent again; with
 //!   [`stamp`](Builder::stamp) every event has an `$id` by which Stride stores it once.
 //! * What fails for now (408, 425, 429, 5xx but 501 and 505, and whatever happens to a connection)
 //!   is sent again, for up to 120 s. A server that is down is probed by one request at a time, after
@@ -43,26 +43,26 @@
 //! * [`flush`](Collector::flush) and [`stop`](Collector::stop) return by their deadline, whatever
 //!   the server does.
 //! * The order of events is kept within a batch, not between batches.
-//! * A collector that has nothing to do does nothing: no thread of it wakes up.
+//! * An idle collector does nothing: none of its threads wakes up.
 //!
 //! # Threads or tasks
 //!
-//! A [`Collector`] runs on threads of its own, over a blocking transport; its progress depends on
-//! nobody's runtime, and asynchronous programs may use it, too. An `AsyncCollector` (feature `tokio`)
-//! runs as tasks of a tokio runtime, over an asynchronous transport: the same names, with
-//! `flush` and `stop` awaited. Both hold the same promises, by the same code.
+//! A [`Collector`] runs on its own threads, over a blocking transport; it does not depend on a
+//! runtime, and asynchronous programs may use it, too. An `AsyncCollector` (feature `tokio`) runs as
+//! tasks of a tokio runtime, over an asynchronous transport: the same names, with `flush` and `stop`
+//! awaited. Both keep the same promises, by the same code.
 //!
 //! # Features
 //!
 //! * `tokio`: adds `AsyncCollector`.
+//! * `serde`: [`Report`], [`LostBatch`], [`LossReason`] and [`Delivery`] implement `Serialize`.
 
-#[cfg(feature = "tokio")]
-mod async_collector;
 mod batch;
 mod body;
-mod builder;
 mod collector;
-mod handle;
+mod config;
+mod error;
+mod intake;
 mod report;
 mod request;
 mod scratch;
@@ -74,13 +74,14 @@ mod task;
 mod thread;
 
 #[cfg(feature = "tokio")]
-pub use async_collector::AsyncCollector;
-pub use builder::{Builder, StartError};
+pub use collector::AsyncCollector;
 pub use collector::Collector;
-pub use handle::{CollectAllError, CollectError, StreamHandle};
-pub use report::{LossReason, Lost, Report};
-pub use stride_core::Bytes;
+pub use config::Builder;
+pub use error::{CollectAllError, CollectError, StartError};
+pub use intake::{Intake, StreamHandle};
+pub use report::{LossReason, LostBatch, Report};
 pub use stride_core::gzip::GzipLevel;
 #[cfg(feature = "tokio")]
 pub use stride_core::transport::AsyncTarget;
-pub use stride_core::transport::{Delivery, Target};
+pub use stride_core::transport::{Delivery, Target, TransportError};
+pub use stride_core::{Bytes, ConfigError, http};

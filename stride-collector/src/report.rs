@@ -1,106 +1,27 @@
-//! The books of a collector, and what was lost.
+//! What became of the events: the totals, and what was lost.
+
+mod lost;
 
 use std::fmt;
-use std::sync::Arc;
 
-use bytes::Bytes;
-use http::StatusCode;
 use stride_core::transport::Delivery;
 
-/// Why events were lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum LossReason {
-    /// They could not be delivered within 120 s, pauses included.
-    Expired,
-    /// The server answered 400 or 422: an event among them is not what it takes.
-    Rejected,
-    /// The server answered 413: the batch is too large for it.
-    TooLarge,
-    /// The server answered 401 or 403: the key may not write here.
-    Unauthorized,
-    /// The server gave another answer that no repetition changes.
-    Refused,
-    /// The collector's end came first.
-    Stopped,
-}
-
-impl LossReason {
-    /// Every reason, in the order in which reports are written.
-    pub const ALL: [Self; 6] = [
-        Self::Expired,
-        Self::Rejected,
-        Self::TooLarge,
-        Self::Unauthorized,
-        Self::Refused,
-        Self::Stopped,
-    ];
-
-    /// What an answer that is neither a success nor transient means for a batch.
-    pub(crate) fn of_status(status: StatusCode) -> Self {
-        match status.as_u16() {
-            400 | 422 => Self::Rejected,
-            413 => Self::TooLarge,
-            401 | 403 => Self::Unauthorized,
-            _ => Self::Refused,
-        }
-    }
-}
-
-impl fmt::Display for LossReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Expired => "expired",
-            Self::Rejected => "rejected",
-            Self::TooLarge => "too large",
-            Self::Unauthorized => "unauthorized",
-            Self::Refused => "refused",
-            Self::Stopped => "stopped",
-        })
-    }
-}
-
-/// The events of one stream and one batch that were lost, as `on_lost` is given them.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct Lost {
-    /// The stream they were meant for.
-    pub stream: Arc<str>,
-    /// The events as a JSON array, byte for byte as they were or would have been sent.
-    pub events: Bytes,
-    /// How many there are.
-    pub count: usize,
-    /// Why they were lost.
-    pub reason: LossReason,
-    /// Whether the server may have them all the same: after any attempt that it may have read.
-    pub delivery: Delivery,
-    /// The server's last answer to them, if it ever gave one.
-    pub status: Option<StatusCode>,
-}
-
-/// Without the events themselves: they do not belong into a log.
-impl fmt::Debug for Lost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lost")
-            .field("stream", &self.stream)
-            .field("count", &self.count)
-            .field("reason", &self.reason)
-            .field("delivery", &self.delivery)
-            .field("status", &self.status)
-            .finish_non_exhaustive()
-    }
-}
+pub(crate) use self::lost::with_sources;
+pub use self::lost::{LossReason, LostBatch};
 
 /// What became of the events so far, counted from the collector's start.
 ///
-/// `accepted == delivered + lost() + pending` in every report. Its text is one line of these.
+/// `accepted == delivered + lost() + pending` in every report. `Display` writes it as one line.
+///
+/// With the feature `serde` it serialises as its three fields and `lost`, a list of
+/// `{"reason", "delivery", "count"}` without the zeros.
 #[must_use = "a report may tell of lost events"]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// Events for which `collect` returned `Ok`.
     pub accepted: u64,
-    /// Events that a request held which was answered with a success (2xx).
+    /// Events that were in a request that got a success (2xx).
     pub delivered: u64,
     /// Events that wait to be sent, are being sent, or wait to be sent again.
     pub pending: u64,
@@ -108,16 +29,48 @@ pub struct Report {
 }
 
 impl Report {
-    /// Events that were lost, for whatever reason.
+    /// Events that were lost, for any reason.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost.as_flattened().iter().sum()
     }
 
-    /// Events that were lost for this reason, and were or were not possibly received.
+    /// Events that were lost for this reason, by whether the server may have received them.
     #[must_use]
     pub fn lost_by(&self, reason: LossReason, delivery: Delivery) -> u64 {
         self.lost[reason as usize][delivery as usize]
+    }
+
+    /// The same report with `count` more events accepted and delivered: for a test of what a
+    /// program does with its reports.
+    ///
+    /// ```
+    /// use stride_collector::{Delivery, LossReason, Report};
+    ///
+    /// let report = Report::default()
+    ///     .with_delivered(7)
+    ///     .with_lost(LossReason::Expired, Delivery::NotSent, 2)
+    ///     .with_pending(1);
+    /// assert_eq!((report.accepted, report.lost()), (10, 2));
+    /// ```
+    pub fn with_delivered(mut self, count: u64) -> Self {
+        self.accepted += count;
+        self.delivered += count;
+        self
+    }
+
+    /// The same report with `count` more events accepted and pending.
+    pub fn with_pending(mut self, count: u64) -> Self {
+        self.accepted += count;
+        self.pending += count;
+        self
+    }
+
+    /// The same report with `count` more events accepted and lost.
+    pub fn with_lost(mut self, reason: LossReason, delivery: Delivery, count: u64) -> Self {
+        self.accepted += count;
+        self.add_lost(reason, delivery, count);
+        self
     }
 
     pub(crate) fn add_lost(&mut self, reason: LossReason, delivery: Delivery, count: u64) {
@@ -141,21 +94,53 @@ impl fmt::Display for Report {
     }
 }
 
+#[cfg(feature = "serde")]
+impl serde::Serialize for Report {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+
+        #[derive(serde::Serialize)]
+        struct Loss {
+            reason: LossReason,
+            delivery: Delivery,
+            count: u64,
+        }
+        let loss = |reason, delivery| {
+            let count = self.lost_by(reason, delivery);
+            (count > 0).then_some(Loss { reason, delivery, count })
+        };
+        let deliveries = [Delivery::NotSent, Delivery::MaybeSent];
+        let of_reason = |reason| deliveries.into_iter().filter_map(move |it| loss(reason, it));
+        let lost: Vec<Loss> = LossReason::ALL.into_iter().flat_map(of_reason).collect();
+        let mut report = serializer.serialize_struct("Report", 4)?;
+        report.serialize_field("accepted", &self.accepted)?;
+        report.serialize_field("delivered", &self.delivered)?;
+        report.serialize_field("pending", &self.pending)?;
+        report.serialize_field("lost", &lost)?;
+        report.end()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn report() -> Report {
+        Report::default()
+            .with_delivered(3)
+            .with_pending(2)
+            .with_lost(LossReason::Expired, Delivery::NotSent, 1)
+            .with_lost(LossReason::Expired, Delivery::MaybeSent, 2)
+            .with_lost(LossReason::Stopped, Delivery::MaybeSent, 2)
+    }
+
     #[test]
     fn a_report_reads_as_one_line() {
-        let mut report = Report { accepted: 10, delivered: 3, pending: 2, ..Report::default() };
-        report.add_lost(LossReason::Expired, Delivery::NotSent, 1);
-        report.add_lost(LossReason::Expired, Delivery::MaybeSent, 2);
-        report.add_lost(LossReason::Stopped, Delivery::MaybeSent, 2);
         assert_eq!(
-            report.to_string(),
+            report().to_string(),
             "10 accepted, 3 delivered, 5 lost (3 expired, 2 stopped), 2 pending"
         );
-        assert_eq!(report.lost_by(LossReason::Expired, Delivery::MaybeSent), 2);
+        assert_eq!(report().lost_by(LossReason::Expired, Delivery::MaybeSent), 2);
         assert_eq!(Report::default().to_string(), "0 accepted, 0 delivered, 0 lost, 0 pending");
     }
 
@@ -165,5 +150,23 @@ mod tests {
             assert_eq!(reason as usize, index);
         }
         assert_eq!((Delivery::NotSent as usize, Delivery::MaybeSent as usize), (0, 1));
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a5_a_report_serialises() {
+        assert_eq!(
+            serde_json::to_value(report()).unwrap(),
+            serde_json::json!({
+                "accepted": 10,
+                "delivered": 3,
+                "pending": 2,
+                "lost": [
+                    {"reason": "expired", "delivery": "not_sent", "count": 1},
+                    {"reason": "expired", "delivery": "maybe_sent", "count": 2},
+                    {"reason": "stopped", "delivery": "maybe_sent", "count": 2},
+                ],
+            })
+        );
     }
 }

@@ -1,19 +1,25 @@
-//! The requests that senders make, whichever way they wait.
+//! The requests that senders make, on threads or as tasks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderMap, StatusCode};
 use stride_core::Api;
 use stride_core::transport::{Call, Delivery, Limits, TransportError, TransportErrorKind};
 
-/// The longest answer that is read to its end, to keep its connection. Nothing in it is used.
-const MAX_ANSWER: usize = 64 << 10;
+/// The longest body of a response that is read to its end, which keeps its connection usable.
+const MAX_BODY: usize = 64 << 10;
+
+/// The longest message that is kept of a refusal.
+const MAX_MESSAGE: usize = 1 << 10;
 
 /// The limits of a request that may take this long as a whole.
 pub(crate) fn limits(request_timeout: Duration) -> Limits {
     let mut limits = Limits::for_request().with_total(request_timeout);
     limits.connect = limits.connect.min(request_timeout);
-    limits.max_body = MAX_ANSWER;
+    limits.max_body = MAX_BODY;
     limits
 }
 
@@ -30,28 +36,92 @@ pub(crate) fn call(
     Ok(Call::new(request, limits))
 }
 
-/// What came of a request whose transport panicked.
+/// The error of a request whose transport panicked.
 pub(crate) fn panicked() -> TransportError {
     TransportError::new(TransportErrorKind::Io, Delivery::MaybeSent)
         .with_source("the transport panicked")
 }
 
-/// The body of an answer, which is read only so that its connection can be used again.
-pub(crate) struct Unused {
+/// A response to a batch.
+#[derive(Debug, Clone)]
+pub(crate) struct Response {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) message: Option<Arc<str>>,
+}
+
+/// Reads the body of a response: to use its connection again, and for its message.
+pub(crate) struct Reading {
+    head: Parts,
+    /// Nothing of a success.
+    body: Vec<u8>,
     room: usize,
 }
 
-impl Default for Unused {
-    fn default() -> Self {
-        Self { room: MAX_ANSWER }
+impl Reading {
+    pub(crate) fn new(head: Parts) -> Self {
+        Self { head, body: Vec::new(), room: MAX_BODY }
+    }
+
+    /// Takes a chunk, and says whether to read on.
+    pub(crate) fn takes(&mut self, chunk: Result<Bytes, TransportError>) -> bool {
+        // A body that breaks off takes nothing from its status.
+        let Ok(chunk) = chunk else { return false };
+        let Some(room) = self.room.checked_sub(chunk.len()) else { return false };
+        self.room = room;
+        if !self.head.status.is_success() {
+            self.body.extend_from_slice(&chunk);
+        }
+        true
+    }
+
+    pub(crate) fn finish(self) -> Response {
+        let Parts { status, headers, .. } = self.head;
+        Response { status, headers, message: message(&self.body) }
     }
 }
 
-impl Unused {
-    /// Whether more of it is worth reading.
-    pub(crate) fn goes_on(&mut self, chunk: Result<Bytes, TransportError>) -> bool {
-        let left = chunk.ok().and_then(|chunk| self.room.checked_sub(chunk.len()));
-        self.room = left.unwrap_or(0);
-        left.is_some()
+/// The `message` of a refusal's body, cut off where it is too long.
+fn message(body: &[u8]) -> Option<Arc<str>> {
+    #[derive(serde::Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    let mut message = serde_json::from_slice::<Refusal>(body).ok()?.message;
+    message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+    Some(message.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(status: u16, chunks: &[&'static str]) -> Response {
+        let head = http::Response::builder().status(status).body(()).unwrap().into_parts().0;
+        let mut reading = Reading::new(head);
+        for chunk in chunks {
+            assert!(reading.takes(Ok(Bytes::from_static(chunk.as_bytes()))));
+        }
+        reading.finish()
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_message() {
+        let refusal = read(409, &[r#"{"message": "#, r#""no room"}"#]);
+        assert_eq!((refusal.status.as_u16(), refusal.message.as_deref()), (409, Some("no room")));
+        assert_eq!(read(409, &["<html>"]).message, None);
+        assert_eq!(read(200, &[r#"{"message": "fine"}"#]).message, None);
+        let long = format!(r#"{{"message":"{}"}}"#, "ä".repeat(MAX_MESSAGE));
+        assert_eq!(message(long.as_bytes()).unwrap().len(), MAX_MESSAGE);
+    }
+
+    #[test]
+    fn a_body_is_read_up_to_a_limit() {
+        let head = http::Response::builder().status(400).body(()).unwrap().into_parts().0;
+        let mut reading = Reading::new(head);
+        let chunk = || Ok(Bytes::from(vec![b' '; MAX_BODY / 2 + 1]));
+        assert!(reading.takes(chunk()));
+        assert!(!reading.takes(chunk()));
+        assert_eq!(reading.finish().message, None);
     }
 }

@@ -11,22 +11,22 @@ use std::task::Waker;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::response::Parts;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use stride_core::api::is_name;
 use stride_core::transport::TransportError;
 
 use crate::CollectError;
-use crate::batch::{Barrier, Batcher, Change, Job, Loss, Policy, Step};
-use crate::builder::Settings;
-use crate::report::{Lost, Report};
+use crate::batch::{Barrier, Batcher, Change, Job, Last, Loss, Policy, Step};
+use crate::config::Settings;
+use crate::report::{LostBatch, Report, with_sources};
+use crate::request::Response;
 use crate::scratch::{self, Buffer, Local, Outcome};
 use crate::stamp::{self, Stamp};
 use crate::stream::{Appended, BatchLimits, Budget, Stream};
 
 /// What a user does with lost events.
-pub(crate) type OnLost = Box<dyn Fn(&Lost) + Send + Sync>;
+pub(crate) type OnLost = Arc<dyn Fn(&LostBatch) + Send + Sync>;
 
 pub(crate) struct Shared {
     /// Tells collectors apart in what threads remember.
@@ -272,10 +272,10 @@ impl Shared {
     }
 
     /// Tells the batcher what came of an attempt.
-    pub(crate) fn handle_result(&self, id: u64, result: Result<Parts, TransportError>) {
+    pub(crate) fn handle_result(&self, id: u64, result: Result<Response, TransportError>) {
         let seen = match &result {
-            Ok(head) => head.status.to_string(),
-            Err(error) => error.to_string(),
+            Ok(response) => response.status.to_string(),
+            Err(error) => with_sources(error),
         };
         let change = self.update(|batcher, now| batcher.handle_result(id, result, now));
         guarded(|| match change {
@@ -298,16 +298,33 @@ impl Shared {
 
     /// Hands a loss to the user, outside of every lock.
     pub(crate) fn hand_over(&self, loss: &Loss) {
-        let Loss { reason, delivery, status, .. } = *loss;
-        let (events, streams) = (loss.body.count(), loss.body.labels().len());
+        let Loss { reason, delivery, .. } = *loss;
+        let Last { status, message, error } = &loss.last;
         guarded(|| {
             let status = status.map(|status| status.as_u16());
-            tracing::warn!(events, streams, %reason, ?delivery, status, "events were lost");
+            let (message, error) = (message.as_deref(), error.as_ref().map(with_sources));
+            for label in loss.body.labels() {
+                let (stream, events) = (&*label.stream, label.count);
+                tracing::warn!(
+                    stream,
+                    events,
+                    %reason,
+                    ?delivery,
+                    status,
+                    message,
+                    error,
+                    "events were lost"
+                );
+            }
         });
         if let Some(on_lost) = &self.on_lost {
             for (label, events) in loss.body.arrays() {
-                let (stream, count) = (Arc::clone(&label.stream), label.count);
-                guarded(|| on_lost(&Lost { stream, events, count, reason, delivery, status }));
+                let stream = Arc::clone(&label.stream);
+                let mut lost = LostBatch::new(stream, events, label.count, reason, delivery);
+                lost.status = *status;
+                lost.message.clone_from(message);
+                lost.error.clone_from(error);
+                guarded(|| on_lost(&lost));
             }
         }
         self.update(|batcher, _| batcher.handed_over(loss));

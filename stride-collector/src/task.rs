@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::response::Parts;
 use stride_core::gzip::{Gzip, GzipLevel};
 use stride_core::transport::{AsyncTarget, Limits, TransportError};
 use tokio::runtime::Handle;
@@ -17,7 +16,7 @@ use tokio::time::sleep_until;
 
 use crate::batch::{Job, Loss, Step};
 use crate::report::Report;
-use crate::request::{self, Unused};
+use crate::request::{self, Reading, Response};
 use crate::shared::Shared;
 
 /// How much text is compressed before the runtime's other tasks have their turn: some 30 us of work
@@ -66,18 +65,18 @@ impl Sender {
         }
     }
 
-    async fn send(&self, path: &str, bytes: Bytes) -> Result<Parts, TransportError> {
+    async fn send(&self, path: &str, bytes: Bytes) -> Result<Response, TransportError> {
         let AsyncTarget { api, transport } = &self.target;
         let call = request::call(api, path, bytes, self.limits)?;
         let sent = async {
             let (head, mut body) = transport.send(call).await?.into_parts();
-            let mut unused = Unused::default();
+            let mut reading = Reading::new(head);
             while let Some(chunk) = body.next().await {
-                if !unused.goes_on(chunk) {
+                if !reading.takes(chunk) {
                     break;
                 }
             }
-            Ok(head)
+            Ok(reading.finish())
         };
         guarded(sent).await.unwrap_or_else(|| Err(request::panicked()))
     }

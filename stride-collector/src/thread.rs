@@ -8,14 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::response::Parts;
 use stride_core::cancel::CancelToken;
 use stride_core::gzip::{Gzip, GzipLevel};
 use stride_core::transport::{Limits, Target, TransportError};
 
 use crate::batch::Step;
 use crate::report::Report;
-use crate::request::{self, Unused};
+use crate::request::{self, Reading, Response};
 use crate::shared::Shared;
 
 /// A thread that sends.
@@ -54,18 +53,18 @@ impl Sender {
         }
     }
 
-    fn send(&self, path: &str, bytes: Bytes) -> Result<Parts, TransportError> {
+    fn send(&self, path: &str, bytes: Bytes) -> Result<Response, TransportError> {
         let Target { api, transport } = &self.target;
         let call = request::call(api, path, bytes, self.limits)?;
         let sent = AssertUnwindSafe(|| {
             let (head, body) = transport.send(call, CancelToken::never())?.into_parts();
-            let mut unused = Unused::default();
+            let mut reading = Reading::new(head);
             for chunk in body {
-                if !unused.goes_on(chunk) {
+                if !reading.takes(chunk) {
                     break;
                 }
             }
-            Ok(head)
+            Ok(reading.finish())
         });
         catch_unwind(sent).unwrap_or_else(|_| Err(request::panicked()))
     }

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use stride_collector::{
-    Builder, CollectError, Collector, Delivery, LossReason, StartError, Target,
+    Builder, CollectError, Collector, ConfigError, Delivery, LossReason, StartError, Target,
 };
 use stride_core::Api;
 use stride_core::cancel::CancelToken;
@@ -761,7 +761,9 @@ fn settings_that_cannot_be_used_are_named() {
     ];
     for (name, builder) in builders {
         match builder.start(Server::working().1) {
-            Err(StartError::Setting { setting, .. }) => assert_eq!(setting, name),
+            Err(StartError::Config(ConfigError::Setting { setting, .. })) => {
+                assert_eq!(setting, name);
+            }
             other => panic!("{name}: {other:?}"),
         }
     }

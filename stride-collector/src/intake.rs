@@ -1,4 +1,4 @@
-//! What the handles of a collector have in common: accepting events.
+//! Accepting events.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -9,56 +9,132 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::error::{CollectAllError, CollectError};
+use crate::report::Report;
 use crate::scratch::{Local, Outcome};
 use crate::shared::{Shared, To};
 use crate::stream::Stream;
 use crate::thread;
 
-/// Why an event was not accepted. Nothing of it is held, and no other event is harmed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CollectError {
-    /// A stream's name is a letter, then letters, digits and underscores, all of them ASCII.
-    #[error("{name:?} is not a name: a letter, then letters, digits and underscores")]
-    Name {
-        /// The name as it was given.
-        name: String,
-    },
-    /// An event is a JSON object.
-    #[error("an event must be a JSON object")]
-    NotAnObject,
-    /// The event is longer than the collector's `max_event`.
-    #[error("the event is longer than {limit} bytes")]
-    TooLarge {
-        /// The limit, in bytes of JSON.
-        limit: usize,
-    },
-    /// The event cannot be written as JSON.
-    #[error("the event cannot be written as JSON")]
-    Json(#[source] serde_json::Error),
-    /// What is held takes all of the memory budget: the server is slower than the events, or away.
-    #[error("the collector is full: its memory budget is used up")]
-    Full,
-    /// The collector was stopped.
-    #[error("the collector was stopped")]
-    Stopped,
+/// What a `Collector` and an `AsyncCollector` have in common: accepting events, and saying what became
+/// of them. Both dereference to it.
+pub struct Intake {
+    owner: Arc<Owner>,
 }
 
-/// Not all events were accepted: those before this one were, and those after it were not looked at.
-#[derive(Debug, thiserror::Error)]
-#[error("event {accepted} of several was not accepted")]
-#[non_exhaustive]
-pub struct CollectAllError {
-    /// How many were accepted; also the index of the one that was not.
-    pub accepted: usize,
-    /// Why it was not.
-    #[source]
-    pub error: CollectError,
+impl fmt::Debug for Intake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Intake").field("stats", &self.stats()).finish_non_exhaustive()
+    }
 }
 
-/// One stream of a collector, for the hottest loops: collecting through it looks up no name.
+impl Intake {
+    pub(crate) fn new(shared: Arc<Shared>, at_end: fn(&Shared)) -> Self {
+        Self { owner: Arc::new(Owner { shared, at_end }) }
+    }
+
+    /// Another handle to the same collector.
+    pub(crate) fn share(&self) -> Self {
+        Self { owner: Arc::clone(&self.owner) }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.owner.shared
+    }
+
+    /// Accepts an event for a stream, or returns at once with the reason why not. An event is
+    /// anything that serialises as a JSON object.
+    ///
+    /// # Errors
+    ///
+    /// Any [`CollectError`]; [`Full`](CollectError::Full) may pass with time.
+    #[inline]
+    pub fn collect<T: Serialize + ?Sized>(
+        &self,
+        stream: &str,
+        event: &T,
+    ) -> Result<(), CollectError> {
+        self.owner.collect(To::Name(stream), event)
+    }
+
+    /// Accepts several events, one after the other.
+    ///
+    /// # Errors
+    ///
+    /// The first event that is not accepted; those before it were.
+    pub fn collect_all<T: Serialize>(
+        &self,
+        stream: &str,
+        events: impl IntoIterator<Item = T>,
+    ) -> Result<(), CollectAllError> {
+        self.owner.collect_all(To::Name(stream), events)
+    }
+
+    /// Accepts an event that is JSON already, and sends it unchanged.
+    ///
+    /// # Errors
+    ///
+    /// As [`collect`](Self::collect).
+    pub fn collect_json(&self, stream: &str, event: &RawValue) -> Result<(), CollectError> {
+        self.owner.collect_json(To::Name(stream), event)
+    }
+
+    /// Accepts an event, and waits for room up to `timeout` while the collector is full. It blocks
+    /// the thread: in a task, use [`collect_wait`](Self::collect_wait).
+    ///
+    /// # Errors
+    ///
+    /// As [`collect`](Self::collect); [`Full`](CollectError::Full) when there was no room in time.
+    pub fn collect_timeout<T: Serialize + ?Sized>(
+        &self,
+        stream: &str,
+        event: &T,
+        timeout: Duration,
+    ) -> Result<(), CollectError> {
+        self.owner.collect_timeout(To::Name(stream), event, timeout)
+    }
+
+    /// Accepts an event, and waits for room while the collector is full: for asynchronous programs,
+    /// on any runtime. The event is serialised before the first wait, and held outside of the memory
+    /// budget meanwhile.
+    ///
+    /// Cancel safe: when the future is dropped before it is done, the event was not accepted.
+    ///
+    /// # Errors
+    ///
+    /// As [`collect`](Self::collect), but never [`Full`](CollectError::Full).
+    pub async fn collect_wait<T: Serialize + ?Sized>(
+        &self,
+        stream: &str,
+        event: &T,
+    ) -> Result<(), CollectError> {
+        self.owner.collect_wait(To::Name(stream), event).await
+    }
+
+    /// One stream of this collector: its name is checked and looked up once, for the hottest loops.
+    ///
+    /// # Errors
+    ///
+    /// [`CollectError::Name`].
+    pub fn stream(&self, name: &str) -> Result<StreamHandle, CollectError> {
+        StreamHandle::new(&self.owner, name)
+    }
+
+    /// What became of the events so far.
+    pub fn stats(&self) -> Report {
+        self.owner.shared.report()
+    }
+
+    /// How much of the memory budget is used now, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.owner.shared.memory()
+    }
+}
+
+/// One stream of a collector, for the hottest loops: it does not look up a name for each event.
 ///
-/// A cheap handle to clone; while one is left, the collector runs.
+/// Cheap to clone. The collector runs as long as there is a handle to it or to one of its streams.
 #[derive(Clone)]
 pub struct StreamHandle {
     owner: Arc<Owner>,
@@ -83,7 +159,7 @@ impl StreamHandle {
         &self.stream.name
     }
 
-    /// As [`Collector::collect`](crate::Collector::collect).
+    /// As [`Intake::collect`].
     ///
     /// # Errors
     ///
@@ -93,7 +169,7 @@ impl StreamHandle {
         self.owner.collect(To::Stream(&self.stream), event)
     }
 
-    /// As [`Collector::collect_all`](crate::Collector::collect_all).
+    /// As [`Intake::collect_all`].
     ///
     /// # Errors
     ///
@@ -105,7 +181,7 @@ impl StreamHandle {
         self.owner.collect_all(To::Stream(&self.stream), events)
     }
 
-    /// As [`Collector::collect_json`](crate::Collector::collect_json).
+    /// As [`Intake::collect_json`].
     ///
     /// # Errors
     ///
@@ -114,13 +190,11 @@ impl StreamHandle {
         self.owner.collect_json(To::Stream(&self.stream), event)
     }
 
-    /// As [`Collector::collect_timeout`](crate::Collector::collect_timeout). It blocks the thread: in
-    /// a task, [`collect_wait`](Self::collect_wait) is meant, all the more where the same thread would
-    /// have to make room.
+    /// As [`Intake::collect_timeout`].
     ///
     /// # Errors
     ///
-    /// As [`collect`](Self::collect); [`Full`](CollectError::Full) when no room came in time.
+    /// As [`collect`](Self::collect); [`Full`](CollectError::Full) when there was no room in time.
     pub fn collect_timeout<T: Serialize + ?Sized>(
         &self,
         event: &T,
@@ -129,7 +203,7 @@ impl StreamHandle {
         self.owner.collect_timeout(To::Stream(&self.stream), event, timeout)
     }
 
-    /// As [`Collector::collect_wait`](crate::Collector::collect_wait).
+    /// As [`Intake::collect_wait`].
     ///
     /// # Errors
     ///
@@ -139,10 +213,10 @@ impl StreamHandle {
     }
 }
 
-/// What all handles share; the senders do not, so that the last handle's end is noticed.
+/// What all handles share, and the senders do not: so the drop of the last handle is noticed.
 pub(crate) struct Owner {
     pub(crate) shared: Arc<Shared>,
-    /// How the collector is stopped when the last handle is dropped.
+    /// Stops the collector when the last handle is dropped.
     pub(crate) at_end: fn(&Shared),
 }
 

@@ -1,18 +1,19 @@
 //! The settings of a collector.
 
 use std::fmt;
-use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stride_core::ConfigError;
 use stride_core::gzip::GzipLevel;
 #[cfg(feature = "tokio")]
 use stride_core::transport::AsyncTarget;
 use stride_core::transport::Target;
 
 use crate::Collector;
-use crate::report::Lost;
+use crate::error::StartError;
+use crate::report::LostBatch;
 use crate::request;
 use crate::shared::{OnLost, Shared};
 use crate::stamp;
@@ -21,7 +22,7 @@ use crate::stream::OVERHEAD;
 use crate::task::{self, Senders};
 use crate::thread;
 
-/// What a collector goes by.
+/// All settings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) flush_interval: Duration,
@@ -52,10 +53,10 @@ impl Default for Settings {
 }
 
 impl Settings {
-    fn check(&self) -> Result<(), StartError> {
+    fn check(&self) -> Result<(), ConfigError> {
         let hour = Duration::from_secs(3600);
         let gigabyte = 1 << 30;
-        let wrong = |setting, reason| Err(StartError::Setting { setting, reason });
+        let wrong = |setting, reason| Err(ConfigError::Setting { setting, reason });
         if self.flush_interval.is_zero() || self.flush_interval > hour {
             return wrong("flush_interval", "is not between 1 ns and 1 h");
         }
@@ -83,28 +84,7 @@ impl Settings {
     }
 }
 
-/// Why a collector could not be started.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// A setting cannot be used.
-    #[error("{setting} {reason}")]
-    Setting {
-        /// The name of the setting, as the builder calls it.
-        setting: &'static str,
-        /// What is wrong with its value.
-        reason: &'static str,
-    },
-    /// The operating system gave no thread.
-    #[error("a sender thread cannot be started")]
-    Thread(#[source] io::Error),
-    /// An `AsyncCollector` is started in a tokio runtime, as whose tasks it runs.
-    #[error("there is no tokio runtime here to run in")]
-    NoRuntime,
-}
-
-/// The settings of a collector that is about to be started, a [`Collector`] or an `AsyncCollector`;
-/// see [`Collector::builder`].
+/// Settings for a [`Collector`] or an `AsyncCollector`; see [`Collector::builder`].
 ///
 /// The defaults are those of the original Python client, pystride, where it had the setting.
 ///
@@ -121,6 +101,7 @@ pub enum StartError {
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
 #[must_use = "a builder does nothing until it is started"]
 pub struct Builder<C = Collector> {
     settings: Settings,
@@ -139,56 +120,54 @@ impl<C> Builder<C> {
         Self { settings: Settings::default(), on_lost: None, starts: PhantomData }
     }
 
-    /// How long an event waits for others at most before its batch is sent, counted from the
-    /// batch's first event: 250 ms, as pystride; at most an hour.
+    /// The longest time that an event waits for others before its batch is sent, counted from the
+    /// batch's first event. 250 ms by default, as in pystride; at most an hour.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         self.settings.flush_interval = interval;
         self
     }
 
-    /// How many events a batch has at most: 1000, as pystride; at most 1,000,000. Batches of 200
-    /// make a collector four times slower.
+    /// The largest number of events in a batch. 1000 by default, as in pystride; at most 1,000,000.
     pub fn batch_size(mut self, events: usize) -> Self {
         self.settings.batch_size = events;
         self
     }
 
-    /// How long a batch is at most, in bytes of JSON before compression: 1 MiB; from 1 KiB to
-    /// 1 GiB. A single event that is longer is sent alone.
+    /// The greatest length of a batch, in bytes of JSON before compression. 1 MiB by default; from
+    /// 1 KiB to 1 GiB. A single event that is longer is sent alone.
     pub fn batch_bytes(mut self, bytes: usize) -> Self {
         self.settings.batch_bytes = bytes;
         self
     }
 
-    /// How many requests are in flight at most, and how many threads or tasks send them: 2, as
-    /// pystride; at most 256. The second more than doubles what one reaches; more pay only on slow
-    /// networks.
+    /// The number of threads or tasks that send, and so of requests in flight. 2 by default, as in
+    /// pystride; at most 256. More than two pay only on slow networks.
     pub fn concurrency(mut self, senders: usize) -> Self {
         self.settings.concurrency = senders;
         self
     }
 
-    /// How long a request may take, its answer included: 5 s, as pystride; at most an hour.
+    /// How long a request may take, response included. 5 s by default, as in pystride; at most an hour.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.settings.request_timeout = timeout;
         self
     }
 
-    /// How much memory the held events may take, in bytes: 64 MiB, over open and closed batches,
-    /// compressed ones and those in flight. When it is used up, `collect` returns
+    /// How much memory the events may take, in bytes: in open batches, closed ones, compressed ones and
+    /// those in flight. 64 MiB by default. When it is used up, `collect` returns
     /// [`CollectError::Full`](crate::CollectError::Full).
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.settings.memory_budget = bytes;
         self
     }
 
-    /// How long an event may be, in bytes of JSON: 1 MiB; at most 1 GiB.
+    /// The greatest length of an event, in bytes of JSON. 1 MiB by default; at most 1 GiB.
     pub fn max_event(mut self, bytes: usize) -> Self {
         self.settings.max_event = bytes;
         self
     }
 
-    /// How hard to compress: [`GzipLevel::FASTEST`].
+    /// How hard to compress. [`GzipLevel::FASTEST`] by default.
     pub fn gzip_level(mut self, level: GzipLevel) -> Self {
         self.settings.gzip_level = level;
         self
@@ -197,37 +176,38 @@ impl<C> Builder<C> {
     /// Whether `collect` gives each event a `$id`, unique across processes, and a `$timestamp`, the
     /// time of the call in RFC 3339; not by default. Those that an event has are kept.
     ///
-    /// A batch may be sent twice, when its answer is lost on the way; Stride stores events with the
-    /// same id once. It costs a look at the clock and some 90 bytes per event.
+    /// A batch may be sent twice, when the response to it is lost on the way; Stride stores events with
+    /// the same id once. It costs a reading of the clock and some 90 bytes per event.
     pub fn stamp(mut self, stamp: bool) -> Self {
         self.settings.stamp = stamp;
         self
     }
 
-    /// What to do with events that are lost: called once for each stream and batch, with the events
-    /// as they were or would have been sent. Without it, losses are counted and logged.
+    /// What to do with lost events: called once for each stream and batch, with the events as they were
+    /// or would have been sent. Without it, losses are counted and logged.
     ///
-    /// It runs on a sender's thread (at the deadline of a `stop`, on the thread that stops), under no
-    /// lock, so it may take its time and call `collect`; a sender that runs it sends nothing
-    /// meanwhile. An `AsyncCollector` runs it on a thread that its runtime has for blocking work; but
-    /// when the runtime is shut down, on one of those that do that, where it must not wait for the
+    /// It runs on a sender's thread (at the deadline of a `stop`, on the thread that stops), without a
+    /// lock, so it may take its time and call `collect`; the sender that runs it sends nothing
+    /// meanwhile. An `AsyncCollector` runs it on its runtime's threads for blocking work, except when
+    /// the runtime is shut down: then on a thread that does that, where it must not wait for the
     /// runtime.
     ///
-    /// A panic in it harms nothing. `flush` waits for it, within its deadline; `stop` does, too, but
-    /// what is lost at its deadline is handed over before it returns, however long that takes. Called
-    /// from inside of it, they would wait for themselves. A collector that it owns is never dropped.
-    pub fn on_lost(mut self, on_lost: impl Fn(&Lost) + Send + Sync + 'static) -> Self {
-        self.on_lost = Some(Box::new(on_lost));
+    /// A panic in it is caught. `flush` and `stop` wait for it, within their deadline; but what is lost
+    /// at the deadline of a `stop` is handed over before that returns, however long it takes. Do not
+    /// call them from inside of it: they would wait for themselves. A collector that it owns is never
+    /// dropped.
+    pub fn on_lost(mut self, on_lost: impl Fn(&LostBatch) + Send + Sync + 'static) -> Self {
+        self.on_lost = Some(Arc::new(on_lost));
         self
     }
 }
 
 impl Builder<Collector> {
-    /// Starts the collector with threads of its own.
+    /// Starts the collector on its own threads.
     ///
     /// # Errors
     ///
-    /// A setting that cannot be used, or the operating system gave no thread.
+    /// A setting cannot be used, or the operating system could not start a thread.
     pub fn start(self, target: impl Into<Target>) -> Result<Collector, StartError> {
         let Self { settings, on_lost, .. } = self;
         settings.check()?;
@@ -257,7 +237,7 @@ impl Builder<crate::AsyncCollector> {
     ///
     /// # Errors
     ///
-    /// A setting that cannot be used, or there is no tokio runtime here.
+    /// A setting cannot be used, or this is not inside a tokio runtime.
     ///
     /// # Panics
     ///
