@@ -88,7 +88,8 @@ fn message(body: &[u8]) -> Option<Arc<str>> {
         message: String,
     }
     let mut message = serde_json::from_slice::<Refusal>(body).ok()?.message;
-    message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+    let end = (0..=MAX_MESSAGE.min(message.len())).rev().find(|&end| message.is_char_boundary(end));
+    message.truncate(end.unwrap_or(0));
     Some(message.into())
 }
 
