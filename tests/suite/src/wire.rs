@@ -44,7 +44,7 @@ pub enum Act {
     Read(usize),
     /// Writes these bytes at once.
     Write(Vec<u8>),
-    /// Writes these bytes one by one, each in a packet of its own.
+    /// Writes these bytes one by one, each in another packet.
     Trickle(Vec<u8>),
     /// Writes these bytes again and again, with a pause between, until the client is gone.
     Pour(Vec<u8>, Duration),

@@ -1,5 +1,5 @@
-//! The collector over real sockets against a Stride that misbehaves. The books are kept a second
-//! time here, from outside: what `collect` accepted, what the server stored, what was reported lost.
+//! The collector over real sockets against a Stride that misbehaves. A second tally is kept here, from
+//! outside: what `collect` accepted, what the server stored, what was reported lost.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -12,21 +12,21 @@ use stride_collector::{Builder, Collector, Report};
 use stride_core::Event;
 use stride_core::transport::Delivery;
 use stride_local::{Fault, Local};
-use stride_tests::watchdog;
+use stride_tests::{suite, watchdog};
 
 /// Far longer than any of these tests takes: a limit that must not be reached.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A Stride, a collector that sends to it, and the books kept from outside.
-struct Books {
+/// A Stride, a collector that sends to it, and what can be counted from outside.
+struct Tally {
     local: Local,
     collector: Collector,
     accepted: u64,
     lost: Arc<Mutex<Vec<(u64, Delivery)>>>,
 }
 
-impl Books {
-    fn open(setup: impl FnOnce(Builder) -> Builder) -> Self {
+impl Tally {
+    fn start(setup: impl FnOnce(Builder) -> Builder) -> Self {
         let local = Local::start().unwrap();
         let stride =
             Stride::builder(local.secret_key()).endpoint(&local.endpoint()).build().unwrap();
@@ -78,115 +78,97 @@ impl Books {
         for (id, delivery) in &lost {
             assert!(
                 *delivery == Delivery::MaybeSent || !stored.contains(id),
-                "event {id} is stored, though surely not sent"
+                "event {id} is stored, though it was not sent"
             );
         }
         assert!(stored.len() as u64 >= report.delivered);
         (stored, lost)
     }
+}
 
-    /// Waits until everything is settled and expects that everything is stored.
-    fn all_stored(self) {
-        let accepted = self.accepted;
-        let report = self.collector.stop_within(MINUTE);
-        let (stored, lost) = self.close(report);
-        assert_eq!((stored.len() as u64, lost.len()), (accepted, 0), "{report}");
+/// What troubles the server meanwhile, and how the collector is set.
+#[derive(Default)]
+struct Trouble {
+    fault: Option<Fault>,
+    /// How often; for ever if it is not said.
+    times: Option<u32>,
+    /// How long, once all events are collected; without end if it is not said.
+    lasting: Option<Duration>,
+    request_timeout: Option<Duration>,
+}
+
+impl Trouble {
+    fn of(fault: Fault) -> Self {
+        Self { fault: Some(fault), ..Self::default() }
     }
 }
 
-#[test]
-fn a_healthy_server_stores_everything_once() {
-    watchdog(|| {
-        let mut books = Books::open(|builder| builder);
-        books.collect(100_000);
-        books.all_stored();
-    });
+suite! {
+    {
+        a_healthy_server: Trouble::default(),
+        a_server_that_resets_before_reading:
+            Trouble { times: Some(5), ..Trouble::of(Fault::ResetBeforeRead) },
+        a_server_that_resets_after_storing:
+            Trouble { times: Some(5), ..Trouble::of(Fault::ResetAfterStore) },
+        a_server_that_responds_503_every_third_time:
+            Trouble::of(Fault::Status { every: 3, status: 503, retry_after: None }),
+        a_slow_server: Trouble::of(Fault::Delay(Duration::from_millis(50))),
+        a_server_that_stalls_for_a_while: Trouble {
+            times: Some(4),
+            request_timeout: Some(Duration::from_millis(500)),
+            ..Trouble::of(Fault::Stall)
+        },
+        a_server_that_comes_up_3_s_late:
+            Trouble { lasting: Some(Duration::from_secs(3)), ..Trouble::of(Fault::Refuse) },
+    }
+    [
+        everything_is_stored_once,
+    ]
 }
 
-#[test]
-fn a_server_that_resets_before_reading_stores_everything_once() {
-    watchdog(|| {
-        let mut books = Books::open(|builder| builder);
-        books.local.fault_times(Fault::ResetBeforeRead, 5);
-        books.collect(100_000);
-        books.all_stored();
+fn everything_is_stored_once(trouble: Trouble) {
+    let Trouble { fault, times, lasting, request_timeout } = trouble;
+    let mut tally = Tally::start(|builder| match request_timeout {
+        Some(limit) => builder.request_timeout(limit),
+        None => builder,
     });
-}
-
-#[test]
-fn a_server_that_resets_after_storing_stores_everything_once() {
-    watchdog(|| {
-        let mut books = Books::open(|builder| builder);
-        books.local.fault_times(Fault::ResetAfterStore, 5);
-        books.collect(100_000);
-        books.all_stored();
-    });
-}
-
-#[test]
-fn a_server_that_answers_503_every_third_time_stores_everything_once() {
-    watchdog(|| {
-        let mut books = Books::open(|builder| builder);
-        books.local.fault(Fault::Status { every: 3, status: 503, retry_after: None });
-        books.collect(100_000);
-        books.all_stored();
-    });
-}
-
-#[test]
-fn a_slow_server_stores_everything_once() {
-    watchdog(|| {
-        let mut books = Books::open(|builder| builder);
-        books.local.fault(Fault::Delay(Duration::from_millis(50)));
-        books.collect(100_000);
-        books.all_stored();
-    });
-}
-
-#[test]
-fn a_server_that_stalls_for_a_while_stores_everything_once() {
-    watchdog(|| {
-        let mut books = Books::open(|builder| builder.request_timeout(Duration::from_millis(500)));
-        books.local.fault_times(Fault::Stall, 4);
-        books.collect(100_000);
-        books.all_stored();
-    });
-}
-
-#[test]
-fn a_server_that_comes_up_3_s_late_stores_everything_once() {
-    watchdog(|| {
-        let mut books = Books::open(|builder| builder);
-        books.local.fault(Fault::Refuse);
-        books.collect(100_000);
+    match (fault, times) {
+        (None, _) => {}
+        (Some(fault), None) => tally.local.fault(fault),
+        (Some(fault), Some(times)) => tally.local.fault_times(fault, times),
+    }
+    tally.collect(100_000);
+    if let Some(outage) = lasting {
         // What is tested is an outage of this length, so it has to pass.
-        thread::sleep(Duration::from_secs(3));
-        books.local.clear_faults();
-        books.all_stored();
-    });
+        thread::sleep(outage);
+        tally.local.clear_faults();
+    }
+    let report = tally.collector.stop_within(MINUTE);
+    let (stored, lost) = tally.close(report);
+    assert_eq!((stored.len(), lost.len()), (100_000, 0), "{report}");
 }
 
 #[test]
-fn a_server_that_stalls_for_ever_costs_what_it_holds_and_no_more_than_the_deadline() {
+fn a_server_that_stalls_for_ever_loses_everything_by_the_deadline() {
     watchdog(|| {
-        let mut books = Books::open(|builder| builder.request_timeout(MINUTE));
-        books.local.fault(Fault::Stall);
-        books.collect(100_000);
-        let report = books.collector.stop_within(Duration::from_secs(1));
-        let (stored, lost) = books.close(report);
+        let mut tally = Tally::start(|builder| builder.request_timeout(MINUTE));
+        tally.local.fault(Fault::Stall);
+        tally.collect(100_000);
+        let report = tally.collector.stop_within(Duration::from_secs(1));
+        let (stored, lost) = tally.close(report);
         assert_eq!((stored.len(), lost.len()), (0, 100_000));
         assert!(lost.iter().any(|(_, delivery)| *delivery == Delivery::NotSent));
     });
 }
 
 #[test]
-fn a_dead_server_costs_everything_and_says_so() {
+fn a_dead_server_loses_everything_and_nothing_was_sent() {
     watchdog(|| {
-        let mut books = Books::open(|builder| builder.request_timeout(MINUTE));
-        books.local.fault(Fault::Refuse);
-        books.collect(100_000);
-        let report = books.collector.stop_within(Duration::from_secs(1));
-        let (_, lost) = books.close(report);
+        let mut tally = Tally::start(|builder| builder.request_timeout(MINUTE));
+        tally.local.fault(Fault::Refuse);
+        tally.collect(100_000);
+        let report = tally.collector.stop_within(Duration::from_secs(1));
+        let (_, lost) = tally.close(report);
         assert_eq!(lost.len(), 100_000);
         assert!(lost.iter().all(|(_, delivery)| *delivery == Delivery::NotSent));
     });
@@ -195,29 +177,29 @@ fn a_dead_server_costs_everything_and_says_so() {
 #[test]
 fn ten_thousand_streams_arrive_in_few_requests() {
     watchdog(|| {
-        let books = Books::open(|builder| builder);
+        let tally = Tally::start(|builder| builder);
         for stream in 0..10_000 {
             let event = json!({"x": stream});
-            books.collector.collect(&format!("stream_{stream}"), &event).unwrap();
+            tally.collector.collect(&format!("stream_{stream}"), &event).unwrap();
         }
-        let report = books.collector.stop_within(MINUTE);
+        let report = tally.collector.stop_within(MINUTE);
         assert_eq!((report.accepted, report.delivered), (10_000, 10_000));
-        assert_eq!(books.local.streams().len(), 10_000);
-        assert!(books.local.requests() < 200, "{} requests", books.local.requests());
+        assert_eq!(tally.local.streams().len(), 10_000);
+        assert!(tally.local.requests() < 200, "{} requests", tally.local.requests());
     });
 }
 
 #[test]
-fn pystride_3_one_refused_stream_costs_the_others_nothing() {
+fn pystride_3_a_refused_bundle_does_not_affect_its_streams() {
     watchdog(|| {
-        let books = Books::open(|builder| builder);
+        let tally = Tally::start(|builder| builder);
         // The bundle is refused once, whole; its streams are then sent one by one.
-        books.local.fault_times(Fault::Status { every: 1, status: 400, retry_after: None }, 1);
+        tally.local.fault_times(Fault::Status { every: 1, status: 400, retry_after: None }, 1);
         for stream in ["a", "b", "c"] {
-            books.collector.collect(stream, &json!({"x": 1})).unwrap();
+            tally.collector.collect(stream, &json!({"x": 1})).unwrap();
         }
-        let report = books.collector.stop_within(MINUTE);
+        let report = tally.collector.stop_within(MINUTE);
         assert_eq!((report.delivered, report.lost()), (3, 0));
-        assert_eq!(books.local.streams(), ["a", "b", "c"]);
+        assert_eq!(tally.local.streams(), ["a", "b", "c"]);
     });
 }

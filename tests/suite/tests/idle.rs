@@ -41,11 +41,11 @@ fn silent() -> Vec<Act> {
 fn silent_subscriptions_and_an_idle_collector_of_tasks_make_no_wake_up() {
     watchdog(|| {
         // No connection is kept, which would be closed after 15 s: that is work to be done.
-        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-        let answers = (0..200).map(|_| vec![Act::Request, Act::text(answer), Act::Close]);
+        let response = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        let exchanges = (0..200).map(|_| vec![Act::Request, Act::text(response), Act::Close]);
         let server = Server::start([silent()]);
         let async_server = Server::start([silent()]);
-        let sink = Server::start(answers);
+        let sink = Server::start(exchanges);
 
         let (received, is_received) = mpsc::channel();
         let stride = stride_blocking::Stride::builder("key").endpoint(&server.endpoint()).build();

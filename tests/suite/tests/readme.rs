@@ -110,8 +110,8 @@ fn the_readme_runs_in_its_order(over: Over) {
     assert_eq!((report.delivered, report.lost()), (count, 0), "{report}");
     assert_eq!(local.count("mystream"), 1 + count);
     let sum = json!({"query": "SELECT count(DISTINCT id) AS ids FROM mystream"});
-    let answer = client.post("/analyze", &sum).unwrap();
-    assert_eq!(shown(&answer), (200, Some(json!([{ "ids": count }]))));
+    let response = client.post("/analyze", &sum).unwrap();
+    assert_eq!(shown(&response), (200, Some(json!([{ "ids": count }]))));
 }
 
 /// Collects this many events in the background, with the client's own kind of collector.

@@ -1,4 +1,4 @@
-//! Collectors where they run: on threads of their own, or as tasks of every kind of tokio runtime;
+//! Collectors where they run: on threads, or as tasks of every kind of tokio runtime;
 //! and what each does when that runtime is shut down under it.
 
 use std::sync::Arc;
@@ -34,7 +34,7 @@ suite! {
         a_stop_delivers_and_ends,
         a_stop_keeps_its_limit,
         dropping_the_last_handle_loses_nothing,
-        the_runtime_ends_while_nothing_is_answered,
+        the_runtime_ends_while_there_is_no_response,
         the_runtime_ends_under_a_flush,
         the_runtime_ends_before_the_last_handle,
     ]
@@ -43,7 +43,7 @@ suite! {
 /// What a collector runs on.
 #[derive(Clone, Copy, PartialEq)]
 enum Host {
-    /// Threads of its own, over ureq.
+    /// Threads, over ureq.
     Threads,
     /// Tasks, over hyper; on a current-thread runtime if there are no workers.
     Tasks { workers: usize },
@@ -181,7 +181,7 @@ impl Rig {
         self.local.wait_until(MINUTE, |local| local.count("mystream") >= events)
     }
 
-    /// Compares the books with what can be seen from outside.
+    /// Compares a report with what can be seen from outside.
     fn check(&self, report: Report) {
         assert_eq!(report.accepted, EVENTS);
         assert_eq!(report.accepted, report.delivered + report.lost() + report.pending);
@@ -251,7 +251,7 @@ fn dropping_the_last_handle_loses_nothing(host: Host) {
     runtime.end();
 }
 
-fn the_runtime_ends_while_nothing_is_answered(host: Host) {
+fn the_runtime_ends_while_there_is_no_response(host: Host) {
     // Threads try again after this; tasks do not live to see it.
     let rig = Rig::start(host, Duration::from_secs(1));
     rig.local.fault_times(Fault::Stall, 2);
@@ -263,7 +263,7 @@ fn the_runtime_ends_while_nothing_is_answered(host: Host) {
     let rig = Rig { host, local, runtime, collector, lost };
     if host == Host::Threads {
         let report = rig.collector.stop_within(&rig.runtime.handle, MINUTE);
-        assert_eq!(report.delivered, EVENTS, "threads do not care for runtimes");
+        assert_eq!(report.delivered, EVENTS, "threads need no runtime");
         rig.check(report);
     } else {
         let report = rig.collector.stats();
