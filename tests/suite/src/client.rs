@@ -37,12 +37,6 @@ impl Builder {
         either!(self, builder => builder.endpoint(base))
     }
 
-    /// The same, with leave to speak plain HTTP to other machines.
-    #[must_use]
-    pub fn allow_plain_http(self) -> Self {
-        either!(self, builder => builder.allow_plain_http())
-    }
-
     /// The same with a limit on each request as a whole.
     #[must_use]
     pub fn timeout(self, total: Duration) -> Self {
@@ -59,12 +53,6 @@ impl Builder {
     #[must_use]
     pub fn max_body(self, bytes: usize) -> Self {
         either!(self, builder => builder.max_body(bytes))
-    }
-
-    /// The same with another `User-Agent`.
-    #[must_use]
-    pub fn user_agent(self, user_agent: &str) -> Self {
-        either!(self, builder => builder.user_agent(user_agent))
     }
 
     /// The same through a proxy.
@@ -185,7 +173,7 @@ impl Client {
 
     /// The `Api` of the client.
     #[must_use]
-    pub fn endpoint(&self) -> Api {
+    pub fn api(&self) -> Api {
         match self {
             Self::Blocking(stride) => stride.target().api,
             Self::Async(stride, _) => stride.target().api,

@@ -64,7 +64,7 @@ fn get(over: Over, reply: Reply) -> World {
 
 /// A call of `GET /collect` with limits of a minute, for the test to shorten.
 fn call(world: &World) -> Call {
-    let request = world.client.endpoint().get("/collect").unwrap();
+    let request = world.client.api().get("/collect").unwrap();
     Call::new(request, Limits::for_request().with_total(MINUTE))
 }
 

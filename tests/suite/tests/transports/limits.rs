@@ -52,7 +52,7 @@ fn a_slow_upload_is_not_a_missing_head(over: Over) {
     acts.extend([Act::text(&response("200 OK", "")), Act::Closed]);
     let server = Server::start([acts]);
     let client = connect(over, &server);
-    let request = client.endpoint().put("/process/p", &"x".repeat(31 << 20)).unwrap();
+    let request = client.api().put("/process/p", &"x".repeat(31 << 20)).unwrap();
     let mut limits = Limits::for_request().with_total(MINUTE);
     limits.head = MOMENT * 15;
     assert_eq!(client.send(Call::new(request, limits)).unwrap().status(), 200);
@@ -68,7 +68,7 @@ fn a_steady_stream_outlives_every_limit_five_times_over(over: Over) {
     let server = Server::start([acts]);
     let client = connect(over, &server);
     let started = Instant::now();
-    let mut call = Call::new(client.endpoint().get("/collect").unwrap(), Limits::for_stream());
+    let mut call = Call::new(client.api().get("/collect").unwrap(), Limits::for_stream());
     (call.limits.connect, call.limits.head, call.limits.idle) = (LIMIT, LIMIT, Some(LIMIT));
     assert_eq!(client.send(call).unwrap().body().len(), 200);
     assert!(started.elapsed() >= LIMIT * 5);

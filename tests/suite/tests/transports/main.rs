@@ -34,7 +34,7 @@ fn call(client: &Client, change: impl FnOnce(&mut Limits)) -> Call {
     let mut limits = Limits::for_request().with_total(MINUTE);
     limits.connect = MINUTE;
     change(&mut limits);
-    Call::new(client.endpoint().get("/collect").unwrap(), limits)
+    Call::new(client.api().get("/collect").unwrap(), limits)
 }
 
 fn send(client: &Client, change: impl FnOnce(&mut Limits)) -> Result<Response, TransportError> {
