@@ -34,7 +34,7 @@ suite! {
 
 /// A request that is larger than what the sockets hold: it is not sent before the response comes.
 fn put_large(client: &Client) -> Result<Response, TransportError> {
-    let mut request = client.endpoint().put("/process/p", &json!({})).unwrap();
+    let mut request = client.api().put("/process/p", &json!({})).unwrap();
     *request.body_mut() = vec![b' '; 20_000_000].into();
     client.send(Call::new(request, Limits::for_request().with_total(MINUTE)))
 }
@@ -127,7 +127,7 @@ fn body(over: Over, text: &str) -> Result<String, TransportError> {
     let server = Server::start([vec![Act::Request, Act::text(text), Act::Close]]);
     let client = over.client(&server.endpoint());
     let limits = Limits::for_request().with_total(MINUTE);
-    let response = client.send(Call::new(client.endpoint().get("/collect").unwrap(), limits))?;
+    let response = client.send(Call::new(client.api().get("/collect").unwrap(), limits))?;
     Ok(String::from_utf8(response.body().to_vec()).unwrap())
 }
 

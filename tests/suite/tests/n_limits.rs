@@ -55,7 +55,7 @@ fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
 }
 
 fn send(client: &Client, limits: Limits) -> Result<Response, TransportError> {
-    client.send(Call::new(client.endpoint().get("/collect").unwrap(), limits))
+    client.send(Call::new(client.api().get("/collect").unwrap(), limits))
 }
 
 fn ended(result: Result<Response, TransportError>) -> (Kind, Delivery) {
@@ -194,7 +194,7 @@ fn n9_a_request_that_is_taken_byte_by_byte_ends_at_the_limit_on_the_call(over: O
     };
     let server = Server::start([vec![Act::RequestHead, Act::With(Box::new(slow))]]);
     let client = over.client(&server.endpoint());
-    let request = large(&client.endpoint());
+    let request = large(&client.api());
     let limits = limits(|limits| limits.total = Some(SOON));
     let ended = ended(client.send(Call::new(request, limits)));
     assert_eq!(ended, (Kind::TotalTimeout, Delivery::MaybeSent));
