@@ -92,7 +92,7 @@ impl Stride {
     /// The key is empty, or holds a colon or a control character; or the environment names a proxy
     /// that cannot be used.
     ///
-    /// ```
+    /// ```no_run
     /// let stride = stride_async::Stride::new("secret_key")?;
     /// # Ok::<(), stride_async::Error>(())
     /// ```

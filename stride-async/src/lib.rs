@@ -119,7 +119,8 @@
 //! use std::time::Instant;
 //! use stride_async::{Call, Stride, http};
 //!
-//! let inner = Stride::new("secret_key")?.target().transport;
+//! let local = "http://127.0.0.1:8080/v1";
+//! let inner = Stride::builder("secret_key").endpoint(local).build()?.target().transport;
 //! let timed = move |mut call: Call| {
 //!     call.request.headers_mut().insert("x-tenant", http::HeaderValue::from_static("a"));
 //!     let (path, started) = (call.request.uri().path().to_owned(), Instant::now());
@@ -130,7 +131,7 @@
 //!         response
 //!     }
 //! };
-//! let stride = Stride::builder("secret_key").transport(timed).build()?;
+//! let stride = Stride::builder("secret_key").endpoint(local).transport(timed).build()?;
 //! # Ok::<(), stride_async::Error>(())
 //! ```
 //!
