@@ -92,8 +92,8 @@ impl Call {
 pub trait Transport: Send + Sync + 'static {
     /// Sends the request and waits for the head of the response. The body is read as it is iterated.
     ///
-    /// When `cancel` is raised, the wait for a connection, for the head or for a chunk ends soon, with
-    /// an error of kind [`TransportErrorKind::Cancelled`].
+    /// When `cancel` is raised, the call ends soon, whatever it is waiting for, with an error of kind
+    /// [`TransportErrorKind::Cancelled`].
     ///
     /// # Errors
     ///
