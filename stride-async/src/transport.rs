@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
-use http::header::HOST;
+use http::header::{HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
@@ -47,6 +47,9 @@ use crate::turn::Turn;
 
 /// The most that is read at once, and the longest head of a response, in bytes; as with ureq.
 const LARGEST_CHUNK: usize = 64 << 10;
+
+/// The most headers of a response; as with ureq.
+const MOST_HEADERS: usize = 128;
 
 /// How many bytes are read, and informational responses among them passed over, in the time in which
 /// one is decoded as JSON.
@@ -92,6 +95,7 @@ impl HttpTransport {
             };
             match link.send(request, limits.head, total).await {
                 Ok(response) => {
+                    check_coding(&response)?;
                     return Ok(response.map(|body| {
                         AsyncBody::new(Chunks {
                             body,
@@ -194,6 +198,7 @@ impl Link {
         let wire = Wire { socket, notes: Arc::clone(&notes), turn, is_broken: false };
         let (requests, connection) = http1::Builder::new()
             .max_buf_size(LARGEST_CHUNK)
+            .max_headers(MOST_HEADERS)
             .handshake(TokioIo::new(wire))
             .await
             .map_err(|error| failed(TransportErrorKind::Connect, error))?;
@@ -444,6 +449,17 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.socket).poll_shutdown(context)
+    }
+}
+
+/// Refuses a body that is in another transfer coding than chunks: hyper would hand it on as it is.
+fn check_coding<T>(response: &Response<T>) -> Result<(), TransportError> {
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(TransportError::new(TransportErrorKind::Protocol, Delivery::MaybeSent)
+            .with_source("the body has a transfer coding other than chunked")),
     }
 }
 
