@@ -59,9 +59,12 @@ impl std::error::Error for Missing {}
 /// Goes off at a time that may change.
 ///
 /// tokio's own timer belongs to the runtime it was made in: it never goes off while nobody drives
-/// that one, and panics when it has ended. This one moves with whoever polls it.
+/// that one, and panics when it has ended. This one moves with its caller.
 #[derive(Default)]
-pub(crate) struct Alarm(Option<(Id, Result<Pin<Box<Sleep>>, Missing>)>);
+pub(crate) struct Alarm(Option<(Id, Timer)>);
+
+/// A timer of one runtime, if that has any.
+type Timer = Result<Pin<Box<Sleep>>, Missing>;
 
 impl Alarm {
     pub(crate) fn poll(

@@ -65,7 +65,8 @@ impl Dialer {
             }
         }
         .map_err(|(kind, error)| {
-            let is_missing = error.get_ref().is_some_and(|cause| cause.is::<Missing>());
+            let is_missing =
+                error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Missing>);
             failed(if is_missing { TransportErrorKind::Unsupported } else { kind }, error)
         })?;
         #[cfg(feature = "tls")]
