@@ -47,7 +47,7 @@ fn send(
     let mut limits = Limits::for_request().with_total(MINUTE);
     change(&mut limits);
     let client = over.client(&server.endpoint());
-    client.send(Call::new(client.endpoint().get("/collect").unwrap(), limits))
+    client.send(Call::new(client.api().get("/collect").unwrap(), limits))
 }
 
 fn ended(result: Result<Response, TransportError>) -> (Kind, Delivery) {

@@ -80,7 +80,7 @@ fn outcome(over: Over, raw: &[u8], then: Then, limits: Limits) -> Outcome {
     let acts = [Act::Request, Act::Write(raw.to_vec())].into_iter().chain(then).collect();
     let server = Server::start([acts]);
     let client = over.client(&server.endpoint());
-    match client.send(Call::new(client.endpoint().get("/collect").unwrap(), limits)) {
+    match client.send(Call::new(client.api().get("/collect").unwrap(), limits)) {
         Ok(response) => Outcome::Whole(response.status().as_u16(), response.body().to_vec()),
         Err(error) => {
             assert_eq!(error.delivery(), Delivery::MaybeSent, "{error:?}");
