@@ -23,43 +23,24 @@ use crate::SubscribeBuilder;
 use crate::alarm::{Alarm, after};
 use crate::transport::HttpTransport;
 
-/// A client of Stride. Cheap to clone; clones share their connections. It can be used from many
-/// tasks at once, and from [more than one runtime](crate#runtimes).
+/// A client for tasks of tokio. Cheap to clone; clones share their connections. Many tasks can use one
+/// at once, in [more than one runtime](crate#runtimes).
 ///
-/// Paths are those of Stride's API without its version: `/collect/mystream`. Every status is a
-/// [`Response`], as in pystride; [`error_for_status`](Response::error_for_status) turns a
-/// non-success response into an [`Error`] that still holds it. A redirect is such a response and is
-/// not followed.
-///
-/// # Errors
-///
-/// The verbs fail with [`Error::Request`] before anything is sent if the path does not exist for
-/// them or the value cannot be written as JSON, and with [`Error::Transport`] if no response was
-/// received; its [`delivery`](stride_core::transport::TransportError::delivery) tells whether the
-/// request may have arrived. Nothing is ever sent twice. Dropping the future cancels the request,
-/// which may then have arrived or not.
+/// A path has no version: `/collect/mystream`. A redirect is a [`Response`] like any other status and is
+/// not followed. A request that cannot be built is [`Error::Request`] when it is awaited, and nothing is
+/// sent; without a response it is [`Error::Transport`], whose
+/// [`delivery`](crate::TransportError::delivery) tells whether the request may have arrived. Nothing is
+/// ever sent twice. Dropping the future cancels the request, which may then have arrived or not.
 #[derive(Debug, Clone)]
 pub struct Stride {
     client: Client<dyn AsyncTransport>,
 }
 
-/// Settings of a [`Stride`]: [`endpoint`](StrideBuilder::endpoint),
-/// [`timeout`](StrideBuilder::timeout), [`connect_timeout`](StrideBuilder::connect_timeout),
-/// [`max_body`](StrideBuilder::max_body), [`header`](StrideBuilder::header),
-/// [`user_agent`](StrideBuilder::user_agent), [`proxy`](StrideBuilder::proxy),
-/// [`no_proxy`](StrideBuilder::no_proxy), [`allow_plain_http`](StrideBuilder::allow_plain_http),
-/// `root_certificate` and `client_certificate` (feature `tls`), `platform_verifier` (feature of that
-/// name) and [`transport`](StrideBuilder::transport); then [`build`](StrideBuilder::build).
+/// The builder of a [`Stride`]; its settings are those of [`client::StrideBuilder`].
 ///
 /// ```
-/// use std::time::Duration;
-/// use stride_async::Stride;
-///
-/// let stride = Stride::builder("secret_key")
-///     .endpoint("http://127.0.0.1:8080/v1")
-///     .timeout(Duration::from_secs(5))
-///     .build()?;
-/// assert_eq!(stride.api().base(), "http://127.0.0.1:8080/v1");
+/// let builder = stride_async::Stride::builder("secret_key");
+/// let stride = builder.endpoint("http://127.0.0.1:8080/v1").max_body(1 << 20).build()?;
 /// # Ok::<(), stride_async::Error>(())
 /// ```
 pub type StrideBuilder = client::StrideBuilder<Stride, dyn AsyncTransport>;
@@ -84,86 +65,53 @@ impl FromClient<dyn AsyncTransport> for Stride {
 }
 
 impl Stride {
-    /// A client of the hosted service, `https://api.stride.io/v1`, with every setting at its
-    /// default. [`builder`](Self::builder) has the settings.
+    /// With every setting at its default; see [`builder`](Self::builder) for the others.
     ///
     /// # Errors
     ///
-    /// The key is empty, or holds a colon or a control character; or the environment names a proxy
-    /// that cannot be used.
-    ///
-    /// ```no_run
-    /// let stride = stride_async::Stride::new("secret_key")?;
-    /// # Ok::<(), stride_async::Error>(())
-    /// ```
+    /// The key or a proxy of the environment cannot be used.
     pub fn new(api_key: impl Into<ApiKey>) -> Result<Self, ConfigError> {
         Self::builder(api_key).build()
     }
 
-    /// A client for the key in the environment variable `STRIDE_API_KEY`, and the base URL in
-    /// `STRIDE_ENDPOINT`, if that is set.
+    /// With key and endpoint from the environment: `STRIDE_API_KEY` and, optionally, `STRIDE_ENDPOINT`.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), and `STRIDE_API_KEY` is not set.
+    /// There is no key, or one of [`new`](Self::new).
     pub fn from_env() -> Result<Self, ConfigError> {
         StrideBuilder::from_env()?.build()
     }
 
-    /// The settings of a client.
+    /// For other settings than the defaults.
     pub fn builder(api_key: impl Into<ApiKey>) -> StrideBuilder {
         StrideBuilder::new(api_key)
     }
 
-    /// The same client with another limit on a whole request, for some calls:
-    /// `stride.with_timeout(Duration::from_secs(2))?.get("/collect")`.
+    /// This client with `total` as the limit of a whole request.
     ///
     /// # Errors
     ///
-    /// The limit is zero.
+    /// `total` is zero.
     pub fn with_timeout(&self, total: Duration) -> Result<Self, ConfigError> {
         Ok(Self { client: self.client.with_timeout(total)? })
     }
 
-    /// The same client with another header on its requests, such as a trace context.
+    /// This client with one more header on its requests.
     ///
     /// # Errors
     ///
-    /// The name or the value is invalid, or the header is one that the client sets itself.
+    /// As [`Api::with_header`].
     pub fn with_header(&self, name: &str, value: &str) -> Result<Self, ConfigError> {
         Ok(Self { client: self.client.with_header(name, value)? })
     }
 
-    /// Reads `path`. A query string in it must be encoded; see [`get_query`](Self::get_query).
-    ///
-    /// # Errors
-    ///
-    /// As [above](Self#errors).
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), stride_async::Error> {
-    /// # let stride = stride_async::Stride::new("secret_key")?;
-    /// let streams: Option<Vec<String>> = stride.get("/collect").await?.error_for_status()?.data()?;
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Reads `path`, whose query is percent-encoded if it has one.
     pub fn get(&self, path: &str) -> ResponseFuture {
         self.send(self.api().get(path))
     }
 
-    /// Reads `path` with query parameters, which are percent-encoded.
-    ///
-    /// # Errors
-    ///
-    /// As [above](Self#errors).
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), stride_async::Error> {
-    /// # let stride = stride_async::Stride::new("secret_key")?;
-    /// stride.get_query("/analyze/visits/results", [("start_date", "2015-05-05"), ("page", "/a b")]).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Reads `path` with these parameters, and encodes them.
     pub fn get_query<K: AsRef<str>, V: AsRef<str>>(
         &self,
         path: &str,
@@ -172,68 +120,34 @@ impl Stride {
         self.send(self.api().get_query(path, query))
     }
 
-    /// Posts `json` to `path`; compressed when the path is under `/collect`.
-    ///
-    /// # Errors
-    ///
-    /// As [above](Self#errors).
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), stride_async::Error> {
-    /// # let stride = stride_async::Stride::new("secret_key")?;
-    /// let event = serde_json::json!({"bojack": "horseman"});
-    /// stride.post("/collect/mystream", &event).await?.error_for_status()?;
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Posts a value, compressed if it goes to `/collect` or a stream.
     pub fn post<T: Serialize + ?Sized>(&self, path: &str, json: &T) -> ResponseFuture {
         self.send(self.api().post(path, json))
     }
 
-    /// Puts `json` to `path`.
-    ///
-    /// # Errors
-    ///
-    /// As [above](Self#errors).
+    /// Puts a value.
     pub fn put<T: Serialize + ?Sized>(&self, path: &str, json: &T) -> ResponseFuture {
         self.send(self.api().put(path, json))
     }
 
-    /// Deletes what is at `path`.
-    ///
-    /// # Errors
-    ///
-    /// As [above](Self#errors).
+    /// Deletes a stream, a process or a saved query.
     pub fn delete(&self, path: &str) -> ResponseFuture {
         self.send(self.api().delete(path))
     }
 
-    /// Subscribes to what happens at `path`: the events of a stream (`/collect/NAME`) or the changes
-    /// of a process (`/process/NAME`). Nothing is sent before
+    /// Subscribes to a stream (`/collect/NAME`) or to the changes of a process (`/process/NAME`), once
     /// [`events`](SubscribeBuilder::events) or [`data`](SubscribeBuilder::data) is awaited.
-    ///
-    /// ```no_run
-    /// # use serde_json::Value;
-    /// # async fn example() -> Result<(), stride_async::Error> {
-    /// # let stride = stride_async::Stride::new("secret_key")?;
-    /// let mut events = stride.subscribe("/collect/app_events").sample(100).data::<Value>().await?;
-    /// while let Some(event) = events.next().await {
-    ///     println!("{}", event?);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
     pub fn subscribe(&self, path: &str) -> SubscribeBuilder {
         SubscribeBuilder::new(&self.client, path)
     }
 
-    /// Where requests go and what sends them, which is what a collector starts from.
+    /// What an `AsyncCollector` starts from.
     #[must_use]
     pub fn target(&self) -> AsyncTarget {
         AsyncTarget { api: self.api().clone(), transport: Arc::clone(self.client.transport()) }
     }
 
-    /// What builds this client's requests.
+    /// The requests of this client.
     #[must_use]
     pub fn api(&self) -> &Api {
         self.client.api()

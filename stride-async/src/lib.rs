@@ -1,72 +1,34 @@
-//! An asynchronous client of the Stride analytics API, on tokio.
-//!
-//! Stride *collects* schemaless JSON events into streams, *processes* them with continuous SQL
-//! queries, *analyzes* the results, and lets programs *subscribe* to streams of events and changes.
-//! To send many events in the background, hand a [`Stride`] to `stride-collector`.
+//! Stride, the real-time analytics API, for programs on tokio.
 //!
 //! ```no_run
-//! use serde_json::json;
-//! use stride_async::Stride;
-//!
 //! # async fn example() -> Result<(), stride_async::Error> {
-//! let stride = Stride::new("secret_key")?;
-//! let response = stride.post("/collect/mystream", &json!({"bojack": "horseman"})).await?;
-//! assert_eq!(response.status(), 200);
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! Any status is a [`Response`], which has the status and the JSON value that the server returned, if
-//! it did. [`error_for_status`](Response::error_for_status) turns a non-success response into an error
-//! that still holds it; the compiler warns where neither is looked at. One [`Error`] serves a whole
-//! program; its text names the method, host and path of the request.
-//!
-//! # The verbs
-//!
-//! ```no_run
-//! use serde_json::json;
-//! # async fn example() -> Result<(), stride_async::Error> {
-//! # let stride = stride_async::Stride::new("secret_key")?;
+//! let stride = stride_async::Stride::from_env()?;
+//! let event = serde_json::json!({"bojack": "horseman"});
+//! stride.post("/collect/mystream", &event).await?.error_for_status()?;
 //!
 //! let streams: Option<Vec<String>> = stride.get("/collect").await?.data()?;
-//! // Some(["clicks", "app_events", "web_logs"])
-//!
-//! let process = json!({
-//!     "query": "SELECT count(*) FROM app_events",
-//!     "action": {"type": "MATERIALIZE"},
-//! });
-//! let response = stride.post("/process/myproc", &process).await?;
-//! assert_eq!(response.status(), 201);
-//!
-//! stride.post("/collect/app_events", &json!({"x": 42})).await?.error_for_status()?;
-//!
-//! let analyze = json!({"query": "SELECT * FROM myproc"});
-//! stride.put("/analyze/myanalyze", &analyze).await?.error_for_status()?;
-//!
-//! stride.delete("/process/myproc").await?.error_for_status()?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`with_timeout`](Stride::with_timeout) and [`with_header`](Stride::with_header) make a client for
-//! calls that need another limit or a further header; it shares the connections of the first.
+//! The names are those of `stride-blocking`, awaited: `get`, `post`, `put`, `delete` and `subscribe`. To
+//! send many events in the background, start an `AsyncCollector` of `stride-collector` from a [`Stride`].
 //!
-//! # Subscribing
+//! Every status is a [`Response`], which the compiler does not let pass unseen;
+//! [`error_for_status`](Response::error_for_status) makes an error of a refusal. [`Error`] is the one
+//! error of a whole program, and names the request.
+//!
+//! # Subscriptions
 //!
 //! A subscription is a [`Stream`](futures_core::Stream), and has a `next()` that needs no other crate.
-//! It ends when it is dropped or refused. A connection that is lost is made again;
-//! [`events`](SubscribeBuilder::events) reports that, too, while [`data`](SubscribeBuilder::data) yields
-//! the values alone.
+//! It ends when it is dropped or refused. A connection that is lost is made again, which
+//! [`events`](SubscribeBuilder::events) reports and [`data`](SubscribeBuilder::data) does not.
 //!
 //! ```no_run
-//! use serde_json::Value;
-//! # async fn example() -> Result<(), stride_async::Error> {
-//! # let stride = stride_async::Stride::new("secret_key")?;
-//!
-//! // At most 100 events per second.
-//! let mut data = stride.subscribe("/collect/app_events").sample(100).data::<Value>().await?;
+//! # async fn example(stride: stride_async::Stride) -> Result<(), stride_async::Error> {
+//! let mut data = stride.subscribe("/collect/app_events").sample(100).data::<serde_json::Value>().await?;
 //! while let Some(event) = data.next().await {
-//!     println!("{}", event?);
+//!     println!("at most 100 of these per second: {}", event?);
 //! }
 //! # Ok(())
 //! # }
@@ -99,83 +61,58 @@
 //! There are no tasks behind a client, but for one that closes connections that were not used for
 //! 15 s, while there are any.
 //!
-//! # Timeouts
+//! # Limits, middleware, traces
 //!
-//! | | default | set by |
-//! |---|---|---|
-//! | opening a connection: name, TCP, proxy, TLS | 10 s | [`connect_timeout`](StrideBuilder::connect_timeout) |
-//! | a request in total | 30 s | [`timeout`](StrideBuilder::timeout), [`with_timeout`](Stride::with_timeout) |
-//! | a subscription's head | 90 s | [`head_timeout`](SubscribeBuilder::head_timeout) |
-//! | silence on a subscription | 90 s | [`idle_timeout`](SubscribeBuilder::idle_timeout) |
+//! Connecting takes at most 10 s, a request 30 s as a whole; a subscription waits 90 s for its head and
+//! for the next byte. [`Limits`] is the table of what each limit bounds and how it is set.
 //!
-//! [`Limits`] has the whole table: what each of them bounds, and the error that it ends with.
-//!
-//! # Middleware
-//!
-//! A closure is an [`AsyncTransport`], and `stride.target().transport` is this crate's own, so headers,
-//! trace context and metrics are a closure around it:
+//! An [`AsyncTransport`] may be a closure, so a middleware is one that calls another transport, such as
+//! this crate's:
 //!
 //! ```
-//! use std::time::Instant;
-//! use stride_async::{Call, Stride, http};
+//! use stride_async::{Call, Stride};
 //!
-//! let local = "http://127.0.0.1:8080/v1";
-//! let inner = Stride::builder("secret_key").endpoint(local).build()?.target().transport;
-//! let timed = move |mut call: Call| {
-//!     call.request.headers_mut().insert("x-tenant", http::HeaderValue::from_static("a"));
-//!     let (path, started) = (call.request.uri().path().to_owned(), Instant::now());
-//!     let response = inner.send(call);
+//! let builder = Stride::builder("secret_key").endpoint("http://[::1]:8080/v1");
+//! let network = builder.clone().build()?.target().transport;
+//! let timed = move |call: Call| {
+//!     let (uri, started) = (call.request.uri().clone(), std::time::Instant::now());
+//!     let response = network.send(call);
 //!     async move {
 //!         let response = response.await;
-//!         println!("{path} took {:?}", started.elapsed());
+//!         println!("{uri} took {:?}", started.elapsed());
 //!         response
 //!     }
 //! };
-//! let stride = Stride::builder("secret_key").endpoint(local).transport(timed).build()?;
+//! let stride = builder.transport(timed).build()?;
 //! # Ok::<(), stride_async::Error>(())
 //! ```
 //!
-//! # Testing
+//! A request is a span of `tracing`; the page of [`stride_core`] lists all spans and events.
 //!
-//! With its feature `mock`, `stride-core` plays the server, without a network; its module `mock` is a
-//! guide:
+//! # Tests
+//!
+//! The mock of `stride-core` (its feature `mock`) needs no network. A mock that hangs reaches time-outs by
+//! tokio's clock, so with `start_paused` it takes no real time.
 //!
 //! ```
 //! use serde_json::json;
-//! use stride_async::{Error, Stride};
-//! use stride_core::mock::Mock;
-//!
-//! async fn signed_up(stride: &Stride, user: &str) -> Result<(), Error> {
-//!     stride.post("/collect/sign_ups", &json!({"user": user})).await?.error_for_status()?;
-//!     Ok(())
-//! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Error> {
-//! let mock = Mock::new();
+//! # async fn main() -> Result<(), stride_async::Error> {
+//! let mock = stride_core::mock::Mock::new();
 //! mock.accept_events();
-//! let stride = Stride::builder("key").transport(mock.transport()).build()?;
-//! signed_up(&stride, "bojack").await?;
-//! assert_eq!(mock.collected("sign_ups"), [json!({"user": "bojack"})]);
+//! let stride = stride_async::Stride::builder("key").transport(mock.transport()).build()?;
+//! stride.post("/collect/clicks", &json!({"x": 1})).await?.error_for_status()?; // what your program does
+//! assert_eq!(mock.collected("clicks"), [json!({"x": 1})]);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Time-outs run by tokio's clock, those of a mock that hangs included: under `start_paused` such a test
-//! takes no real time.
+//! # Cargo features
 //!
-//! # Observability
-//!
-//! Requests are spans and subscriptions are events of `tracing`, with the targets `stride::request` and
-//! `stride::subscription`: the page of [`stride_core`] lists them. The key is in none of them, nor in
-//! the log of a library below.
-//!
-//! # Features
-//!
-//! * `tls` (default): `https`, by rustls with the web's certificate authorities. It needs a C compiler.
-//!   Without it, building a client for an `https` endpoint is an error.
-//! * `platform-verifier`: adds `StrideBuilder::platform_verifier`, to trust what the operating system
-//!   trusts instead.
+//! * `tls`, on by default: `https` by rustls, for which a C compiler is needed. A client for an `https`
+//!   endpoint cannot be built without it.
+//! * `platform-verifier`: trust in what the operating system trusts, by a setting of that name.
 
 mod alarm;
 mod client;

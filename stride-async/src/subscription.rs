@@ -26,7 +26,8 @@ use crate::turn::Turn;
 /// [`Turn`] allows for.
 const LARGEST_PIECE: usize = 64 << 10;
 
-/// Options for a subscription. Made by [`Stride::subscribe`](crate::Stride::subscribe).
+/// The options of a subscription that is not connected yet, by
+/// [`Stride::subscribe`](crate::Stride::subscribe).
 #[derive(Clone)]
 #[must_use = "it connects when `events` or `data` is awaited"]
 pub struct SubscribeBuilder {
@@ -47,34 +48,31 @@ impl SubscribeBuilder {
         Self { api: client.api().clone(), transport: Arc::clone(client.transport()), options }
     }
 
-    /// Asks the server for at most so many events per second; all of them by default.
+    /// See [`SubscribeOptions::sample`]: every event by default.
     pub fn sample(mut self, events_per_second: u32) -> Self {
         self.options = self.options.sample(events_per_second);
         self
     }
 
-    /// When to connect again. By default a first connection that fails is an error, and one that is
-    /// lost later is made again, for as long as it takes.
+    /// See [`SubscribeOptions::reconnect`]: after a first connection by default.
     pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
         self.options = self.options.reconnect(reconnect);
         self
     }
 
-    /// How long the head of the server's response may take, on every connection; 90 s by default.
-    /// See [`SubscribeOptions::head_timeout`].
+    /// See [`SubscribeOptions::head_timeout`]: 90 s by default.
     pub fn head_timeout(mut self, head: Duration) -> Self {
         self.options = self.options.head_timeout(head);
         self
     }
 
-    /// How long the server may send nothing before the connection counts as lost; 90 s by default.
-    /// See [`SubscribeOptions::idle_timeout`].
+    /// See [`SubscribeOptions::idle_timeout`]: 90 s by default.
     pub fn idle_timeout(mut self, idle: Duration) -> Self {
         self.options = self.options.idle_timeout(idle);
         self
     }
 
-    /// Makes the delays between connections the same in every run, for tests; random by default.
+    /// See [`SubscribeOptions::jitter_seed`]: random by default.
     pub fn jitter_seed(mut self, seed: u64) -> Self {
         self.options = self.options.jitter_seed(seed);
         self
