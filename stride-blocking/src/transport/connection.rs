@@ -139,6 +139,13 @@ impl Connection {
     }
 }
 
+/// The length of a `100 Continue` at the front, which ureq takes for an error where it has headers.
+fn interim(input: &[u8]) -> Option<usize> {
+    let is_interim = input.starts_with(b"HTTP/1.1 100 ");
+    let end = is_interim.then(|| input.windows(4).position(|end| end == b"\r\n\r\n"));
+    end.flatten().map(|end| end + 4)
+}
+
 impl Transport for Connection {
     fn buffers(&mut self) -> &mut dyn Buffers {
         if self.framing.is_none() && call::is_reading_chunked() {
@@ -169,7 +176,8 @@ impl Transport for Connection {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let mut deadline = Deadline::new(timeout);
-        if let Some(since) = call::awaits_body_since() {
+        let since = call::awaits_body_since();
+        if let Some(since) = since {
             deadline = deadline.or(since, timeout.per_read, Timeout::PerRead);
         }
         let mut wait = || loop {
@@ -178,9 +186,17 @@ impl Transport for Connection {
             }
             match self.receive(deadline) {
                 Ok(0) => return self.cause().map_or_else(|| self.ended(), Err),
-                // Of an extension nothing is kept.
-                Ok(amount) if self.received(amount) > 0 => return Ok(true),
-                Ok(_) => {}
+                Ok(amount) => {
+                    // Of an extension nothing is kept.
+                    let mut has_input = self.received(amount) > 0;
+                    while let (None, Some(length)) = (since, interim(self.buffers.input())) {
+                        self.buffers.input_consume(length);
+                        has_input = !self.buffers.input().is_empty();
+                    }
+                    if has_input {
+                        return Ok(true);
+                    }
+                }
                 Err(error @ Error::Timeout(_)) => return Err(error),
                 Err(error) => return Err(self.cause().unwrap_or(error)),
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stride_core::transport::{Call, Delivery, Limits, TransportErrorKind as Kind};
 use stride_tests::wire::{Act, Server};
-use stride_tests::{Builder, Over, suite};
+use stride_tests::{Over, suite};
 
 suite! {
     {
@@ -45,18 +45,10 @@ struct Row {
     raw: Vec<u8>,
     then: Then,
     outcome: Outcome,
-    /// Of ureq, where it is another, and why that is right.
-    but_ureq: Option<(Outcome, &'static str)>,
 }
 
 fn row(name: &'static str, raw: impl Into<Vec<u8>>, then: Then, outcome: Outcome) -> Row {
-    Row { name, raw: raw.into(), then, outcome, but_ureq: None }
-}
-
-impl Row {
-    fn but_ureq(self, outcome: Outcome, because: &'static str) -> Self {
-        Self { but_ureq: Some((outcome, because)), ..self }
-    }
+    Row { name, raw: raw.into(), then, outcome }
 }
 
 fn whole(status: u16, body: &str) -> Outcome {
@@ -97,12 +89,7 @@ fn every_response_has_its_outcome(over: Over) {
     let mut wrong = Vec::new();
     let rows = rows();
     assert!(rows.len() >= 60, "{} rows", rows.len());
-    let is_ureq = matches!(over.builder(), Builder::Blocking(_));
-    for Row { name, raw, then, outcome: expected, but_ureq } in rows {
-        let expected = match but_ureq {
-            Some((of_ureq, _)) if is_ureq => of_ureq,
-            _ => expected,
-        };
+    for Row { name, raw, then, outcome: expected } in rows {
         let mut limits = long_limits();
         match expected {
             Fails(Kind::HeadTimeout) => limits.head = SOON,
@@ -371,8 +358,7 @@ fn rows() -> Vec<Row> {
             interim("HTTP/1.1 100 Continue\r\ncontent-length: 7\r\nx: y\r\n\r\n"),
             Wait,
             ok(),
-        )
-        .but_ureq(not_http(), "it takes the length for that of a body, which is not there"),
+        ),
         row("processing", interim("HTTP/1.1 102 Processing\r\n\r\n"), Wait, ok()),
         row("early hints", interim("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"), Wait, ok()),
         row("an interim status without a name", interim("HTTP/1.1 199 \r\n\r\n"), Wait, ok()),
