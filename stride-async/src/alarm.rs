@@ -7,13 +7,10 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use stride_core::transport::{Delivery, TransportError, TransportErrorKind};
+use stride_core::transport::{Delivery, LONGEST_LIMIT, TransportError, TransportErrorKind};
 use tokio::runtime::{Handle, Id};
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
-
-/// Longer limits are as good as none, and would overflow the clock.
-const LONGEST_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// So long from now.
 pub(crate) fn after(limit: Duration) -> Instant {

@@ -81,31 +81,22 @@ impl SubscribeBuilder {
     /// Connects, and yields everything that happens: connects and disconnects, values, and anything
     /// that could not be decoded as a `T`.
     ///
-    /// It returns with the head of the first response, which takes at most
-    /// [`connect_timeout`](crate::StrideBuilder::connect_timeout) and
-    /// [`head_timeout`](Self::head_timeout) together. Dropping the future closes the connection.
+    /// Ready with the head of the first response. Dropping the future closes the connection.
     ///
     /// # Errors
     ///
-    /// [`Error::Request`] for a path that cannot be subscribed to or a sample of 0,
-    /// [`Error::Config`] for a time-out of zero, [`Error::Transport`] when the first connection
-    /// fails, and [`Error::Status`] when it is refused. Later errors are items; an error is always
-    /// the last item.
+    /// Those of the options, [`Error::Request`] and [`Error::Config`]; and those of the first
+    /// connection, [`Error::Transport`] and [`Error::Status`]. A later error is the last item.
     ///
     /// ```no_run
-    /// use serde_json::Value;
-    /// use stride_async::SubscriptionEvent;
-    ///
-    /// # async fn example() -> Result<(), stride_async::Error> {
-    /// # let stride = stride_async::Stride::new("secret_key")?;
-    /// let mut events = stride.subscribe("/process/myproc").events::<Value>().await?;
-    /// while let Some(event) = events.next().await {
-    ///     match event? {
-    ///         SubscriptionEvent::Data(change) => println!("{change}"),
-    ///         SubscriptionEvent::Disconnected { cause, delay } => {
-    ///             eprintln!("{cause}; connecting again in {delay:?}");
-    ///         }
-    ///         _ => {}
+    /// # use stride_async::SubscriptionEvent::{Connected, Data};
+    /// # async fn example(stride: stride_async::Stride) -> Result<(), stride_async::Error> {
+    /// let mut changes = stride.subscribe("/process/myproc").events::<serde_json::Value>().await?;
+    /// while let Some(event) = changes.next().await.transpose()? {
+    ///     if let Connected { gap: Some(gap) } = &event {
+    ///         println!("changes of {gap:?} are missing");
+    ///     } else if let Data(change) = event {
+    ///         println!("{change}");
     ///     }
     /// }
     /// # Ok(())
@@ -135,24 +126,8 @@ impl SubscribeBuilder {
     ///
     /// # Errors
     ///
-    /// As [`events`](Self::events); and a value that is not a `T` is an error ([`Error::Data`]),
-    /// which ends the stream like any other.
-    ///
-    /// ```no_run
-    /// #[derive(Debug, serde::Deserialize)]
-    /// struct AppEvent {
-    ///     x: i64,
-    /// }
-    ///
-    /// # async fn example() -> Result<(), stride_async::Error> {
-    /// # let stride = stride_async::Stride::new("secret_key")?;
-    /// let mut data = stride.subscribe("/collect/app_events").data::<AppEvent>().await?;
-    /// while let Some(event) = data.next().await {
-    ///     println!("{}", event?.x);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Those of [`events`](Self::events). A value that is not a `T` ends the stream with
+    /// [`Error::Data`].
     pub async fn data<T: DeserializeOwned>(self) -> Result<Data<T>, Error> {
         Ok(Data(self.events().await?))
     }
@@ -246,8 +221,7 @@ impl<T: DeserializeOwned> Data<T> {
 }
 
 impl<T> Data<T> {
-    /// The number of malformed frames so far: text that is not valid JSON, and values that were cut
-    /// off or too large.
+    /// The number of malformed frames so far.
     #[must_use]
     pub fn malformed(&self) -> u64 {
         self.0.driver.subscription.malformed()
@@ -324,14 +298,8 @@ impl Driver {
                         }
                     };
                     self.waited();
-                    match response {
-                        Ok(response) => {
-                            let (head, body) = response.into_parts();
-                            self.body = body;
-                            self.subscription.handle_head(head, self.now);
-                        }
-                        Err(error) => self.subscription.handle_end(Err(error), self.now),
-                    }
+                    let body = self.subscription.handle_response(response, self.now);
+                    self.body = body.unwrap_or_default();
                 }
                 Step::Read { .. } if !self.chunk.is_empty() => {
                     let piece = self.chunk.split_to(self.chunk.len().min(LARGEST_PIECE));
@@ -350,8 +318,7 @@ impl Driver {
                     match chunk {
                         Ok(Some(chunk)) if chunk.is_empty() => self.turn.did(0),
                         Ok(Some(chunk)) => self.chunk = chunk,
-                        Ok(None) => self.subscription.handle_end(Ok(()), self.now),
-                        Err(error) => self.subscription.handle_end(Err(error), self.now),
+                        end => self.subscription.handle_end(end.map(drop), self.now),
                     }
                 }
                 Step::Wait { until } => {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
@@ -34,6 +34,7 @@ use stride_core::client::Trust;
 use stride_core::proxy::Proxy;
 use stride_core::transport::{
     AsyncBody, AsyncTransport, BoxFuture, Call, Delivery, TransportError, TransportErrorKind,
+    is_chunked,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Id;
@@ -95,7 +96,7 @@ impl HttpTransport {
             };
             match link.send(request, limits.head, total).await {
                 Ok(response) => {
-                    check_coding(&response)?;
+                    is_chunked(&response)?;
                     return Ok(response.map(|body| {
                         AsyncBody::new(Chunks {
                             body,
@@ -449,17 +450,6 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.socket).poll_shutdown(context)
-    }
-}
-
-/// Refuses a body that is in another transfer coding than chunks: hyper would hand it on as it is.
-fn check_coding<T>(response: &Response<T>) -> Result<(), TransportError> {
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err(TransportError::new(TransportErrorKind::Protocol, Delivery::MaybeSent)
-            .with_source("the body has a transfer coding other than chunked")),
     }
 }
 

@@ -311,15 +311,9 @@ impl Driver {
                     let stop = self.stop.on_cancel(move || interrupted.cancel());
                     let response = self.transport.send(*call, cancel.clone());
                     if self.waited() {
-                        match response {
-                            Ok(response) => {
-                                let (head, body) = response.into_parts();
-                                self.connection =
-                                    Some(Connection { body, cancel, _stop: stop, limit: None });
-                                self.subscription.handle_head(head, self.now);
-                            }
-                            Err(error) => self.subscription.handle_end(Err(error), self.now),
-                        }
+                        let body = self.subscription.handle_response(response, self.now);
+                        self.connection =
+                            body.map(|body| Connection { body, cancel, _stop: stop, limit: None });
                     }
                 }
                 // Not reached, because `send` returns with the head.
@@ -329,8 +323,7 @@ impl Driver {
                     if self.waited() {
                         match chunk {
                             Ok(Some(chunk)) => self.subscription.handle_bytes(&chunk, self.now),
-                            Ok(None) => self.subscription.handle_end(Ok(()), self.now),
-                            Err(error) => self.subscription.handle_end(Err(error), self.now),
+                            end => self.subscription.handle_end(end.map(drop), self.now),
                         }
                     }
                 }

@@ -18,15 +18,16 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::CONTENT_LENGTH;
 use http::uri::Scheme;
-use http::{Request, Response, Version};
+use http::{Request, Response};
 use stride_core::ConfigError;
 use stride_core::cancel::{CancelRegistration, CancelToken};
 use stride_core::client::Trust;
 use stride_core::proxy::Proxy;
 use stride_core::transport::{
-    Body, Call, Delivery, Limits, Transport, TransportError, TransportErrorKind,
+    Body, Call, Delivery, KEPT_FOR, LONGEST_LIMIT, Limits, Transport, TransportError,
+    TransportErrorKind, is_chunked,
 };
 use ureq::config::AutoHeaderValue;
 use ureq::{Agent, AsSendBody, BodyReader, Timeout};
@@ -39,13 +40,6 @@ const LARGEST_CHUNK: usize = 64 << 10;
 /// How many connections are kept open for the next requests; more than that many threads that send
 /// at once open new ones.
 const KEPT_CONNECTIONS: usize = 16;
-
-/// Kept connections are closed after this long without a request: a server or a balancer that does
-/// it first could break a request that is on its way.
-const KEPT_FOR: Duration = Duration::from_secs(15);
-
-/// Longer limits are as good as none, and would overflow the clock.
-const LONGEST_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// HTTP/1.1 over ureq.
 ///
@@ -166,22 +160,6 @@ fn response_with_body(
             _hook: hook,
         })
     }))
-}
-
-/// Whether the body is framed in chunks. There is no other transfer coding that could be read.
-fn is_chunked<T>(response: &Response<T>) -> Result<bool, TransportError> {
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(false),
-        (Some(coding), None)
-            if response.version() == Version::HTTP_11
-                && coding.as_bytes().eq_ignore_ascii_case(b"chunked") =>
-        {
-            Ok(true)
-        }
-        _ => Err(TransportError::new(TransportErrorKind::Protocol, Delivery::MaybeSent)
-            .with_source("the body has a transfer coding other than chunked")),
-    }
 }
 
 /// The chunks of a body, as they come.

@@ -1,6 +1,6 @@
 //! What may be wrong with a setting, and rules about settings that several places share.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// What is wrong with a key, a base URL or another setting. The key itself is never part of it.
@@ -62,6 +62,28 @@ pub fn is_loopback(host: &str) -> bool {
     }
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     bare.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Where a host is, if that is known without asking the network: an IP address, or this machine, whose
+/// name is never looked up because such a host may be sent the key by plain `http`. `None` for any
+/// other name.
+///
+/// ```
+/// use stride_core::config::known_addresses;
+///
+/// assert_eq!(known_addresses("[::1]", 80).unwrap(), ["[::1]:80".parse()?]);
+/// assert_eq!(known_addresses("localhost", 80).unwrap().len(), 2);
+/// assert_eq!(known_addresses("api.stride.io", 443), None);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[must_use]
+pub fn known_addresses(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
+    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Some(vec![SocketAddr::new(address, port)]);
+    }
+    let this_machine =
+        || vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()];
+    is_loopback(host).then(this_machine)
 }
 
 /// Nothing can be done within zero: a program that wants no limit sets a long one.

@@ -48,9 +48,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 
 pub use self::attempt::Attempt;
-pub use self::body::{AsyncBody, Body};
+pub use self::body::{AsyncBody, Body, is_chunked};
 pub use self::error::{Delivery, TransportError, TransportErrorKind};
-pub use self::limits::Limits;
+pub use self::limits::{KEPT_FOR, LONGEST_LIMIT, Limits};
 use crate::api::Api;
 use crate::cancel::CancelToken;
 

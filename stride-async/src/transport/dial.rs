@@ -3,13 +3,13 @@
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind::WouldBlock};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use socket2::SockRef;
-use stride_core::config::is_loopback;
+use stride_core::config::known_addresses;
 use stride_core::proxy::{ConnectError, Proxy, Tunnel};
 use stride_core::transport::{Delivery, TransportError, TransportErrorKind};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -85,15 +85,12 @@ pub(super) fn failed(
 }
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, (TransportErrorKind, io::Error)> {
-    let bare = host.trim_matches(['[', ']']);
-    let addresses: Vec<SocketAddr> = if let Ok(address) = bare.parse::<IpAddr>() {
-        vec![SocketAddr::new(address, port)]
-    } else if is_loopback(host) {
-        // Never asked for on the network: such a host may be sent the key by plain `http`.
-        vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
-    } else {
-        let found = tokio::net::lookup_host((host, port)).await;
-        found.map_err(|error| (TransportErrorKind::Resolve, error))?.collect()
+    let addresses = match known_addresses(host, port) {
+        Some(known) => known,
+        None => {
+            let found = tokio::net::lookup_host((host, port)).await;
+            found.map_err(|error| (TransportErrorKind::Resolve, error))?.collect()
+        }
     };
     let stream = first(addresses).await.map_err(|error| (TransportErrorKind::Connect, error))?;
     // A body whose second piece comes late would wait for the server's acknowledgement.

@@ -2,17 +2,13 @@
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
+use stride_core::transport::KEPT_FOR;
 use tokio::runtime::Id;
 use tokio::time::Instant;
 
 use super::{Link, Origin};
 use crate::alarm::{Alarm, current_runtime};
-
-/// Kept connections are closed after this long without a request: a server or a balancer that does
-/// it first could break a request that is on its way.
-const KEPT_FOR: Duration = Duration::from_secs(15);
 
 /// Kept connections, each for the runtime whose socket it is: another one could not drive it.
 ///

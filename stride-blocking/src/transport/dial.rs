@@ -4,13 +4,13 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 
 use http::Uri;
 use stride_core::cancel::CancelToken;
-use stride_core::config::is_loopback;
+use stride_core::config::known_addresses;
 use stride_core::proxy::{ConnectError, Proxy, Tunnel};
 use stride_core::transport::{Delivery, TransportError, TransportErrorKind};
 use ureq::Error;
@@ -102,16 +102,7 @@ impl Dial {
     }
 
     fn dial(&self, host: &str, port: u16, deadline: Deadline) -> Result<TcpStream, Failure> {
-        let bare = host.trim_matches(['[', ']']);
-        let known = if let Ok(address) = bare.parse::<IpAddr>() {
-            Some(vec![SocketAddr::new(address, port)])
-        } else if is_loopback(host) {
-            // Never asked for on the network: such a host may be sent the key by plain `http`.
-            Some(vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()])
-        } else {
-            None
-        };
-        match known {
+        match known_addresses(host, port) {
             Some(addresses) if self.cancel.is_never() => first(&addresses, deadline),
             known => self.dial_aside(host.to_owned(), port, known, deadline),
         }

@@ -333,6 +333,25 @@ impl Subscription {
         machine.disconnected(cause, Duration::ZERO, now);
     }
 
+    /// What came of sending: the head is taken, and the body returned for the driver to read.
+    pub fn handle_response<B>(
+        &mut self,
+        response: Result<http::Response<B>, TransportError>,
+        now: Instant,
+    ) -> Option<B> {
+        match response {
+            Ok(response) => {
+                let (head, body) = response.into_parts();
+                self.handle_head(head, now);
+                Some(body)
+            }
+            Err(error) => {
+                self.handle_end(Err(error), now);
+                None
+            }
+        }
+    }
+
     /// Ends the subscription: what was read but not taken yet is dropped.
     pub fn stop(&mut self) {
         let machine = &mut self.machine;

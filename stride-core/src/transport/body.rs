@@ -7,8 +7,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
+use http::header::TRANSFER_ENCODING;
+use http::{Response, Version};
 
-use super::error::TransportError;
+use super::error::{Delivery, TransportError, TransportErrorKind};
 
 /// The body of a response: an iterator over its chunks. Its first error is its last item.
 pub struct Body(Box<dyn Iterator<Item = Result<Bytes, TransportError>> + Send>);
@@ -104,5 +106,25 @@ impl Stream for AsyncBody {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.as_mut().poll_next(context)
+    }
+}
+
+/// Whether the body of a response is framed in chunks.
+///
+/// # Errors
+///
+/// It has another transfer coding, which no transport here decodes.
+pub fn is_chunked<T>(response: &Response<T>) -> Result<bool, TransportError> {
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(false),
+        (Some(coding), None)
+            if response.version() == Version::HTTP_11
+                && coding.as_bytes().eq_ignore_ascii_case(b"chunked") =>
+        {
+            Ok(true)
+        }
+        _ => Err(TransportError::new(TransportErrorKind::Protocol, Delivery::MaybeSent)
+            .with_message("the body has a transfer coding other than chunked")),
     }
 }

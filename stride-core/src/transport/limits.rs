@@ -2,6 +2,13 @@
 
 use std::time::Duration;
 
+/// Kept connections are closed after this long without a request: a server or a load balancer that
+/// does it first could break a request that is on its way.
+pub const KEPT_FOR: Duration = Duration::from_secs(15);
+
+/// Longer limits are as good as none, and would overflow the clock.
+pub const LONGEST_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// How long a call may take, stage by stage, and how much of a body is read.
 ///
 /// | limit | requests | subscriptions | what it bounds | error |
