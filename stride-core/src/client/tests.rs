@@ -36,6 +36,41 @@ impl FromClient<dyn Transport> for Fake {
 
 type Builder = StrideBuilder<Fake, dyn Transport>;
 
+/// One whose own transport does not speak `https`.
+#[derive(Debug)]
+struct Plain;
+
+impl FromClient<dyn Transport> for Plain {
+    const HTTPS: bool = false;
+
+    fn variable(_: &str) -> Option<String> {
+        None
+    }
+
+    fn transport(proxy: Option<Proxy>, trust: &Trust) -> Result<Arc<dyn Transport>, ConfigError> {
+        Fake::transport(proxy, trust)
+    }
+
+    fn from_client(_: Client<dyn Transport>) -> Self {
+        Self
+    }
+}
+
+#[test]
+fn https_without_tls_is_refused_by_build_unless_the_transport_is_custom() {
+    let builder = || StrideBuilder::<Plain, dyn Transport>::new("key");
+    for builder in [builder(), builder().proxy("127.0.0.1:9"), builder().endpoint("https://h/v1")] {
+        let error = builder.build().unwrap_err();
+        assert!(error.to_string().contains("feature `tls`"), "{error}");
+    }
+    assert!(builder().endpoint("http://localhost/v1").build().is_ok());
+    let custom = |_: Call, _: CancelToken| -> Result<http::Response<Body>, TransportError> {
+        Ok(http::Response::default())
+    };
+    assert!(builder().transport(custom).build().is_ok());
+    assert!(StrideBuilder::<Plain, dyn Transport>::from_env().is_err());
+}
+
 fn proxy_of(builder: Builder) -> String {
     let client = builder.build().unwrap().0;
     let request = client.api().get("/collect").unwrap();

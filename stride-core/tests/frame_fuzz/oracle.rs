@@ -192,9 +192,8 @@ fn first_wrong(text: &str) -> usize {
     });
     // `serde_json` looks at the digits of an escape only when there are four.
     let digits = wrong.saturating_sub(3)..=wrong;
-    let escape = digits.clone().find_map(|start| {
-        (start >= 2 && text.as_bytes()[..start].ends_with(b"\\u")).then_some(start)
-    });
+    let escape =
+        digits.clone().find(|&start| start >= 2 && text.as_bytes()[..start].ends_with(b"\\u"));
     match escape {
         Some(start) if is_invalid_escape(&text[..=last_of(text, wrong)]) => {
             (start..=wrong).find(|&at| !text.as_bytes()[at].is_ascii_hexdigit()).unwrap_or(wrong)
