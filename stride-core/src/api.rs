@@ -156,6 +156,10 @@ impl Api {
         if uri.query().is_some() || base.contains('#') {
             return Err(bad("it holds a query or a fragment"));
         }
+        // `Uri` would take it and send it as it is.
+        if !base.is_ascii() {
+            return Err(bad("it holds a character that has to be percent-encoded"));
+        }
         match scheme {
             "https" => {}
             "http" if self.plain_http || is_loopback(host) => {}
@@ -270,6 +274,7 @@ mod tests {
             "https://h/v1?x",
             "https://h/v1#x",
             "https://a b/",
+            "https://h/\u{e9}",
         ] {
             assert!(matches!(refused(api().with_base(base)), ConfigError::Base { .. }), "{base}");
         }

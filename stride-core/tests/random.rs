@@ -188,6 +188,7 @@ fn bases(length: Run) {
         let request = api.get("/collect").unwrap();
         let (uri, text) = (request.uri(), request.uri().to_string());
         assert!(text.ends_with("/collect") && uri.query().is_none(), "{base:?}: {text}");
+        assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "{base:?}: {text}");
         let (scheme, rest) = text.split_once("://").unwrap();
         let authority = rest.split('/').next().unwrap();
         assert!(!authority.contains(['@', '#', '?']), "{base:?}: {text}");

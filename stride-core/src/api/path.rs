@@ -144,7 +144,9 @@ pub(crate) fn check(verb: Verb, path: &str) -> Result<(), PathError> {
         let method = verb.to_string();
         return Err(PathError::Method { path: owned(), method, allowed: allowed.join(", ") });
     }
-    if query.is_some_and(|query| verb != Get || query.contains('#')) {
+    // `Uri` would take what is not ASCII and send it as it is.
+    let is_query = |query: &str| query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    if query.is_some_and(|query| verb != Get || !is_query(query)) {
         return Err(PathError::Query { path: owned() });
     }
     Ok(())

@@ -280,9 +280,11 @@ mod tests {
 
     #[test]
     fn a_query_that_is_not_encoded_is_refused() {
-        let path = "/analyze/a/results?start=1 2";
-        let error = api().get(path).unwrap_err();
-        assert_eq!(error.to_string(), PathError::Query { path: path.to_owned() }.to_string());
+        for path in ["/analyze/a/results?start=1 2", "/analyze/a/results?name=\u{e9}", "/collect?#"]
+        {
+            let error = api().get(path).unwrap_err();
+            assert_eq!(error.to_string(), PathError::Query { path: path.to_owned() }.to_string());
+        }
     }
 
     #[test]
