@@ -1,4 +1,4 @@
-//! The client.
+//! The client, its verbs, and the future of a response.
 
 use std::fmt;
 use std::future::{Future, poll_fn, ready};

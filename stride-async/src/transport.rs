@@ -33,8 +33,8 @@ use stride_core::ConfigError;
 use stride_core::client::Trust;
 use stride_core::proxy::Proxy;
 use stride_core::transport::{
-    AsyncBody, AsyncTransport, BoxFuture, Call, Delivery, TransportError, TransportErrorKind,
-    is_chunked,
+    AsyncBody, AsyncTransport, BoxFuture, Call, Delivery, LARGEST_CHUNK, TransportError,
+    TransportErrorKind, is_chunked,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Id;
@@ -45,9 +45,6 @@ use self::dial::{Dialer, Socket, failed};
 use self::pool::Pool;
 use crate::alarm::{Alarm, Limit, after, current_runtime, earlier, within};
 use crate::turn::Turn;
-
-/// The most that is read at once, and the longest head of a response, in bytes; as with ureq.
-const LARGEST_CHUNK: usize = 64 << 10;
 
 /// The most headers of a response; as with ureq.
 const MOST_HEADERS: usize = 128;

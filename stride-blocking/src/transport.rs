@@ -26,16 +26,13 @@ use stride_core::cancel::{CancelRegistration, CancelToken};
 use stride_core::client::Trust;
 use stride_core::proxy::Proxy;
 use stride_core::transport::{
-    Body, Call, Delivery, KEPT_FOR, LONGEST_LIMIT, Limits, Transport, TransportError,
-    TransportErrorKind, is_chunked,
+    Body, Call, Delivery, KEPT_FOR, LARGEST_CHUNK, LONGEST_LIMIT, Limits, Transport,
+    TransportError, TransportErrorKind, is_chunked,
 };
 use ureq::config::AutoHeaderValue;
 use ureq::{Agent, AsSendBody, BodyReader, Timeout};
 
 use dial::{Dial, Dialer};
-
-/// The most that is read at once: what the kernel has ready for a busy stream.
-const LARGEST_CHUNK: usize = 64 << 10;
 
 /// How many connections are kept open for the next requests; more than that many threads that send
 /// at once open new ones.

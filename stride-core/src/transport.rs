@@ -50,7 +50,7 @@ use http::{Request, Response};
 pub use self::attempt::Attempt;
 pub use self::body::{AsyncBody, Body, is_chunked};
 pub use self::error::{Delivery, TransportError, TransportErrorKind};
-pub use self::limits::{KEPT_FOR, LONGEST_LIMIT, Limits};
+pub use self::limits::{KEPT_FOR, LARGEST_CHUNK, LONGEST_LIMIT, Limits};
 use crate::api::Api;
 use crate::cancel::CancelToken;
 

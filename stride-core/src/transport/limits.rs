@@ -6,6 +6,9 @@ use std::time::Duration;
 /// does it first could break a request that is on its way.
 pub const KEPT_FOR: Duration = Duration::from_secs(15);
 
+/// The most of a body that is read at once, in bytes: what the kernel has ready for a busy stream.
+pub const LARGEST_CHUNK: usize = 64 << 10;
+
 /// Longer limits are as good as none, and would overflow the clock.
 pub const LONGEST_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
