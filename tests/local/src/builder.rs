@@ -12,15 +12,15 @@ use crate::engine::read::QueryLimits;
 use crate::engine::retention::Retention;
 use crate::engine::sql::STACK;
 use crate::engine::sqlite::{Settings, Sqlite};
-use crate::face::auth::Keys;
-use crate::face::limits::{Limits, Room};
-use crate::face::operations::Counters;
-use crate::face::server;
 use crate::fault::Faults;
+use crate::http::accept;
+use crate::http::auth::Keys;
+use crate::http::limits::{Limits, Room};
+use crate::http::metrics::Counters;
 use crate::local::Local;
 use crate::shared::Shared;
 use crate::streams::Announcer;
-use crate::streams::audience::Audiences;
+use crate::streams::subscribers::Subscribers;
 
 /// How long the last tasks may take to notice that the runtime ends.
 const LAST_TASKS: Duration = Duration::from_secs(1);
@@ -221,10 +221,10 @@ impl Builder {
         .enable_time()
         .thread_stack_size(STACK)
         .build()?;
-        let audiences = Arc::new(Audiences::new(self.subscriber_buffer));
+        let subscribers = Arc::new(Subscribers::new(self.subscriber_buffer));
         let changes = Arc::new(Changes::default());
         let announcer =
-            Announcer { audiences: Arc::clone(&audiences), changes: Arc::clone(&changes) };
+            Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };
         let engine = Sqlite::open(&self.storage, Arc::new(announcer))?;
         let shared = Arc::new(Shared {
             addr,
@@ -233,7 +233,7 @@ impl Builder {
             limits: self.limits,
             keep_alive: self.keep_alive,
             engine: Arc::new(engine),
-            audiences,
+            subscribers,
             faults: Faults::default(),
             counters: Counters::default(),
             changes,
@@ -243,7 +243,7 @@ impl Builder {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        let server = server::run(listener, Arc::clone(&shared), received);
+        let server = accept::run(listener, Arc::clone(&shared), received);
         let engine = Arc::clone(&shared.engine);
         let thread =
             std::thread::Builder::new().name("stride-local".to_owned()).spawn(move || {

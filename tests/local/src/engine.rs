@@ -63,12 +63,11 @@
 
 pub(crate) mod sqlite;
 
-mod answer;
 mod catalogue;
 mod columns;
-mod difference;
+mod diff;
 mod incremental;
-mod moment;
+mod objects;
 mod process;
 mod processes;
 pub(crate) mod read;
@@ -80,7 +79,8 @@ pub(crate) mod sql;
 mod storage;
 #[cfg(test)]
 mod tests;
-mod walk;
+mod times;
+mod visit;
 mod writer;
 
 use std::fmt;
@@ -93,7 +93,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::streams::batch::Batch;
-use crate::streams::lines::Lines;
+use crate::streams::records::Records;
 
 /// Why the engine did not do what it was asked to. The message is for the client.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -234,11 +234,11 @@ struct Counted {
 /// not wait for anything.
 pub(crate) trait Listener: Send + Sync + fmt::Debug {
     /// These events were added to `stream`.
-    fn stored(&self, stream: &str, events: &Lines);
+    fn stored(&self, stream: &str, events: &Records);
     /// Whether anybody wants to know what changes in `process`.
     fn wants_changes(&self, process: &str) -> bool;
     /// Rows of `process` changed: objects with `old` and `new`.
-    fn changed(&self, process: &str, changes: &Lines);
+    fn changed(&self, process: &str, changes: &Records);
     /// The process is no more.
     fn process_deleted(&self, process: &str);
     /// A transaction is over, one way or the other.

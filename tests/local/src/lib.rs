@@ -175,8 +175,8 @@
 mod builder;
 mod changes;
 pub mod engine;
-mod face;
 mod fault;
+mod http;
 mod local;
 mod shared;
 mod streams;

@@ -14,10 +14,10 @@ use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::builder::Builder;
-use crate::face::server::Command;
 use crate::fault::Fault;
+use crate::http::accept::Command;
 use crate::shared::Shared;
-use crate::streams::audience::Source;
+use crate::streams::subscribers::Source;
 
 /// How long [`Local::stop`] lets open requests and subscriptions come to their end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -125,25 +125,25 @@ impl Local {
     /// How many are subscribed to the changes of this process now.
     #[must_use]
     pub fn process_subscribers(&self, process: &str) -> usize {
-        self.shared.audiences.subscribers(Source::Process, process)
+        self.shared.subscribers.of(Source::Process, process)
     }
 
     /// How many are subscribed to this stream now.
     #[must_use]
     pub fn subscribers(&self, stream: &str) -> usize {
-        self.shared.audiences.subscribers(Source::Stream, stream)
+        self.shared.subscribers.of(Source::Stream, stream)
     }
 
     /// How many subscriptions are open now, over all streams and processes.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
-        self.shared.audiences.all_subscribers()
+        self.shared.subscribers.count_all()
     }
 
     /// How many events subscribers of this stream missed because they were too slow, added up.
     #[must_use]
     pub fn lost(&self, stream: &str) -> u64 {
-        self.shared.audiences.lost(Source::Stream, stream)
+        self.shared.subscribers.lost(Source::Stream, stream)
     }
 
     /// How many requests have come so far, those that met a fault included.
@@ -164,7 +164,7 @@ impl Local {
         self.shared.counters.open.load(Ordering::Relaxed)
     }
 
-    /// Waits until `done` answers `true`, at most `within`, and returns its last answer. It is
+    /// Waits until `done` returns `true`, at most `within`, and returns its last result. It is
     /// asked again whenever something changed that this type has a method for. Blocks the thread:
     /// in a test on a runtime of one thread, use `spawn_blocking`.
     pub fn wait_until(&self, within: Duration, done: impl Fn(&Self) -> bool) -> bool {
@@ -197,7 +197,7 @@ impl Local {
             Fault::Refuse => return self.tell(|done| Command::Refuse { done }),
             Fault::Status { status, .. } => {
                 let valid = StatusCode::from_u16(status).is_ok_and(|it| !it.is_informational());
-                assert!(valid, "{status} is no status to answer with");
+                assert!(valid, "{status} is no status to response with");
             }
             _ => {}
         }

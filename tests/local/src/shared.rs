@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::changes::Changes;
 use crate::engine::SharedEngine;
-use crate::face::auth::Keys;
-use crate::face::limits::{Limits, Room};
-use crate::face::operations::Counters;
 use crate::fault::Faults;
-use crate::streams::audience::Audiences;
+use crate::http::auth::Keys;
+use crate::http::limits::{Limits, Room};
+use crate::http::metrics::Counters;
+use crate::streams::subscribers::Subscribers;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -20,7 +20,7 @@ pub(crate) struct Shared {
     pub(crate) room: Room,
     pub(crate) keep_alive: Duration,
     pub(crate) engine: SharedEngine,
-    pub(crate) audiences: Arc<Audiences>,
+    pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) faults: Faults,
     pub(crate) counters: Counters,
     /// Told of everything that [`Local::wait_until`](crate::Local::wait_until) may wait for.

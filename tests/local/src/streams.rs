@@ -1,20 +1,20 @@
 //! What comes into streams and goes out of them: stamps on the way in, subscribers on the way out.
 //! Nothing in here knows HTTP, or how events are kept.
 
-pub(crate) mod audience;
 pub(crate) mod batch;
 pub(crate) mod event;
 pub(crate) mod keys;
-pub(crate) mod lines;
 pub(crate) mod mailbox;
+pub(crate) mod records;
 pub(crate) mod sampler;
 pub(crate) mod stamp;
+pub(crate) mod subscribers;
 
 use std::sync::Arc;
 
-use self::audience::{Audiences, Source};
 use self::batch::{Batch, BatchError};
-use self::lines::Lines;
+use self::records::Records;
+use self::subscribers::{Source, Subscribers};
 use crate::changes::Changes;
 use crate::engine::{Commit, Engine, Listener};
 
@@ -64,25 +64,25 @@ pub(crate) fn collect_map(
 /// Passes on what the engine did to those who want to know.
 #[derive(Debug)]
 pub(crate) struct Announcer {
-    pub(crate) audiences: Arc<Audiences>,
+    pub(crate) subscribers: Arc<Subscribers>,
     pub(crate) changes: Arc<Changes>,
 }
 
 impl Listener for Announcer {
-    fn stored(&self, stream: &str, events: &Lines) {
-        self.audiences.tell(Source::Stream, stream, events);
+    fn stored(&self, stream: &str, events: &Records) {
+        self.subscribers.tell(Source::Stream, stream, events);
     }
 
     fn wants_changes(&self, process: &str) -> bool {
-        self.audiences.subscribers(Source::Process, process) > 0
+        self.subscribers.of(Source::Process, process) > 0
     }
 
-    fn changed(&self, process: &str, changes: &Lines) {
-        self.audiences.tell(Source::Process, process, changes);
+    fn changed(&self, process: &str, changes: &Records) {
+        self.subscribers.tell(Source::Process, process, changes);
     }
 
     fn process_deleted(&self, process: &str) {
-        self.audiences.end(Source::Process, process);
+        self.subscribers.end(Source::Process, process);
     }
 
     fn progressed(&self) {

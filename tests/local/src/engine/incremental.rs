@@ -16,7 +16,7 @@ use super::EngineError;
 use super::columns::name_results;
 use super::rewrite::{self, Catalogue, Relation};
 use super::sql::{Parsed, call};
-use super::{moment, walk};
+use super::{times, visit};
 
 /// The functions that can stand in such a query besides the aggregates: what they give depends on
 /// nothing but their arguments, and is not much longer than they are.
@@ -131,7 +131,7 @@ impl Plan {
             .iter()
             .map(|(expr, _)| {
                 let mut expr = expr.clone();
-                walk::change(&mut expr, &mut split).ok().map(|()| expr)
+                visit::change(&mut expr, &mut split).ok().map(|()| expr)
             })
             .collect();
         let outputs = outputs?;
@@ -334,7 +334,7 @@ fn result_only<'a>(name: &Ident, named: &'a [(Expr, String)]) -> Option<&'a Expr
 }
 
 fn mentions(expr: &Expr, name: &str) -> bool {
-    walk::any_expression(
+    visit::any_expression(
         expr,
         |expr| matches!(expr, Expr::Identifier(column) if column.value.eq_ignore_ascii_case(name)),
     )
@@ -342,7 +342,7 @@ fn mentions(expr: &Expr, name: &str) -> bool {
 
 /// An expression about one event: no aggregate, no query, no name of a result.
 fn check(expr: &Expr, named: &[(Expr, String)]) -> Option<()> {
-    let is_of_results = walk::any_expression(expr, |expr| match expr {
+    let is_of_results = visit::any_expression(expr, |expr| match expr {
         Expr::Identifier(name) => result_only(name, named).is_some(),
         Expr::Function(function) => aggregate(function).is_some(),
         _ => false,
@@ -352,14 +352,14 @@ fn check(expr: &Expr, named: &[(Expr, String)]) -> Option<()> {
 
 /// All functions are known, and there is nothing that is a query of its own.
 fn check_functions(expr: &Expr) -> Option<()> {
-    let is_unknown = walk::any_expression(expr, |expr| {
+    let is_unknown = visit::any_expression(expr, |expr| {
         let known = match expr {
             Expr::Function(function) => {
                 let name = function.name.to_string().to_ascii_lowercase();
                 aggregate(function).is_some()
                     || function.over.is_none()
                         && function.filter.is_none()
-                        && (FUNCTIONS.contains(&&*name) || moment::FUNCTIONS.contains(&&*name))
+                        && (FUNCTIONS.contains(&&*name) || times::FUNCTIONS.contains(&&*name))
             }
             Expr::Subquery(_) | Expr::Exists { .. } => false,
             Expr::In { target, .. } => matches!(target, InTarget::List(_)),
@@ -502,7 +502,7 @@ pub(super) fn same(one: &Expr, other: &Expr) -> bool {
         while let Expr::Nested(inner) = expr {
             expr = *inner;
         }
-        let _ = walk::change(&mut expr, &mut Plain);
+        let _ = visit::change(&mut expr, &mut Plain);
         expr
     }
     plain(one) == plain(other)

@@ -6,15 +6,15 @@ use std::ops::Range;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Params, StatementStatus, params};
 
-use super::answer::{ChangeLines, Objects};
 use super::catalogue::Tables;
 use super::columns::Column;
-use super::difference::Stored;
+use super::diff::Stored;
 use super::incremental::Plan;
+use super::objects::{ChangeRecords, Objects};
 use super::read::query_error;
 use super::rewrite::{self, Catalogue, Relation};
 use super::sql::{self, Parsed};
-use super::{EngineError, Mode, Ttl, moment};
+use super::{EngineError, Mode, Ttl, times};
 
 /// What a query makes of a process.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ pub(super) struct Expiry {
 
 impl Expiry {
     pub(super) fn new(ttl: &Ttl, columns: &[Column]) -> Result<Self, EngineError> {
-        let micros = moment::duration(&ttl.duration)?;
+        let micros = times::duration(&ttl.duration)?;
         if micros <= 0 {
             return Err(EngineError::Invalid("a ttl lasts longer than nothing".to_owned()));
         }
@@ -215,7 +215,7 @@ impl Process {
         &mut self,
         connection: &Connection,
         places: Range<i64>,
-        mut changes: Option<&mut ChangeLines>,
+        mut changes: Option<&mut ChangeRecords>,
     ) -> Result<Added, EngineError> {
         let mut added = Added::default();
         let mut left = vec![places];
@@ -252,7 +252,7 @@ impl Process {
         &mut self,
         connection: &Connection,
         places: &Range<i64>,
-        changes: Option<&mut ChangeLines>,
+        changes: Option<&mut ChangeRecords>,
     ) -> Result<u64, EngineError> {
         let (table, delta) = (self.table(), self.delta());
         let Some(plan) = &self.compiled.plan else { return Ok(0) };
@@ -292,10 +292,10 @@ impl Process {
         &self,
         connection: &Connection,
         now: i64,
-        changes: &mut ChangeLines,
+        changes: &mut ChangeRecords,
     ) -> Result<(), EngineError> {
         let Some(Expiry { column, micros }) = self.expiry else { return Ok(()) };
-        let before = moment::text_of(now.saturating_sub(micros));
+        let before = times::text_of(now.saturating_sub(micros));
         let (table, column, values) = (self.table(), self.value(column), self.values());
         let old = format!("FROM {table} WHERE utc({column}) < ?");
         let mut select = connection.prepare_cached(&format!("SELECT {values} {old}"))?;
@@ -317,7 +317,7 @@ impl Process {
         let Some(Expiry { column, micros }) = self.expiry else { return false };
         match row.get(column) {
             Some(Value::Text(at)) => {
-                moment::micros_of(at).is_some_and(|at| at < now.saturating_sub(micros))
+                times::micros_of(at).is_some_and(|at| at < now.saturating_sub(micros))
             }
             _ => false,
         }
@@ -341,7 +341,7 @@ impl Process {
         connection: &Connection,
         rows: Vec<Vec<Value>>,
         by: Option<&[usize]>,
-        changes: &mut ChangeLines,
+        changes: &mut ChangeRecords,
     ) -> Result<(), EngineError> {
         let table = self.table();
         let (mut old, mut count) = (Stored::default(), 0);

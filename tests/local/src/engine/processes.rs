@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::answer::ChangeLines;
 use super::catalogue::Tables;
 use super::columns::Column;
+use super::objects::ChangeRecords;
 use super::process::{Compiled, Expiry, MOST_TRIED, Process};
 use super::recompute::{Run, Schedule, same_row_by};
 use super::storage::Stored;
@@ -165,7 +165,7 @@ impl Processes {
                 if stored.new_kinds {
                     touched |= process.learn_columns(connection)?;
                 }
-                let mut changes = listener.wants_changes(name).then(ChangeLines::default);
+                let mut changes = listener.wants_changes(name).then(ChangeRecords::default);
                 let added = process.add(connection, places.clone(), changes.as_mut())?;
                 stats.note(name, |stats| {
                     stats.events += events;
@@ -191,7 +191,7 @@ impl Processes {
         notices: &mut Vec<Notice>,
     ) -> Result<(), EngineError> {
         for (name, process) in self.all(connection)? {
-            let mut changes = ChangeLines::default();
+            let mut changes = ChangeRecords::default();
             process.expire(connection, now, &mut changes)?;
             if changes.len() > 0 {
                 notices.push(Notice::changed(name, Some(changes)));
@@ -276,7 +276,7 @@ impl Processes {
             }
             (None, Some(run)) => {
                 (stats.steps, stats.runs, stats.last_run_ms) = (run.steps, 1, millis(&run));
-                update(connection, &mut process, run, now, &mut ChangeLines::default())?;
+                update(connection, &mut process, run, now, &mut ChangeRecords::default())?;
             }
             _ => {
                 return Err(EngineError::Conflict(
@@ -309,7 +309,7 @@ impl Processes {
             return Ok(());
         };
         let (steps, took) = (run.steps, millis(&run));
-        let mut changes = ChangeLines::default();
+        let mut changes = ChangeRecords::default();
         update(connection, process, run, now, &mut changes)?;
         stats.note(name, |stats| {
             stats.steps += steps;
@@ -441,7 +441,7 @@ fn update(
     process: &mut Process,
     run: Run,
     now: i64,
-    changes: &mut ChangeLines,
+    changes: &mut ChangeRecords,
 ) -> Result<(), EngineError> {
     let by = same_row_by(&process.compiled.parsed);
     if process.compiled.columns != run.columns {

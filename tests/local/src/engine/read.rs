@@ -12,14 +12,14 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, Row, Statement, StatementStatus};
 
 use super::EngineError;
-use super::answer::Objects;
 use super::catalogue::Tables;
 use super::columns::{Column, unique};
-use super::moment::{self, Clock};
+use super::objects::Objects;
 use super::process::Compiled;
 use super::rewrite;
 use super::schema;
 use super::sql::Parsed;
+use super::times::{self, Clock};
 
 /// How many queries run at once; others wait for their turn.
 const READERS: usize = 4;
@@ -129,7 +129,7 @@ impl Reader {
     pub(super) fn open(path: &std::path::Path, limits: QueryLimits) -> Result<Self, EngineError> {
         use rusqlite::config::DbConfig;
         let mut connection = schema::open_reader(path)?;
-        let clock = moment::install(&connection)?;
+        let clock = times::install(&connection)?;
         connection.pragma_update(None, "cache_size", -8 * 1024)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;

@@ -12,7 +12,7 @@ use super::EngineError;
 use super::columns::{Column, name_results};
 use super::read::{Reader, too_large};
 use super::sql::Parsed;
-use super::{incremental, walk};
+use super::{incremental, visit};
 
 /// A query is not run again sooner than this after its last run ended, and not sooner than that run took:
 /// queries that are run again take no more than half of a core.
@@ -68,7 +68,7 @@ pub(super) fn same_row_by(parsed: &Parsed) -> Option<Vec<usize>> {
     let GroupByExpr::Expressions(group_by, _) = &select.group_by else { return None };
     if group_by.is_empty() {
         let aggregates = named.iter().any(|(expr, _)| {
-            walk::any_expression(expr, |expr| {
+            visit::any_expression(expr, |expr| {
                 matches!(expr, Expr::Function(function) if incremental::is_aggregate(function))
             })
         });

@@ -17,7 +17,7 @@ use super::EngineError;
 use super::columns::{Column, Outputs, name_results, output_names, unique};
 use super::incremental::is_raw;
 use super::sql::Parsed;
-use super::walk;
+use super::visit;
 use crate::streams::keys::Kinds;
 
 /// What a name in a query stands for.
@@ -56,11 +56,11 @@ pub(super) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
         aside: Vec::new(),
         queries: Vec::new(),
     };
-    walk::change(&mut query, &mut names)?;
+    visit::change(&mut query, &mut names)?;
     let Names { reads, sources, .. } = names;
     let columns_of = |name: &ObjectName| Some(sources.get(source_number(name)?)?.columns());
     let columns = Outputs::new(&columns_of).of_query(&query).map(unique);
-    walk::change(&mut query, &mut Substitution { sources: &sources })?;
+    visit::change(&mut query, &mut Substitution { sources: &sources })?;
     Ok(Runnable { sql: query.to_string(), columns, reads })
 }
 
@@ -292,11 +292,11 @@ impl Names<'_> {
             }
             false
         };
-        walk::any_expression(&select.projection, &mut mentioned);
-        walk::any_expression(&select.selection, &mut mentioned);
+        visit::any_expression(&select.projection, &mut mentioned);
+        visit::any_expression(&select.selection, &mut mentioned);
         let joins = select.from.iter().flat_map(|table| &table.joins);
         for constraint in joins.filter_map(|join| constraint(&join.join_operator)) {
-            walk::any_expression(constraint, &mut mentioned);
+            visit::any_expression(constraint, &mut mentioned);
         }
         Ok(scope)
     }

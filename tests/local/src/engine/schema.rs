@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
-use super::{EngineError, moment};
+use super::{EngineError, times};
 use crate::streams::stamp::Ids;
 
 /// How long to wait for a lock that another program has on the file.
@@ -90,7 +90,7 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Ids
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     connection.pragma_update(None, "cache_size", -32 * 1024)?;
     connection.set_prepared_statement_cache_capacity(256);
-    moment::install(&connection)?;
+    times::install(&connection)?;
 
     let transaction = connection.transaction()?;
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;

@@ -12,7 +12,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::EngineError;
-use super::{moment, walk};
+use super::{times, visit};
 
 /// How long a query may be, in bytes.
 const LONGEST: usize = 100_000;
@@ -65,7 +65,7 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, EngineError> {
         return Err(invalid("only a SELECT can be run: events come by POST /collect".to_owned()));
     };
     let mut translation = Translation { changes_with_time: false };
-    walk::change(&mut query, &mut translation)?;
+    visit::change(&mut query, &mut translation)?;
     let Translation { changes_with_time } = translation;
     Ok(Parsed { query: *query, changes_with_time })
 }
@@ -167,7 +167,7 @@ impl Translation {
 /// Bounds the length of what is looked for.
 fn bound(needle: &mut Expr) {
     let any = std::mem::replace(needle, Expr::Value(Value::Null.into()));
-    *needle = call(moment::NEEDLE, vec![any]);
+    *needle = call(times::NEEDLE, vec![any]);
 }
 
 /// What `->` looks into. SQLite fails at a text that is no JSON; one event that has a text where the
@@ -214,9 +214,9 @@ fn micros(interval: &Interval) -> Result<i64, EngineError> {
         _ => return Err(unknown()),
     };
     match &interval.leading_field {
-        None => moment::duration(number),
-        Some(DateTimeField::Week(None)) => moment::duration(&format!("{number} week")),
-        Some(field) => moment::duration(&format!("{number} {field}")),
+        None => times::duration(number),
+        Some(DateTimeField::Week(None)) => times::duration(&format!("{number} week")),
+        Some(field) => times::duration(&format!("{number} {field}")),
     }
 }
 
@@ -231,7 +231,7 @@ fn is_time(expr: &Expr) -> bool {
         Expr::Nested(expr) => is_time(expr),
         Expr::Function(function) => {
             let name = function.name.to_string();
-            moment::FUNCTIONS.iter().any(|time| name.eq_ignore_ascii_case(time))
+            times::FUNCTIONS.iter().any(|time| name.eq_ignore_ascii_case(time))
         }
         _ => false,
     }

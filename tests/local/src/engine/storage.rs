@@ -12,7 +12,7 @@ use super::retention::Retention;
 use super::schema::{parts, place};
 use crate::streams::batch::{Batch, GIVEN_ID};
 use crate::streams::keys::{Kinds, MOST};
-use crate::streams::lines::{DELIMITER, Lines};
+use crate::streams::records::{DELIMITER, Records};
 use crate::streams::stamp::{EventId, Ids};
 
 /// How many streams there may be: they cost memory even when nobody writes to them.
@@ -43,7 +43,7 @@ pub(super) struct Stream {
 pub(super) struct Stored {
     /// From the place of the first new event to that of the one to come.
     pub(super) places: Range<i64>,
-    pub(super) lines: Lines,
+    pub(super) records: Records,
     /// A key was new, or had a kind of value that it never had before.
     pub(super) new_kinds: bool,
 }
@@ -79,8 +79,8 @@ impl Storage {
         let ids = self.ids;
         let stream = self.stream(connection, name, now)?;
         let new_kinds = stream.note_columns(connection, &batch)?;
-        let (places, lines) = stream.insert(connection, ids, batch, now)?;
-        Ok(Stored { places, lines, new_kinds })
+        let (places, records) = stream.insert(connection, ids, batch, now)?;
+        Ok(Stored { places, records, new_kinds })
     }
 
     /// Lets the oldest events of a stream go that are too many or too much, and saves how it stands.
@@ -202,7 +202,7 @@ impl Stream {
         ids: Ids,
         batch: Batch,
         now: &Now,
-    ) -> Result<(Range<i64>, Lines), EngineError> {
+    ) -> Result<(Range<i64>, Records), EngineError> {
         let first = self.next;
         let Batch { mut text, records, .. } = batch;
         let mut insert = connection
@@ -242,13 +242,13 @@ impl Stream {
             }
             start = record.end;
         }
-        let lines = if known.is_empty() {
-            Lines { text: text.into(), ends }
+        let records = if known.is_empty() {
+            Records { text: text.into(), ends }
         } else {
             without(&text, &known, &ends)
         };
         let places = place(self.number, first)..place(self.number, self.next);
-        Ok((places, lines))
+        Ok((places, records))
     }
 
     /// Whether this stream gave `id` to an event that is still here.
@@ -280,7 +280,7 @@ impl Stream {
 }
 
 /// The text without what is `known`; `ends` are those of what stays.
-fn without(text: &[u8], known: &[Range<usize>], ends: &[usize]) -> Lines {
+fn without(text: &[u8], known: &[Range<usize>], ends: &[usize]) -> Records {
     let mut kept = Vec::new();
     let mut from = 0;
     for range in known {
@@ -298,7 +298,7 @@ fn without(text: &[u8], known: &[Range<usize>], ends: &[usize]) -> Lines {
             end - gone
         })
         .collect();
-    Lines { text: Bytes::from(kept), ends }
+    Records { text: Bytes::from(kept), ends }
 }
 
 impl ToSql for EventId {

@@ -19,14 +19,14 @@ use super::retention::Retention;
 use super::sqlite::{Settings, Sqlite};
 use super::{Definition, Engine, EngineError, ProcessStats, Ttl};
 use crate::changes::Changes;
-use crate::streams::audience::{Audiences, Source, Subscriber};
 use crate::streams::mailbox::Next;
+use crate::streams::subscribers::{Source, Subscriber, Subscribers};
 use crate::streams::{self, Announcer};
 
 /// An engine, and those who listen to it.
 struct Fixture {
     engine: Sqlite,
-    audiences: Arc<Audiences>,
+    subscribers: Arc<Subscribers>,
     changes: Arc<Changes>,
 }
 
@@ -51,11 +51,12 @@ fn at(path: &Path) -> Fixture {
 }
 
 fn start_with(settings: &Settings) -> Fixture {
-    let audiences = Arc::new(Audiences::new(1 << 24));
+    let subscribers = Arc::new(Subscribers::new(1 << 24));
     let changes = Arc::new(Changes::default());
-    let announcer = Announcer { audiences: Arc::clone(&audiences), changes: Arc::clone(&changes) };
+    let announcer =
+        Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };
     let engine = Sqlite::open(settings, Arc::new(announcer)).unwrap();
-    Fixture { engine, audiences, changes }
+    Fixture { engine, subscribers, changes }
 }
 
 impl Fixture {
@@ -96,7 +97,7 @@ impl Fixture {
     }
 
     fn subscribe(&self, process: &str, sample: Option<u32>) -> Subscriber {
-        self.audiences.subscribe(Source::Process, process, sample.and_then(NonZeroU32::new))
+        self.subscribers.subscribe(Source::Process, process, sample.and_then(NonZeroU32::new))
     }
 }
 

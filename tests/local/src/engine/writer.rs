@@ -9,12 +9,12 @@ use rusqlite::Connection;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
-use super::answer::ChangeLines;
+use super::objects::ChangeRecords;
 use super::processes::Processes;
 use super::storage::{Now, Storage};
 use super::{Counted, EngineError, Listener};
 use crate::streams::batch::Batch;
-use crate::streams::lines::Lines;
+use crate::streams::records::Records;
 use crate::streams::stamp;
 
 /// How much one transaction takes at most, in bytes of events: those who come first are not to wait
@@ -49,9 +49,9 @@ pub(super) trait Task: Send {
 #[derive(Debug)]
 pub(super) enum Notice {
     /// Events of a stream.
-    Stored(String, Lines),
+    Stored(String, Records),
     /// Rows of a process: which ones, if somebody wanted to know.
-    Changed(String, Option<Lines>),
+    Changed(String, Option<Records>),
     /// What a process reads has changed.
     Outdated(String),
     /// A stream has lost events.
@@ -63,8 +63,8 @@ pub(super) enum Notice {
 }
 
 impl Notice {
-    pub(super) fn changed(process: &str, changes: Option<ChangeLines>) -> Self {
-        Self::Changed(process.to_owned(), changes.map(ChangeLines::into_lines))
+    pub(super) fn changed(process: &str, changes: Option<ChangeRecords>) -> Self {
+        Self::Changed(process.to_owned(), changes.map(ChangeRecords::into_records))
     }
 }
 
@@ -183,7 +183,7 @@ impl Writer {
                 processes.stored(connection, &name, &stored, notices)?;
             }
             storage.settle(connection, &name, now)?;
-            notices.push(Notice::Stored(name, stored.lines));
+            notices.push(Notice::Stored(name, stored.records));
             Ok(())
         });
         if stored.is_err() {
@@ -228,15 +228,15 @@ impl Writer {
                 self.counted.transactions.fetch_add(1, Ordering::Relaxed);
                 for notice in self.notices.drain(..) {
                     match notice {
-                        Notice::Stored(stream, lines) => {
-                            let events = lines.ends.len() as u64;
+                        Notice::Stored(stream, records) => {
+                            let events = records.ends.len() as u64;
                             self.counted.events.fetch_add(events, Ordering::Relaxed);
-                            self.listener.stored(&stream, &lines);
+                            self.listener.stored(&stream, &records);
                         }
-                        Notice::Changed(process, lines) => {
+                        Notice::Changed(process, records) => {
                             self.processes.outdate_readers_of(&process);
-                            if let Some(lines) = lines {
-                                self.listener.changed(&process, &lines);
+                            if let Some(records) = records {
+                                self.listener.changed(&process, &records);
                             }
                         }
                         Notice::Outdated(process) => self.processes.outdated(&process),

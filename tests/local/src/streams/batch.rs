@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::event::{self, Id};
 use super::keys::{Keys, Kinds};
-use super::lines::DELIMITER;
+use super::records::DELIMITER;
 use super::stamp::{self, EventId};
 
 /// The largest event, in bytes: what a query can still read with room to spare.

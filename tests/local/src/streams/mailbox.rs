@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::lines::Lines;
+use super::records::Records;
 use super::sampler::{self, Sampler};
 
 /// Small runs are put together until they are this long: one chunk costs as much as many events.
@@ -68,8 +68,8 @@ impl Mailbox {
 
     /// Puts in what there is room for and returns how many events were lost. What sampling leaves
     /// out is not lost.
-    pub(crate) fn put(&self, lines: &Lines) -> u64 {
-        if lines.ends.is_empty() {
+    pub(crate) fn put(&self, records: &Records) -> u64 {
+        if records.ends.is_empty() {
             return 0;
         }
         let mut state = self.state();
@@ -77,10 +77,10 @@ impl Mailbox {
             return 0;
         }
         let lost = match &state.sample {
-            None => state.put_all(lines, self.room),
+            None => state.put_all(records, self.room),
             Some(sample) => {
                 let most = sample.most;
-                state.put_sample(lines, most, self.room);
+                state.put_sample(records, most, self.room);
                 0
             }
         };
@@ -120,30 +120,31 @@ impl Mailbox {
 }
 
 impl State {
-    fn put_all(&mut self, lines: &Lines, room: usize) -> u64 {
+    fn put_all(&mut self, records: &Records, room: usize) -> u64 {
         let left = room.saturating_sub(self.bytes);
-        let run = if lines.text.len() <= left {
-            lines.text.clone()
+        let run = if records.text.len() <= left {
+            records.text.clone()
         } else {
             // As many as there is room for, as a copy: a slice would keep them all.
-            let fitting = lines.ends.partition_point(|end| *end <= left);
+            let fitting = records.ends.partition_point(|end| *end <= left);
             if fitting == 0 {
-                return lines.ends.len() as u64;
+                return records.ends.len() as u64;
             }
-            let run = Bytes::copy_from_slice(&lines.text[..lines.start(fitting)]);
+            let run = Bytes::copy_from_slice(&records.text[..records.start(fitting)]);
             self.bytes += run.len();
             self.runs.push_back(run);
-            return (lines.ends.len() - fitting) as u64;
+            return (records.ends.len() - fitting) as u64;
         };
         self.bytes += run.len();
         self.runs.push_back(run);
         0
     }
 
-    /// Takes events spread over the lines, and the newest if they are too many.
-    fn put_sample(&mut self, lines: &Lines, most: usize, room: usize) {
-        for index in sampler::spread(lines.ends.len(), most) {
-            let event = Bytes::copy_from_slice(&lines.text[lines.start(index)..lines.ends[index]]);
+    /// Takes events spread over the records, and the newest if they are too many.
+    fn put_sample(&mut self, records: &Records, most: usize, room: usize) {
+        for index in sampler::spread(records.ends.len(), most) {
+            let event =
+                Bytes::copy_from_slice(&records.text[records.start(index)..records.ends[index]]);
             self.bytes += event.len();
             self.runs.push_back(event);
             while self.runs.len() > most || (self.bytes > room && !self.runs.is_empty()) {
@@ -187,13 +188,13 @@ mod tests {
 
     use super::*;
 
-    fn lines(count: usize) -> Lines {
+    fn records(count: usize) -> Records {
         let (mut text, mut ends) = (String::new(), Vec::new());
         for id in 0..count {
             text.push_str(&format!("{{\"$id\":{id}}}\r\n"));
             ends.push(text.len());
         }
-        Lines { text: text.into(), ends }
+        Records { text: text.into(), ends }
     }
 
     fn next(mailbox: &Mailbox, now: Instant) -> Poll<Next> {
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn past_the_bound_events_are_lost_and_counted_one_by_one() {
-        let ten = lines(10);
+        let ten = records(10);
         let mailbox = Mailbox::new(2 * ten.text.len() + ten.ends[2], None);
         let now = Instant::now();
         assert_eq!(mailbox.put(&ten), 0);
@@ -224,9 +225,9 @@ mod tests {
     #[test]
     fn a_closed_mailbox_gives_what_it_holds_and_then_ends() {
         let mailbox = Mailbox::new(10_000, None);
-        mailbox.put(&lines(3));
+        mailbox.put(&records(3));
         mailbox.close();
-        mailbox.put(&lines(3));
+        mailbox.put(&records(3));
         let now = Instant::now();
         assert_eq!(sent(next(&mailbox, now)), 3);
         assert_eq!(next(&mailbox, now), Poll::Ready(Next::End));
@@ -235,7 +236,7 @@ mod tests {
     #[test]
     fn a_burst_is_let_out_over_the_next_second() {
         let mailbox = Mailbox::new(1 << 20, NonZeroU32::new(10));
-        assert_eq!(mailbox.put(&lines(1000)), 0);
+        assert_eq!(mailbox.put(&records(1000)), 0);
         let mut now = Instant::now();
         let start = now;
         let mut events = 0;

@@ -81,7 +81,7 @@ fn a_large_body_is_taken_in_pieces_and_in_chunks() {
         connection.write(b"\r\n").unwrap();
     }
     connection.write(b"0\r\n\r\n").unwrap();
-    connection.read_answer().unwrap().assert_stored();
+    connection.read_response().unwrap().assert_stored();
     assert_eq!(local.count("t"), 20_000);
     assert_eq!(local.events("t")[19_999]["n"], 19_999);
 }

@@ -22,7 +22,7 @@ fn stop_lets_open_requests_finish_and_ends_subscriptions_cleanly() {
 
     let addr = local.addr();
     local.stop_within(WATCHDOG);
-    open.read_answer().unwrap().assert_stored();
+    open.read_response().unwrap().assert_stored();
     assert_eq!(subscription.event().unwrap()["n"], 1);
     assert_eq!(subscription.event(), None, "the body has a proper end");
     assert!(idle.is_closed());

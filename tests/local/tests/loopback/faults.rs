@@ -16,12 +16,12 @@ fn a_status_every_nth_request_keeps_the_connection() {
     let mut connection = Connection::open(&local);
     let body = "[{}, {}]".replace("{}", &format!("{{\"a\": \"{}\"}}", "x".repeat(90_000)));
     for n in 1..=9 {
-        let answer = connection.exchange(&request(&local, "POST", "/v1/collect/s").json(&body));
+        let response = connection.exchange(&request(&local, "POST", "/v1/collect/s").json(&body));
         if n % 3 == 0 {
-            assert_eq!((answer.status, &*answer.headers["retry-after"]), (503, "7"));
-            drop(answer.message());
+            assert_eq!((response.status, &*response.headers["retry-after"]), (503, "7"));
+            drop(response.message());
         } else {
-            answer.assert_stored();
+            response.assert_stored();
         }
     }
     assert_eq!((local.count("s"), local.requests(), local.connections()), (12, 9, 1));
@@ -105,7 +105,7 @@ fn a_stalled_request_is_never_answered_and_stores_nothing() {
     // Others are served meanwhile.
     post(&local, "/v1/collect/s", "{}").assert_stored();
     stalled.socket.get_ref().set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    assert!(stalled.read_answer().is_err());
+    assert!(stalled.read_response().is_err());
     assert_eq!(local.count("s"), 1);
     // The server notices that the client has given up.
     drop(stalled);
@@ -153,7 +153,7 @@ fn disconnect_cuts_what_is_open_and_nothing_else() {
 }
 
 #[test]
-#[should_panic(expected = "99 is no status to answer with")]
+#[should_panic(expected = "99 is no status to response with")]
 fn a_status_that_is_none_is_noticed_at_once() {
     let local = Local::start().unwrap();
     local.fault(Fault::Status { every: 1, status: 99, retry_after: None });

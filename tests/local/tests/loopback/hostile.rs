@@ -286,13 +286,13 @@ fn check(local: &Local, seed: u64) {
     if cut {
         connection.socket.get_ref().shutdown(Shutdown::Write).unwrap();
     }
-    let answer = connection
-        .read_answer()
-        .unwrap_or_else(|error| panic!("seed {seed} got no answer: {error}\n{start}"));
-    assert!(statuses.contains(&answer.status), "seed {seed}: {answer:?}\n{start}");
-    // hyper answers what is no HTTP by itself, with the status alone.
-    if !answer.body.is_empty() {
-        assert!(!answer.message().is_empty());
+    let response = connection
+        .read_response()
+        .unwrap_or_else(|error| panic!("seed {seed} got no response: {error}\n{start}"));
+    assert!(statuses.contains(&response.status), "seed {seed}: {response:?}\n{start}");
+    // hyper itself responds to what is not HTTP, with the status alone.
+    if !response.body.is_empty() {
+        assert!(!response.message().is_empty());
     }
 }
 
@@ -351,16 +351,16 @@ fn nothing_changes(requests: u64) {
         }
     });
     for mut slow in slow {
-        let answer = slow.read_answer().unwrap();
-        assert_eq!(answer.status, 408);
-        assert!(answer.message().contains("head"));
+        let response = slow.read_response().unwrap();
+        assert_eq!(response.status, 408);
+        assert!(response.message().contains("head"));
     }
     assert_eq!(visible(&local), before);
     // What there is of the database itself is no relation of the client's.
     for relation in ["sqlite_master", "sqlite_schema", "pragma_database_list", "sqlite_sequence"] {
         let query = json!({"query": format!("SELECT * FROM {relation}")}).to_string();
-        let answer = post(&local, "/v1/analyze", &query);
-        assert!(answer.status == 400 || answer.body == b"[]", "{relation}: {answer:?}");
+        let response = post(&local, "/v1/analyze", &query);
+        assert!(response.status == 400 || response.body == b"[]", "{relation}: {response:?}");
     }
     post(&local, "/v1/collect/s", "{}").assert_stored();
 }

@@ -74,11 +74,11 @@ impl Request {
     }
 
     /// Sends it on a connection of its own.
-    pub(crate) fn send(&self, local: &Local) -> Answer {
+    pub(crate) fn send(&self, local: &Local) -> Response {
         self.try_send(local).unwrap()
     }
 
-    pub(crate) fn try_send(&self, local: &Local) -> io::Result<Answer> {
+    pub(crate) fn try_send(&self, local: &Local) -> io::Result<Response> {
         Connection::open(local).try_exchange(&self.bytes())
     }
 }
@@ -89,22 +89,22 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-pub(crate) fn post(local: &Local, path: &str, json: &str) -> Answer {
+pub(crate) fn post(local: &Local, path: &str, json: &str) -> Response {
     request(local, "POST", path).json(json).send(local)
 }
 
-pub(crate) fn get(local: &Local, path: &str) -> Answer {
+pub(crate) fn get(local: &Local, path: &str) -> Response {
     request(local, "GET", path).send(local)
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
@@ -144,21 +144,21 @@ impl Connection {
         self.socket.get_mut().write_all(bytes)
     }
 
-    pub(crate) fn exchange(&mut self, request: &Request) -> Answer {
+    pub(crate) fn exchange(&mut self, request: &Request) -> Response {
         self.try_exchange(&request.bytes()).unwrap()
     }
 
-    pub(crate) fn try_exchange(&mut self, bytes: &[u8]) -> io::Result<Answer> {
+    pub(crate) fn try_exchange(&mut self, bytes: &[u8]) -> io::Result<Response> {
         self.write(bytes)?;
-        self.read_answer()
+        self.read_response()
     }
 
-    pub(crate) fn read_answer(&mut self) -> io::Result<Answer> {
+    pub(crate) fn read_response(&mut self) -> io::Result<Response> {
         let (status, headers) = self.read_head()?;
         let length = headers["content-length"].parse().unwrap();
         let mut body = vec![0; length];
         self.socket.read_exact(&mut body)?;
-        Ok(Answer { status, headers, body })
+        Ok(Response { status, headers, body })
     }
 
     pub(crate) fn read_head(&mut self) -> io::Result<(u16, HashMap<String, String>)> {

@@ -20,10 +20,10 @@ fn no_key_or_a_wrong_one_is_401_and_says_how() {
         request(&local, "GET", "/nowhere").key("hello"),
     ];
     for request in wrong {
-        let answer = request.send(&local);
-        assert_eq!(answer.status, 401);
-        assert!(answer.headers["www-authenticate"].starts_with("Basic realm="));
-        assert!(!answer.message().contains("hello"));
+        let response = request.send(&local);
+        assert_eq!(response.status, 401);
+        assert!(response.headers["www-authenticate"].starts_with("Basic realm="));
+        assert!(!response.message().contains("hello"));
     }
 }
 
@@ -46,9 +46,9 @@ fn an_open_key_may_write_and_nothing_else() {
         ("GET", "/v1/analyze"),
         ("GET", "/v1/nowhere"),
     ] {
-        let answer = with_open(method, path);
-        assert_eq!(answer.status, 403, "{method} {path}");
-        assert!(answer.message().contains("POST to /collect"));
+        let response = with_open(method, path);
+        assert_eq!(response.status, 403, "{method} {path}");
+        assert!(response.message().contains("POST to /collect"));
     }
     assert_eq!(local.count("s"), 2);
 }

@@ -25,9 +25,9 @@ fn start(file: &Path) -> (Running, SocketAddr) {
 
 fn ask(connection: &mut Connection, query: &str) -> Vec<Value> {
     let body = json!({ "query": query }).to_string();
-    let answer = connection.exchange(&Request::new("POST", "/v1/analyze").key(KEY).json(body));
-    assert_eq!(answer.status, 200, "{query}: {}", String::from_utf8_lossy(&answer.body));
-    serde_json::from_slice(&answer.body).unwrap()
+    let response = connection.exchange(&Request::new("POST", "/v1/analyze").key(KEY).json(body));
+    assert_eq!(response.status, 200, "{query}: {}", String::from_utf8_lossy(&response.body));
+    serde_json::from_slice(&response.body).unwrap()
 }
 
 /// Writes batch after batch until the server is gone, and says how many events were answered for.
@@ -40,7 +40,7 @@ fn write(addr: SocketAddr, round: u64, writer: u64, answered: &AtomicU64) -> u64
         let request =
             Request::new("POST", "/v1/collect/s").key(KEY).gzip(json!(events).to_string());
         match connection.try_exchange(&request.bytes()) {
-            Ok(answer) => answer.assert_stored(),
+            Ok(response) => response.assert_stored(),
             Err(_) => return next,
         }
         next += BATCH;

@@ -1,6 +1,5 @@
 //! What `stride-local` promises, over a socket.
 
-mod audience;
 mod collect;
 mod end;
 mod faults;
@@ -8,9 +7,10 @@ mod hostile;
 mod http;
 mod keys;
 mod kill;
-mod operations;
+mod metrics;
 mod originals;
 mod program;
 mod queries;
 mod refusals;
 mod subscribe;
+mod subscribers;

@@ -1,9 +1,9 @@
-//! Requests as the three original clients send them, byte by byte, and the answers they need.
+//! Requests as the three original clients send them, byte by byte, and the responses they need.
 
 use serde_json::{Value, json};
 use stride_local::Local;
 
-use crate::http::{Answer, Connection, gzip};
+use crate::http::{Connection, Response, gzip};
 
 /// What each sends with every request; the key is `helloworld`.
 const PYSTRIDE: &str = "Host: api.stride.io\r\n\
@@ -37,7 +37,7 @@ impl Original {
         Self { headers, connection: Connection::open(local) }
     }
 
-    fn send(&mut self, line: &str, more: &str, body: &[u8]) -> Answer {
+    fn send(&mut self, line: &str, more: &str, body: &[u8]) -> Response {
         let mut bytes = format!("{line} HTTP/1.1\r\n{}{more}", self.headers).into_bytes();
         if !body.is_empty() {
             bytes.extend(format!("Content-Length: {}\r\n", body.len()).bytes());
@@ -47,11 +47,11 @@ impl Original {
         self.connection.try_exchange(&bytes).unwrap()
     }
 
-    fn plain(&mut self, line: &str, json: &str) -> Answer {
+    fn plain(&mut self, line: &str, json: &str) -> Response {
         self.send(line, "", json.as_bytes())
     }
 
-    fn gzipped(&mut self, line: &str, json: &str) -> Answer {
+    fn gzipped(&mut self, line: &str, json: &str) -> Response {
         self.send(line, "Content-Encoding: gzip\r\n", &gzip(json.as_bytes()))
     }
 
@@ -69,12 +69,12 @@ fn start() -> Local {
     Local::builder().secret_key("helloworld").start().unwrap()
 }
 
-fn assert_empty(answer: &Answer, status: u16) {
-    assert_eq!((answer.status, &answer.body[..]), (status, &b""[..]), "{answer:?}");
+fn assert_empty(response: &Response, status: u16) {
+    assert_eq!((response.status, &response.body[..]), (status, &b""[..]), "{response:?}");
 }
 
-fn assert_json(answer: &Answer, json: &Value) {
-    assert_eq!((answer.status, &answer.json()), (200, json));
+fn assert_json(response: &Response, json: &Value) {
+    assert_eq!((response.status, &response.json()), (200, json));
 }
 
 /// The payload of the next chunk, which holds one event here.

@@ -99,9 +99,9 @@ fn it_serves_and_ends_cleanly_on_sigterm_and_never_logs_a_key() {
              {{\"payload\": 507}}"
         )
         .unwrap();
-        let mut answer = String::new();
-        post.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        let mut response = String::new();
+        post.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
 
         let id = running.0.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());

@@ -5,27 +5,27 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use stride_local::Local;
 
-use crate::http::{Answer, WATCHDOG, get, post, request, subscribe_at};
+use crate::http::{Response, WATCHDOG, get, post, request, subscribe_at};
 
-fn put(local: &Local, path: &str, json: &Value) -> Answer {
+fn put(local: &Local, path: &str, json: &Value) -> Response {
     request(local, "PUT", path).json(json.to_string()).send(local)
 }
 
-fn delete(local: &Local, path: &str) -> Answer {
+fn delete(local: &Local, path: &str) -> Response {
     request(local, "DELETE", path).send(local)
 }
 
-fn create(local: &Local, name: &str, query: &str) -> Answer {
+fn create(local: &Local, name: &str, query: &str) -> Response {
     let process = json!({"query": query, "action": {"type": "MATERIALIZE"}});
     post(local, &format!("/v1/process/{name}"), &process.to_string())
 }
 
 /// The rows of an ad hoc query.
 fn run(local: &Local, query: &str) -> Value {
-    let answer = post(local, "/v1/analyze", &json!({ "query": query }).to_string());
-    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
-    assert_eq!(answer.headers["content-type"], "application/json");
-    answer.json()
+    let response = post(local, "/v1/analyze", &json!({ "query": query }).to_string());
+    assert_eq!(response.status, 200, "{}", String::from_utf8_lossy(&response.body));
+    assert_eq!(response.headers["content-type"], "application/json");
+    response.json()
 }
 
 #[test]
@@ -63,15 +63,15 @@ fn a_process_is_created_shown_changed_and_deleted() {
     assert!(nothing.message().contains("query or ttl"));
 
     delete(&local, "/v1/process/views").assert_stored();
-    for answer in [
+    for response in [
         get(&local, "/v1/process/views"),
         get(&local, "/v1/process/views/stats"),
         get(&local, "/v1/process/views/subscribe"),
         delete(&local, "/v1/process/views"),
         put(&local, "/v1/process/views", &json!({"query": "SELECT 1 AS one FROM clicks"})),
     ] {
-        assert_eq!(answer.status, 404);
-        assert!(answer.message().contains("views"));
+        assert_eq!(response.status, 404);
+        assert!(response.message().contains("views"));
     }
     assert_eq!(get(&local, "/v1/process").json(), json!(["all"]));
 }
@@ -84,9 +84,9 @@ fn streams_and_processes_share_their_names() {
     assert_eq!(create(&local, "p", "SELECT count(*) FROM s").status, 201);
     assert_eq!(create(&local, "p", "SELECT count(*) FROM s").status, 409);
     for (path, body) in [("/v1/collect/p", "{}"), ("/v1/collect", r#"{"s": {}, "p": {}}"#)] {
-        let answer = post(&local, path, body);
-        assert_eq!(answer.status, 409);
-        assert!(answer.message().contains("\"p\""));
+        let response = post(&local, path, body);
+        assert_eq!(response.status, 409);
+        assert!(response.message().contains("\"p\""));
     }
     assert_eq!(local.count("s"), 1, "all of a request or nothing of it");
 }
@@ -137,14 +137,14 @@ fn an_analysis_is_saved_shown_run_and_deleted() {
     put(&local, "/v1/analyze/b", &json!({"query": "SELECT 2 AS two"})).assert_stored();
     assert_eq!(get(&local, "/v1/analyze/b/results").json(), json!([{"two": 2}]));
     delete(&local, "/v1/analyze/b").assert_stored();
-    for answer in [
+    for response in [
         get(&local, "/v1/analyze/b"),
         get(&local, "/v1/analyze/b/results"),
         post(&local, "/v1/analyze/b/results", ""),
         delete(&local, "/v1/analyze/b"),
     ] {
-        assert_eq!(answer.status, 404);
-        assert!(answer.message().contains("\"b\""));
+        assert_eq!(response.status, 404);
+        assert!(response.message().contains("\"b\""));
     }
 }
 
@@ -194,9 +194,9 @@ fn a_slow_query_holds_up_nobody_and_is_told_to_be_quicker() {
         post(&local, "/v1/collect/s", "{}").assert_stored();
         assert_eq!(run(&local, "SELECT count(*) FROM s"), json!([{"count": 1}]));
         assert!(!slow.is_finished());
-        let answer = slow.join().unwrap();
-        assert_eq!(answer.status, 400);
-        assert!(answer.message().contains("3000 ms"), "{}", answer.message());
+        let response = slow.join().unwrap();
+        assert_eq!(response.status, 400);
+        assert!(response.message().contains("3000 ms"), "{}", response.message());
     });
 }
 
@@ -210,9 +210,9 @@ fn a_result_of_too_many_rows_is_400() {
         post(&local, "/v1/analyze", &json!({ "query": query }).to_string())
     };
     assert_eq!(numbers(10).json().as_array().unwrap().len(), 10);
-    let answer = numbers(11);
-    assert_eq!(answer.status, 400);
-    assert!(answer.message().contains("more than 10 rows"), "{}", answer.message());
+    let response = numbers(11);
+    assert_eq!(response.status, 400);
+    assert!(response.message().contains("more than 10 rows"), "{}", response.message());
 }
 
 #[test]

@@ -24,9 +24,9 @@ fn bad_events_are_400() {
         (r#"{"a": "\ud800"}"#, "bad JSON"),
         (r#"{"a": 1e999}"#, "bad JSON"),
     ] {
-        let answer = post(&local, "/v1/collect/s", body);
-        assert_eq!(answer.status, 400, "{body}");
-        assert!(answer.message().contains(why), "{body}: {}", answer.message());
+        let response = post(&local, "/v1/collect/s", body);
+        assert_eq!(response.status, 400, "{body}");
+        assert!(response.message().contains(why), "{body}: {}", response.message());
     }
     let not_utf8 = request(&local, "POST", "/v1/collect/s").json(b"{\"a\": \"\xff\"}");
     assert_eq!(not_utf8.send(&local).status, 400);
@@ -45,9 +45,9 @@ fn bad_maps_are_400() {
         (r#"{"1a": {}}"#, "a name is"),
         (r#"{"s": {}"#, "bad JSON"),
     ] {
-        let answer = post(&local, "/v1/collect", body);
-        assert_eq!(answer.status, 400, "{body}");
-        assert!(answer.message().contains(why), "{body}: {}", answer.message());
+        let response = post(&local, "/v1/collect", body);
+        assert_eq!(response.status, 400, "{body}");
+        assert!(response.message().contains(why), "{body}: {}", response.message());
     }
     assert!(local.streams().is_empty());
 }
@@ -56,9 +56,9 @@ fn bad_maps_are_400() {
 fn bad_names_are_400() {
     let local = Local::start().unwrap();
     for name in ["1a", "_a", "a-b", "a.b", "%61", "..", "a%2Fb"] {
-        let answer = post(&local, &format!("/v1/collect/{name}"), "{}");
-        assert_eq!(answer.status, 400, "{name}");
-        assert!(answer.message().contains("cannot be a name"));
+        let response = post(&local, &format!("/v1/collect/{name}"), "{}");
+        assert_eq!(response.status, 400, "{name}");
+        assert!(response.message().contains("cannot be a name"));
         assert_eq!(get(&local, &format!("/v1/collect/{name}/subscribe")).status, 400);
     }
 }
@@ -74,9 +74,9 @@ fn bad_gzip_is_400() {
     for body in [&b"{}"[..], &good[..good.len() - 5], &good[..4], &flipped, &trailing] {
         let request =
             request(&local, "POST", "/v1/collect/s").header("Content-Encoding", "gzip").json(body);
-        let answer = request.send(&local);
-        assert_eq!(answer.status, 400, "{body:?}");
-        assert!(answer.message().starts_with("bad gzip"), "{}", answer.message());
+        let response = request.send(&local);
+        assert_eq!(response.status, 400, "{body:?}");
+        assert!(response.message().starts_with("bad gzip"), "{}", response.message());
     }
     assert_eq!(local.count("s"), 0);
 }
@@ -88,9 +88,9 @@ fn unknown_paths_and_streams_are_404() {
     {
         assert_eq!(get(&local, path).status, 404, "{path}");
     }
-    let answer = get(&local, "/v1/collect/nobody");
-    assert_eq!(answer.status, 404);
-    assert!(answer.message().contains("nobody"));
+    let response = get(&local, "/v1/collect/nobody");
+    assert_eq!(response.status, 404);
+    assert!(response.message().contains("nobody"));
 }
 
 #[test]
@@ -107,9 +107,9 @@ fn a_wrong_method_is_405_and_says_which_are_right() {
         ("DELETE", "/v1/analyze", "GET, POST"),
         ("PUT", "/v1/analyze/a/results", "GET, POST"),
     ] {
-        let answer = request(&local, method, path).send(&local);
-        assert_eq!((answer.status, &*answer.headers["allow"]), (405, allow), "{method} {path}");
-        assert!(answer.message().contains(allow));
+        let response = request(&local, method, path).send(&local);
+        assert_eq!((response.status, &*response.headers["allow"]), (405, allow), "{method} {path}");
+        assert!(response.message().contains(allow));
     }
 }
 
@@ -119,13 +119,13 @@ fn another_type_or_encoding_is_415() {
     let post = || request(&local, "POST", "/v1/collect/s").json("{}");
     for content_type in ["application/x-www-form-urlencoded", "text/plain", "application/jsonp", ""]
     {
-        let answer = post().header("Content-Type", content_type).send(&local);
-        assert_eq!(answer.status, 415, "{content_type}");
-        assert!(answer.message().contains("application/json"));
+        let response = post().header("Content-Type", content_type).send(&local);
+        assert_eq!(response.status, 415, "{content_type}");
+        assert!(response.message().contains("application/json"));
     }
     for encoding in ["deflate", "br", "gzip, gzip", ""] {
-        let answer = post().header("Content-Encoding", encoding).send(&local);
-        assert_eq!((answer.status, &*answer.headers["accept-encoding"]), (415, "gzip"));
+        let response = post().header("Content-Encoding", encoding).send(&local);
+        assert_eq!((response.status, &*response.headers["accept-encoding"]), (415, "gzip"));
     }
     assert_eq!(local.count("s"), 0);
 }
@@ -135,16 +135,16 @@ fn a_body_over_the_limit_is_413() {
     let local = Local::builder().max_body(1000).start().unwrap();
     let event = |size: usize| format!(r#"{{"a": "{}"}}"#, "x".repeat(size - 9));
     post(&local, "/v1/collect/s", &event(1000)).assert_stored();
-    let answer = post(&local, "/v1/collect/s", &event(1001));
-    assert_eq!(answer.status, 413);
-    assert!(answer.message().contains("1000"), "{}", answer.message());
+    let response = post(&local, "/v1/collect/s", &event(1001));
+    assert_eq!(response.status, 413);
+    assert!(response.message().contains("1000"), "{}", response.message());
 
     // Without an announced length the limit is met on the way.
     let mut connection = Connection::open(&local);
     let head = request(&local, "POST", "/v1/collect/s").header("Transfer-Encoding", "chunked");
     connection.write(&head.bytes()).unwrap();
     connection.write(format!("7d0\r\n{}\r\n", "x".repeat(2000)).as_bytes()).unwrap();
-    assert_eq!(connection.read_answer().unwrap().status, 413);
+    assert_eq!(connection.read_response().unwrap().status, 413);
     assert_eq!(local.count("s"), 1);
 }
 
@@ -158,9 +158,9 @@ fn an_event_that_no_query_could_read_is_413() {
         ("/v1/collect/s", event(most + 1)),
         ("/v1/collect", format!(r#"{{"s": [{{}}, {}]}}"#, event(most + 1))),
     ] {
-        let answer = post(&local, path, &body);
-        assert_eq!(answer.status, 413);
-        assert!(answer.message().contains("2097152"), "{}", answer.message());
+        let response = post(&local, path, &body);
+        assert_eq!(response.status, 413);
+        assert!(response.message().contains("2097152"), "{}", response.message());
     }
     let query = r#"{"query": "SELECT length(a) AS a FROM s"}"#;
     let rows = post(&local, "/v1/analyze", query).json();
@@ -175,14 +175,14 @@ fn a_gzip_bomb_is_413_and_is_not_inflated() {
     let bomb = request(&local, "POST", "/v1/collect/s")
         .header("Content-Encoding", "gzip")
         .json([&gzip(b"{}")[..], &spaces].concat());
-    let answer = bomb.send(&local);
-    assert_eq!(answer.status, 413);
-    assert!(answer.message().contains("inflates"));
+    let response = bomb.send(&local);
+    assert_eq!(response.status, 413);
+    assert!(response.message().contains("inflates"));
 
     // What is small until it is stamped counts as what it becomes.
     let events = format!("[{}{{}}]", "{},".repeat(100_000));
-    let answer = request(&local, "POST", "/v1/collect/s").gzip(events).send(&local);
-    assert_eq!(answer.status, 413);
+    let response = request(&local, "POST", "/v1/collect/s").gzip(events).send(&local);
+    assert_eq!(response.status, 413);
     assert_eq!(local.count("s"), 0);
 }
 
@@ -201,9 +201,9 @@ fn an_early_answer_reaches_a_client_that_is_still_sending() {
         (too_large, 413),
     ] {
         let mut connection = Connection::open(&local);
-        let answer = connection.try_exchange(&request.bytes()).unwrap();
-        assert_eq!((answer.status, &*answer.headers["connection"]), (status, "close"));
-        drop(answer.message());
+        let response = connection.try_exchange(&request.bytes()).unwrap();
+        assert_eq!((response.status, &*response.headers["connection"]), (status, "close"));
+        drop(response.message());
         assert!(connection.is_closed());
     }
 }
@@ -227,6 +227,6 @@ fn a_body_that_does_not_come_is_408() {
     let local = Local::builder().body_time(Duration::from_millis(50)).start().unwrap();
     let mut connection = Connection::open(&local);
     let request = request(&local, "POST", "/v1/collect/s").json("").header("Content-Length", "10");
-    let answer = connection.try_exchange(&request.bytes()).unwrap();
-    assert_eq!(answer.status, 408);
+    let response = connection.try_exchange(&request.bytes()).unwrap();
+    assert_eq!(response.status, 408);
 }

@@ -122,9 +122,9 @@ fn a_subscription_outlives_its_stream() {
 fn a_bad_sample_is_400() {
     let local = Local::start().unwrap();
     for sample in ["0", "", "-1", "1.5", "many", "%2B5", "4294967296"] {
-        let answer = get(&local, &format!("/v1/collect/s/subscribe?sample={sample}"));
-        assert_eq!(answer.status, 400, "{sample}");
-        assert!(answer.message().contains("sample"));
+        let response = get(&local, &format!("/v1/collect/s/subscribe?sample={sample}"));
+        assert_eq!(response.status, 400, "{sample}");
+        assert!(response.message().contains("sample"));
     }
     assert_eq!(local.subscriptions(), 0);
 }

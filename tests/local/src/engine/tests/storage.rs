@@ -50,7 +50,7 @@ fn two_servers_never_share_a_file() {
     let engine = at(&path);
     let settings = Settings { path: Some(path), ..settings() };
     let announcer = crate::streams::Announcer {
-        audiences: engine.audiences.clone(),
+        subscribers: engine.subscribers.clone(),
         changes: engine.changes.clone(),
     };
     assert!(super::Sqlite::open(&settings, std::sync::Arc::new(announcer)).is_err());

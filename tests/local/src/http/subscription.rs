@@ -11,9 +11,9 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::shared::Shared;
-use crate::streams::audience::Subscriber;
-use crate::streams::lines::DELIMITER;
 use crate::streams::mailbox::Next;
+use crate::streams::records::DELIMITER;
+use crate::streams::subscribers::Subscriber;
 
 /// The subscription breaks off on demand of a test.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.shared.audiences.unsubscribe(&self.subscriber);
+        self.shared.subscribers.unsubscribe(&self.subscriber);
         self.shared.changes.note();
     }
 }

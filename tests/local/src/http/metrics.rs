@@ -1,5 +1,5 @@
-//! What an operator asks: how much has been done, and whether all is well. Both paths are outside of
-//! `/v1` and take no key: they tell numbers, and never a name, a key or an event.
+//! `GET /metrics`: how much has been done. It is outside of `/v1` and takes no key: it tells numbers,
+//! and never a name, a key or an event.
 
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ pub(crate) struct Counters {
     /// Requests whose head has arrived.
     pub(crate) requests: AtomicU64,
     /// Answers by the first digit of their status, less one.
-    answers: [AtomicU64; 5],
+    responses: [AtomicU64; 5],
     /// Connections accepted, those that were turned away included.
     pub(crate) connections: AtomicU64,
     /// Connections turned away because too many were open.
@@ -25,25 +25,25 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn answered(&self, status: StatusCode) {
+    pub(crate) fn responded(&self, status: StatusCode) {
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-        if let Some(answers) = self.answers.get(class) {
-            answers.fetch_add(1, Ordering::Relaxed);
+        if let Some(responses) = self.responses.get(class) {
+            responses.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// What `GET /metrics` answers, in the text format of Prometheus.
-pub(crate) fn metrics(shared: &Shared) -> String {
-    let Shared { counters, audiences, engine, .. } = shared;
+/// The page of `GET /metrics`, in the text format of Prometheus.
+pub(crate) fn page(shared: &Shared) -> String {
+    let Shared { counters, subscribers, engine, .. } = shared;
     let engine = engine.counters();
     let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let mut page = Page(String::with_capacity(4096));
     page.counter("requests_total", "Requests whose head has arrived", value(&counters.requests));
-    page.head("answers_total", "counter", "Answers by the class of their status");
-    for (class, answers) in counters.answers.iter().enumerate() {
-        let answers = value(answers);
-        page.line(&format!("answers_total{{status=\"{}xx\"}}", class + 1), answers);
+    page.head("responses_total", "counter", "Answers by the class of their status");
+    for (class, responses) in counters.responses.iter().enumerate() {
+        let responses = value(responses);
+        page.line(&format!("responses_total{{status=\"{}xx\"}}", class + 1), responses);
     }
     page.counter("connections_total", "Connections accepted", value(&counters.connections));
     page.counter(
@@ -53,11 +53,11 @@ pub(crate) fn metrics(shared: &Shared) -> String {
     );
     page.gauge("connections_open", "Connections open now", counters.open.load(Ordering::Relaxed));
     page.counter("events_stored_total", "Events stored", engine.events);
-    page.gauge("subscribers", "Subscriptions open now", audiences.all_subscribers());
+    page.gauge("subscribers", "Subscriptions open now", subscribers.count_all());
     page.counter(
         "subscriber_events_lost_total",
         "Events and changes that slow subscribers missed",
-        audiences.all_lost(),
+        subscribers.all_lost(),
     );
     page.counter("transactions_total", "Transactions that stored events", engine.transactions);
     page.counter(

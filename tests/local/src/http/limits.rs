@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::intake::Encoding;
+use super::body::Encoding;
 
 /// The limits of connections and requests, each set by the method of that name of
 /// [`Builder`](crate::Builder), which says what they are by default.
@@ -17,7 +17,7 @@ pub(crate) struct Limits {
     pub(crate) head_time: Duration,
     /// Time for the body of a request.
     pub(crate) body_time: Duration,
-    /// Time from the head of a request to that of its answer.
+    /// Time from the head of a request to that of its response.
     pub(crate) request_time: Duration,
     /// Time in which a client takes nothing of what it is sent.
     pub(crate) write_time: Duration,

@@ -8,13 +8,13 @@ pub(crate) const DELIMITER: &[u8] = b"\r\n";
 /// JSON values in order, each followed by [`DELIMITER`], so that a run of them can be sent as it
 /// lies in memory.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lines {
+pub(crate) struct Records {
     pub(crate) text: Bytes,
     /// Where each ends, delimiter included; it starts where the one before it ends.
     pub(crate) ends: Vec<usize>,
 }
 
-impl Lines {
+impl Records {
     pub(crate) fn start(&self, index: usize) -> usize {
         index.checked_sub(1).map_or(0, |before| self.ends[before])
     }

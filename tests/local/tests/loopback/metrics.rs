@@ -11,10 +11,10 @@ const SOON: Duration = Duration::from_millis(50);
 
 /// Every figure of `/metrics` by its series, without the common prefix.
 fn metrics(local: &Local) -> HashMap<String, f64> {
-    let answer = request(local, "GET", "/metrics").without("Authorization").send(local);
-    assert_eq!(answer.status, 200);
-    assert!(answer.headers["content-type"].starts_with("text/plain; version=0.0.4"));
-    let page = String::from_utf8(answer.body).unwrap();
+    let response = request(local, "GET", "/metrics").without("Authorization").send(local);
+    assert_eq!(response.status, 200);
+    assert!(response.headers["content-type"].starts_with("text/plain; version=0.0.4"));
+    let page = String::from_utf8(response.body).unwrap();
     let mut figures = HashMap::new();
     let mut described = "";
     for line in page.lines() {
@@ -38,8 +38,8 @@ fn health_and_metrics_need_no_key_and_meet_no_fault() {
     assert_eq!((health.status, health.json()), (200, serde_json::json!({"status": "ok"})));
     assert!(metrics(&local)["requests_total"] >= 2.0);
     for path in ["/healthz", "/metrics"] {
-        let answer = request(&local, "POST", path).json("{}").send(&local);
-        assert_eq!((answer.status, &*answer.headers["allow"]), (405, "GET"));
+        let response = request(&local, "POST", path).json("{}").send(&local);
+        assert_eq!((response.status, &*response.headers["allow"]), (405, "GET"));
     }
     assert_eq!(get(&local, "/v1/healthz").status, 503, "the fault is for the API");
 }
@@ -54,9 +54,9 @@ fn metrics_count_what_happens() {
     let figures = metrics(&local);
     for (series, value) in [
         ("requests_total", 5.0),
-        ("answers_total{status=\"2xx\"}", 2.0),
-        ("answers_total{status=\"4xx\"}", 2.0),
-        ("answers_total{status=\"5xx\"}", 0.0),
+        ("responses_total{status=\"2xx\"}", 2.0),
+        ("responses_total{status=\"4xx\"}", 2.0),
+        ("responses_total{status=\"5xx\"}", 0.0),
         ("connections_total", 5.0),
         ("connections_turned_away_total", 0.0),
         ("events_stored_total", 3.0),
@@ -80,9 +80,9 @@ fn a_locked_file_is_503_and_recovers() {
     post(&local, "/v1/collect/s", "{}").assert_stored();
     let other = rusqlite::Connection::open(&file).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let answer = post(&local, "/v1/collect/s", "{}");
-    assert_eq!((answer.status, &*answer.headers["retry-after"]), (503, "1"));
-    assert!(answer.message().contains("locked"), "{}", answer.message());
+    let response = post(&local, "/v1/collect/s", "{}");
+    assert_eq!((response.status, &*response.headers["retry-after"]), (503, "1"));
+    assert!(response.message().contains("locked"), "{}", response.message());
     let health = get(&local, "/healthz");
     assert_eq!(health.status, 503);
     assert!(health.message().contains("locked"), "{}", health.message());
@@ -104,9 +104,9 @@ fn one_connection_too_many_is_told_so() {
     }
     // It need not ask anything to be told, and may have asked already.
     let mut third = Connection::open(&local);
-    let answer = third.exchange(&request(&local, "POST", "/v1/collect/s").json("{}"));
-    assert_eq!((answer.status, &*answer.headers["connection"]), (503, "close"));
-    assert!(answer.message().contains("too many connections"));
+    let response = third.exchange(&request(&local, "POST", "/v1/collect/s").json("{}"));
+    assert_eq!((response.status, &*response.headers["connection"]), (503, "close"));
+    assert!(response.message().contains("too many connections"));
     assert!(third.is_closed());
     assert_eq!(local.count("s"), 0);
 
@@ -122,9 +122,9 @@ fn a_head_that_stops_half_way_is_408_and_silence_is_closed() {
     let local = Local::builder().head_time(SOON).keep_alive(2 * SOON).start().unwrap();
     let mut slow = Connection::open(&local);
     slow.write(b"GET /v1/collect HTTP/1.1\r\nHost: loc").unwrap();
-    let answer = slow.read_answer().unwrap();
-    assert_eq!((answer.status, &*answer.headers["connection"]), (408, "close"));
-    assert!(answer.message().contains("head"));
+    let response = slow.read_response().unwrap();
+    assert_eq!((response.status, &*response.headers["connection"]), (408, "close"));
+    assert!(response.message().contains("head"));
     assert!(slow.is_closed());
 
     let mut silent = Connection::open(&local);
@@ -144,9 +144,9 @@ fn a_request_that_takes_too_long_in_all_is_503() {
     let local = Local::builder().request_time(SOON).start().unwrap();
     let mut connection = Connection::open(&local);
     let request = request(&local, "POST", "/v1/collect/s").json("").header("Content-Length", "10");
-    let answer = connection.try_exchange(&request.bytes()).unwrap();
-    assert_eq!((answer.status, &*answer.headers["connection"]), (503, "close"));
-    assert!(answer.message().contains("50ms"), "{}", answer.message());
+    let response = connection.try_exchange(&request.bytes()).unwrap();
+    assert_eq!((response.status, &*response.headers["connection"]), (503, "close"));
+    assert!(response.message().contains("50ms"), "{}", response.message());
     post(&local, "/v1/collect/s", "{}").assert_stored();
 }
 

@@ -29,7 +29,7 @@ impl Ending {
     }
 
     /// With patience: the client has been answered before it has sent all it wanted to. To close at
-    /// once would reset the connection and destroy the answer on its way.
+    /// once would reset the connection and destroy the response on its way.
     pub(crate) fn linger(&self) {
         self.linger.store(true, Ordering::Relaxed);
     }

@@ -5,23 +5,23 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{self, HeaderValue};
-use http::{Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
 
 use super::subscription::{Cut, Subscription};
 use crate::engine::EngineError;
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug)]
-pub(crate) enum AnswerBody {
+pub(crate) enum ResponseBody {
     /// Known in whole, and taken by the connection once.
     Whole(Bytes),
     Events(Box<Subscription>),
 }
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Cut;
 
@@ -50,59 +50,59 @@ impl Body for AnswerBody {
     }
 }
 
-pub(crate) type Answer = Response<AnswerBody>;
+pub(crate) type Response = http::Response<ResponseBody>;
 
 /// 200 with an empty body.
-pub(crate) fn done() -> Answer {
-    Response::new(AnswerBody::Whole(Bytes::new()))
+pub(crate) fn done() -> Response {
+    Response::new(ResponseBody::Whole(Bytes::new()))
 }
 
 /// 201 with an empty body.
-pub(crate) fn created() -> Answer {
-    let mut answer = done();
-    *answer.status_mut() = StatusCode::CREATED;
-    answer
+pub(crate) fn created() -> Response {
+    let mut response = done();
+    *response.status_mut() = StatusCode::CREATED;
+    response
 }
 
 /// 200 with text that is JSON already.
-pub(crate) fn ready_json(body: impl Into<Bytes>) -> Answer {
+pub(crate) fn ready_json(body: impl Into<Bytes>) -> Response {
     with_json(StatusCode::OK, body.into())
 }
 
 /// 200 with what Prometheus reads.
-pub(crate) fn metrics(page: String) -> Answer {
-    let mut answer = Response::new(AnswerBody::Whole(page.into()));
+pub(crate) fn metrics(page: String) -> Response {
+    let mut response = Response::new(ResponseBody::Whole(page.into()));
     let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    answer.headers_mut().insert(header::CONTENT_TYPE, plain);
-    answer
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
 }
 
 /// 200 with `value` as JSON.
-pub(crate) fn json(value: &impl Serialize) -> Answer {
+pub(crate) fn json(value: &impl Serialize) -> Response {
     // Only a map whose keys are no strings cannot be JSON, and nothing here has one.
     let body = serde_json::to_vec(value).unwrap_or_default();
     with_json(StatusCode::OK, body.into())
 }
 
 /// 200 with events as they come.
-pub(crate) fn events(subscription: Subscription) -> Answer {
-    let mut answer = Response::new(AnswerBody::Events(Box::new(subscription)));
-    answer.headers_mut().insert(header::CONTENT_TYPE, JSON);
-    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+pub(crate) fn events(subscription: Subscription) -> Response {
+    let mut response = Response::new(ResponseBody::Events(Box::new(subscription)));
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-fn with_json(status: StatusCode, body: Bytes) -> Answer {
-    let mut answer = Response::new(AnswerBody::Whole(body));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, JSON);
-    answer
+fn with_json(status: StatusCode, body: Bytes) -> Response {
+    let mut response = Response::new(ResponseBody::Whole(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
 }
 
 /// `status` with a message for whoever reads the client's log.
-pub(crate) fn message(status: StatusCode, message: &str) -> Answer {
+pub(crate) fn message(status: StatusCode, message: &str) -> Response {
     let body = serde_json::json!({ "message": message });
     with_json(status, body.to_string().into())
 }
@@ -172,8 +172,8 @@ impl Refusal {
         }
     }
 
-    pub(crate) fn answer(&self) -> Answer {
-        let mut answer = message(self.status(), &self.to_string());
+    pub(crate) fn response(&self) -> Response {
+        let mut response = message(self.status(), &self.to_string());
         let header = match self {
             Self::Unauthorized => {
                 Some((header::WWW_AUTHENTICATE, r#"Basic realm="stride", charset="UTF-8""#))
@@ -184,9 +184,9 @@ impl Refusal {
             _ => None,
         };
         if let Some((name, value)) = header {
-            answer.headers_mut().insert(name, HeaderValue::from_static(value));
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
-        answer
+        response
     }
 }
 

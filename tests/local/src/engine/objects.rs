@@ -5,7 +5,7 @@ use rusqlite::types::{Value, ValueRef};
 
 use super::EngineError;
 use super::columns::Column;
-use crate::streams::lines::{DELIMITER, Lines};
+use crate::streams::records::{DELIMITER, Records};
 
 /// Writes rows that all have the same columns.
 #[derive(Debug)]
@@ -67,12 +67,12 @@ fn write(out: &mut Vec<u8>, value: &impl serde::Serialize) {
 
 /// Changes of rows as their subscribers get them.
 #[derive(Debug, Default)]
-pub(super) struct ChangeLines {
+pub(super) struct ChangeRecords {
     text: Vec<u8>,
     ends: Vec<usize>,
 }
 
-impl ChangeLines {
+impl ChangeRecords {
     /// One row changed: it was `old`, if it was there, and is `new`, if it still is.
     pub(super) fn push(
         &mut self,
@@ -106,7 +106,7 @@ impl ChangeLines {
         self.ends.len()
     }
 
-    pub(super) fn into_lines(self) -> Lines {
-        Lines { text: self.text.into(), ends: self.ends }
+    pub(super) fn into_records(self) -> Records {
+        Records { text: self.text.into(), ends: self.ends }
     }
 }

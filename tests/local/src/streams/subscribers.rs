@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::lines::Lines;
 use super::mailbox::Mailbox;
+use super::records::Records;
 
 /// What can be subscribed to, by name. It need not exist yet, and may exist no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,9 +16,9 @@ pub(crate) enum Source {
     Process,
 }
 
-/// Who listens to what. Lines are put in by one thread, the one that wrote them.
+/// Who listens to what. Records are put in by one thread, the one that wrote them.
 #[derive(Debug)]
-pub(crate) struct Audiences {
+pub(crate) struct Subscribers {
     /// Bytes that may wait for one subscriber.
     room: usize,
     state: Mutex<State>,
@@ -26,19 +26,19 @@ pub(crate) struct Audiences {
 
 #[derive(Debug, Default)]
 struct State {
-    audiences: [HashMap<String, Audience>; 2],
+    subscribers: [HashMap<String, Listeners>; 2],
     next_subscriber: u64,
     lost: u64,
     closed: bool,
 }
 
 #[derive(Debug, Default)]
-struct Audience {
+struct Listeners {
     mailboxes: Vec<(u64, Arc<Mailbox>)>,
     lost: u64,
 }
 
-/// One subscription: where its lines wait.
+/// One subscription: where its records wait.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     source: Source,
@@ -48,16 +48,16 @@ pub(crate) struct Subscriber {
 }
 
 impl State {
-    fn of(&self, source: Source) -> &HashMap<String, Audience> {
-        &self.audiences[source as usize]
+    fn named(&self, source: Source) -> &HashMap<String, Listeners> {
+        &self.subscribers[source as usize]
     }
 
-    fn of_mut(&mut self, source: Source) -> &mut HashMap<String, Audience> {
-        &mut self.audiences[source as usize]
+    fn named_mut(&mut self, source: Source) -> &mut HashMap<String, Listeners> {
+        &mut self.subscribers[source as usize]
     }
 }
 
-impl Audiences {
+impl Subscribers {
     pub(crate) fn new(room: usize) -> Self {
         Self { room, state: Mutex::default() }
     }
@@ -67,11 +67,11 @@ impl Audiences {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn tell(&self, source: Source, name: &str, lines: &Lines) {
+    pub(crate) fn tell(&self, source: Source, name: &str, records: &Records) {
         let mut state = self.state();
-        let Some(audience) = state.of_mut(source).get_mut(name) else { return };
-        let lost: u64 = audience.mailboxes.iter().map(|(_, mailbox)| mailbox.put(lines)).sum();
-        audience.lost += lost;
+        let Some(listeners) = state.named_mut(source).get_mut(name) else { return };
+        let lost: u64 = listeners.mailboxes.iter().map(|(_, mailbox)| mailbox.put(records)).sum();
+        listeners.lost += lost;
         state.lost += lost;
     }
 
@@ -88,19 +88,19 @@ impl Audiences {
         }
         let number = state.next_subscriber;
         state.next_subscriber += 1;
-        let audience = state.of_mut(source).entry(name.to_owned()).or_default();
-        audience.mailboxes.push((number, Arc::clone(&mailbox)));
+        let listeners = state.named_mut(source).entry(name.to_owned()).or_default();
+        listeners.mailboxes.push((number, Arc::clone(&mailbox)));
         Subscriber { source, name: name.to_owned(), number, mailbox }
     }
 
     pub(crate) fn unsubscribe(&self, subscriber: &Subscriber) {
         let mut state = self.state();
-        let audiences = state.of_mut(subscriber.source);
-        if let Some(audience) = audiences.get_mut(&subscriber.name) {
-            audience.mailboxes.retain(|(number, _)| *number != subscriber.number);
+        let subscribers = state.named_mut(subscriber.source);
+        if let Some(listeners) = subscribers.get_mut(&subscriber.name) {
+            listeners.mailboxes.retain(|(number, _)| *number != subscriber.number);
             // The name goes with its last subscriber, unless it has a loss to tell of.
-            if audience.mailboxes.is_empty() && audience.lost == 0 {
-                audiences.remove(&subscriber.name);
+            if listeners.mailboxes.is_empty() && listeners.lost == 0 {
+                subscribers.remove(&subscriber.name);
             }
         }
     }
@@ -108,7 +108,7 @@ impl Audiences {
     /// Ends the subscriptions to one source once they have sent what waits.
     pub(crate) fn end(&self, source: Source, name: &str) {
         let state = self.state();
-        for (_, mailbox) in state.of(source).get(name).iter().flat_map(|it| &it.mailboxes) {
+        for (_, mailbox) in state.named(source).get(name).iter().flat_map(|it| &it.mailboxes) {
             mailbox.close();
         }
     }
@@ -117,27 +117,27 @@ impl Audiences {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        let audiences = state.audiences.iter().flat_map(HashMap::values);
-        for (_, mailbox) in audiences.flat_map(|audience| &audience.mailboxes) {
+        let subscribers = state.subscribers.iter().flat_map(HashMap::values);
+        for (_, mailbox) in subscribers.flat_map(|listeners| &listeners.mailboxes) {
             mailbox.close();
         }
     }
 
-    pub(crate) fn subscribers(&self, source: Source, name: &str) -> usize {
-        self.state().of(source).get(name).map_or(0, |audience| audience.mailboxes.len())
+    pub(crate) fn of(&self, source: Source, name: &str) -> usize {
+        self.state().named(source).get(name).map_or(0, |listeners| listeners.mailboxes.len())
     }
 
-    pub(crate) fn all_subscribers(&self) -> usize {
+    pub(crate) fn count_all(&self) -> usize {
         let state = self.state();
-        state.audiences.iter().flat_map(HashMap::values).map(|it| it.mailboxes.len()).sum()
+        state.subscribers.iter().flat_map(HashMap::values).map(|it| it.mailboxes.len()).sum()
     }
 
-    /// How many lines slow subscribers have missed.
+    /// How many records slow subscribers have missed.
     pub(crate) fn lost(&self, source: Source, name: &str) -> u64 {
-        self.state().of(source).get(name).map_or(0, |audience| audience.lost)
+        self.state().named(source).get(name).map_or(0, |listeners| listeners.lost)
     }
 
-    /// How many lines slow subscribers of anything have missed since the start.
+    /// How many records slow subscribers of anything have missed since the start.
     pub(crate) fn all_lost(&self) -> u64 {
         self.state().lost
     }

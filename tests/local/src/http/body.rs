@@ -11,8 +11,8 @@ use http::{HeaderMap, header};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use super::answer::Refusal;
 use super::limits::{Limits, Room, Share};
+use super::response::Refusal;
 
 /// A body that is not going to be used and is no longer than this is read all the same, which
 /// costs less than a new connection.

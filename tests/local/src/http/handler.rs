@@ -1,11 +1,10 @@
-//! From a request to its answer.
+//! From a request to its response.
 
 use std::fmt;
 use std::future;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::{Method, Request};
@@ -13,25 +12,23 @@ use hyper::body::{Body as _, Incoming};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::answer::{self, Answer, Refusal};
 use super::auth::Access;
+use super::body::{self, Encoding, Received};
 use super::connection::Ending;
-use super::intake::{self, Encoding, Received};
-use super::operations;
+use super::health;
+use super::metrics;
 use super::query;
-use super::route::{self, NoRoute, Route};
+use super::response::{self, Refusal, Response};
+use super::router::{self, NoRoute, Route};
 use super::subscription::Subscription;
 use crate::engine::{Commit, Engine, EngineError, Summary};
 use crate::fault::{Effects, Outcome};
 use crate::shared::Shared;
 use crate::streams;
-use crate::streams::audience::Source;
 use crate::streams::batch::BatchError;
+use crate::streams::subscribers::Source;
 
-/// How long a healthy storage takes at most to say so.
-const HEALTHY: Duration = Duration::from_secs(5);
-
-/// Instead of an answer, the connection is reset.
+/// Instead of a response, the connection is reset.
 #[derive(Debug)]
 pub(crate) struct Reset;
 
@@ -48,16 +45,16 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     ending: Arc<Ending>,
     request: Request<Incoming>,
-) -> Result<Answer, Reset> {
+) -> Result<Response, Reset> {
     shared.counters.requests.fetch_add(1, Ordering::Relaxed);
     shared.changes.note();
-    let answer = match operations(&shared, &request).await {
-        Some(answer) => answer,
+    let response = match operations(&shared, &request).await {
+        Some(response) => response,
         None => respond(&shared, &ending, request).await?,
     };
-    shared.counters.answered(answer.status());
+    shared.counters.responded(response.status());
     shared.changes.note();
-    Ok(answer)
+    Ok(response)
 }
 
 /// Answers one request to the API, with what a test wants to go wrong.
@@ -65,7 +62,7 @@ async fn respond(
     shared: &Arc<Shared>,
     ending: &Ending,
     mut request: Request<Incoming>,
-) -> Result<Answer, Reset> {
+) -> Result<Response, Reset> {
     let Effects { delay, outcome, cut } =
         shared.faults.next(request.uri().path().ends_with("/subscribe"));
     if !delay.is_zero() {
@@ -74,7 +71,7 @@ async fn respond(
     match outcome {
         Outcome::Served => {}
         Outcome::ResetAfterStore => {
-            drop(answer(shared, &mut request, cut).await);
+            drop(response(shared, &mut request, cut).await);
             shared.changes.note();
             ending.reset();
             return Err(Reset);
@@ -85,62 +82,57 @@ async fn respond(
         }
         Outcome::Stall => {
             // Read, so that hyper notices when the client gives up and hangs up.
-            drop(intake::read(request.body_mut(), &shared.limits, &shared.room).await);
+            drop(body::read(request.body_mut(), &shared.limits, &shared.room).await);
             return future::pending().await;
         }
         Outcome::Status { status, retry_after } => {
-            drop(intake::read(request.body_mut(), &shared.limits, &shared.room).await);
-            let mut answer = answer::message(status, "a fault on demand");
+            drop(body::read(request.body_mut(), &shared.limits, &shared.room).await);
+            let mut response = response::message(status, "a fault on demand");
             if let Some(seconds) = retry_after {
-                answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
             }
-            return Ok(answer);
+            return Ok(response);
         }
     }
 
-    let mut answer = answer(shared, &mut request, cut).await;
-    if !request.body().is_end_stream() && !intake::discard(request.body_mut()).await {
+    let mut response = response(shared, &mut request, cut).await;
+    if !request.body().is_end_stream() && !body::discard(request.body_mut()).await {
         ending.linger();
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     tracing::debug!(
         method = %request.method(),
         path = request.uri().path(),
-        status = answer.status().as_u16(),
+        status = response.status().as_u16(),
         "answered"
     );
-    Ok(answer)
+    Ok(response)
 }
 
-async fn answer(
+async fn response(
     shared: &Arc<Shared>,
     request: &mut Request<Incoming>,
     cut: Option<usize>,
-) -> Answer {
+) -> Response {
     let limit = shared.limits.request_time;
     let carried_out = timeout(limit, carry_out(shared, request, cut)).await.unwrap_or_else(|_| {
         Err(Refusal::Unavailable(format!("the request was not carried out within {limit:?}")))
     });
-    carried_out.unwrap_or_else(|refusal| refusal.answer())
+    carried_out.unwrap_or_else(|refusal| refusal.response())
 }
 
 /// Answers what operators ask, which takes no key and meets no fault.
-async fn operations(shared: &Arc<Shared>, request: &Request<Incoming>) -> Option<Answer> {
+async fn operations(shared: &Arc<Shared>, request: &Request<Incoming>) -> Option<Response> {
     let path = request.uri().path();
     if !matches!(path, "/healthz" | "/metrics") {
         return None;
     }
     Some(if request.method() != Method::GET {
-        Refusal::WrongMethod { allow: "GET" }.answer()
+        Refusal::WrongMethod { allow: "GET" }.response()
     } else if path == "/metrics" {
-        answer::metrics(operations::metrics(shared))
+        response::metrics(metrics::page(shared))
     } else {
-        let healthy = timeout(HEALTHY, ask_engine(shared, |engine| engine.health())).await;
-        let slow = |_| Err(Refusal::Unavailable("the storage does not answer".to_owned()));
-        match healthy.unwrap_or_else(slow) {
-            Ok(()) => answer::json(&serde_json::json!({"status": "ok"})),
-            Err(refusal) => refusal.answer(),
-        }
+        health::check(shared).await
     })
 }
 
@@ -148,10 +140,10 @@ async fn carry_out(
     shared: &Arc<Shared>,
     request: &mut Request<Incoming>,
     cut: Option<usize>,
-) -> Result<Answer, Refusal> {
+) -> Result<Response, Refusal> {
     let access = shared.keys.access(request.headers()).ok_or(Refusal::Unauthorized)?;
     let path = request.uri().path().to_owned();
-    let route = route::find(request.method(), &path);
+    let route = router::find(request.method(), &path);
     if access == Access::Open && !may_write(request.method(), &path) {
         return Err(Refusal::Forbidden);
     }
@@ -165,44 +157,44 @@ async fn carry_out(
     match route {
         Route::Collect => collect(shared, request, None).await,
         Route::CollectInto(name) => collect(shared, request, Some(name)).await,
-        Route::Streams => Ok(answer::json(&ask_engine(shared, |engine| engine.streams()).await?)),
+        Route::Streams => Ok(response::json(&ask_engine(shared, |engine| engine.streams()).await?)),
         Route::Stream(name) => {
             let summary = about(shared, name, |engine, name| engine.stream(name)).await?;
-            Ok(answer::json(&Shown { name, summary }))
+            Ok(response::json(&Shown { name, summary }))
         }
         Route::DeleteStream(name) => {
             about(shared, name, |engine, name| engine.delete_stream(name)).await?;
-            Ok(answer::done())
+            Ok(response::done())
         }
         Route::Subscribe(name) => {
             let sample = sample(request.uri().query())?;
-            let subscriber = shared.audiences.subscribe(Source::Stream, name, sample);
-            Ok(answer::events(Subscription::new(shared, subscriber, cut)))
+            let subscriber = shared.subscribers.subscribe(Source::Stream, name, sample);
+            Ok(response::events(Subscription::new(shared, subscriber, cut)))
         }
         Route::Processes => {
-            Ok(answer::json(&ask_engine(shared, |engine| engine.processes()).await?))
+            Ok(response::json(&ask_engine(shared, |engine| engine.processes()).await?))
         }
         Route::Process(name) => query::show_process(shared, name).await,
         Route::CreateProcess(name) => query::create_process(shared, request, name).await,
         Route::ChangeProcess(name) => query::change_process(shared, request, name).await,
         Route::DeleteProcess(name) => {
             about(shared, name, |engine, name| engine.delete_process(name)).await?;
-            Ok(answer::done())
+            Ok(response::done())
         }
         Route::ProcessStats(name) => {
             let stats = about(shared, name, |engine, name| engine.process_stats(name)).await?;
-            Ok(answer::json(&stats))
+            Ok(response::json(&stats))
         }
         Route::SubscribeToProcess(name) => {
             let sample = sample(request.uri().query())?;
-            let subscriber = shared.audiences.subscribe(Source::Process, name, sample);
+            let subscriber = shared.subscribers.subscribe(Source::Process, name, sample);
             let changes = Subscription::new(shared, subscriber, cut);
             // Asked once it is subscribed: a process that is deleted from now on ends it.
             about(shared, name, |engine, name| engine.process(name)).await?;
-            Ok(answer::events(changes))
+            Ok(response::events(changes))
         }
         Route::Analyses => {
-            Ok(answer::json(&ask_engine(shared, |engine| engine.saved_queries()).await?))
+            Ok(response::json(&ask_engine(shared, |engine| engine.saved_queries()).await?))
         }
         Route::AnalyzeOnce => query::run(shared, request).await,
         Route::Analysis(name) => query::show_analysis(shared, name).await,
@@ -211,7 +203,7 @@ async fn carry_out(
         }
         Route::DeleteAnalysis(name) => {
             about(shared, name, |engine, name| engine.delete_query(name)).await?;
-            Ok(answer::done())
+            Ok(response::done())
         }
         Route::Results(name) => query::results(shared, request, name).await,
     }
@@ -254,9 +246,9 @@ async fn collect(
     shared: &Arc<Shared>,
     request: &mut Request<Incoming>,
     name: Option<&str>,
-) -> Result<Answer, Refusal> {
-    let encoding = intake::encoding(request.headers())?;
-    let body = intake::read(request.body_mut(), &shared.limits, &shared.room).await?;
+) -> Result<Response, Refusal> {
+    let encoding = body::encoding(request.headers())?;
+    let body = body::read(request.body_mut(), &shared.limits, &shared.room).await?;
     let room = shared.room.inflated(body.bytes.len(), encoding).await;
     let (shared, name) = (Arc::clone(shared), name.map(str::to_owned));
     // A task of its own, which keeps the room until the events are out of memory, though the client
@@ -267,10 +259,10 @@ async fn collect(
         let commit = on_a_thread(append).await?;
         Ok(commit.await.map_err(|_| Refusal::Broken)??)
     });
-    stored.await.unwrap_or(Err(Refusal::Broken)).map(|()| answer::done())
+    stored.await.unwrap_or(Err(Refusal::Broken)).map(|()| response::done())
 }
 
-/// Asks the engine where the other connections do not wait for its answer.
+/// Asks the engine where the other connections do not wait for its response.
 pub(super) async fn ask_engine<T: Send + 'static>(
     shared: &Arc<Shared>,
     ask: impl FnOnce(&dyn Engine) -> Result<T, EngineError> + Send + 'static,
@@ -306,7 +298,7 @@ fn append(
     body: Received,
     encoding: Encoding,
 ) -> Result<Commit, Refusal> {
-    let json = intake::decode(body.bytes, encoding, shared.limits.max_inflated)?;
+    let json = body::decode(body.bytes, encoding, shared.limits.max_inflated)?;
     let json = std::str::from_utf8(&json)
         .map_err(|error| Refusal::BadRequest(format!("bad JSON: {error}")))?;
     // Stamps may double small events; what they come to has a limit of its own.

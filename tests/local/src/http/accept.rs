@@ -20,9 +20,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::answer;
 use super::connection::{Ending, Socket};
 use super::handler;
+use super::response;
 use crate::shared::Shared;
 
 /// How much hyper may buffer of a connection. A subscriber's events wait in its mailbox instead,
@@ -32,7 +32,7 @@ const BUFFER: usize = 64 * 1024;
 /// How many connections too many are told so at once; the others are closed without a word.
 const TURNED_AWAY: usize = 64;
 
-/// How long an answer that ends a connection may take to be read.
+/// How long a response that ends a connection may take to be read.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What the server can be told. The senders are dropped when it is done.
@@ -153,7 +153,7 @@ pub(crate) async fn run(
 
     drop(door);
     if !grace.is_zero() {
-        shared.audiences.close();
+        shared.subscribers.close();
         finish.send_replace(true);
         let all = async { while connections.join_next().await.is_some() {} };
         if timeout(grace, all).await.is_err() {
@@ -165,7 +165,7 @@ pub(crate) async fn run(
 
 async fn serve(tcp: TcpStream, open: Open, mut finish: watch::Receiver<bool>) {
     let shared = &open.shared;
-    // An answer is a head and a body; the body must not wait for the client to acknowledge the head.
+    // A response is a head and a body; the body must not wait for the client to acknowledge the head.
     if let Err(error) = tcp.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
@@ -202,7 +202,7 @@ async fn serve(tcp: TcpStream, open: Open, mut finish: watch::Receiver<bool>) {
     let parts = connection.into_parts();
     // hyper closes the connection without a word, which is right if the client sent none.
     if !parts.read_buf.is_empty() {
-        shared.counters.answered(status);
+        shared.counters.responded(status);
         end_with(parts.io.into_inner(), &ending, status, why).await;
     }
 }
@@ -215,15 +215,15 @@ async fn turn_away(tcp: TcpStream) {
     end_with(socket, &ending, StatusCode::SERVICE_UNAVAILABLE, why).await;
 }
 
-/// Ends a connection with an answer to a request that was not read.
+/// Ends a connection with a response to a request that was not read.
 async fn end_with(mut socket: Socket, ending: &Ending, status: StatusCode, why: &str) {
     ending.linger();
     let last = async {
-        socket.write_all(&answer::last_words(status, why)).await?;
+        socket.write_all(&response::last_words(status, why)).await?;
         socket.shutdown().await
     };
     if let Ok(Err(error)) = timeout(LAST_WORDS, last).await {
-        tracing::debug!(%error, "a connection went before its last answer");
+        tracing::debug!(%error, "a connection went before its last response");
     }
 }
 

@@ -9,9 +9,9 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::answer::{self, Answer, Refusal};
+use super::body;
 use super::handler::{about, ask_engine, on_a_thread};
-use super::intake;
+use super::response::{self, Refusal, Response};
 use crate::engine::{Change, Definition, Ttl};
 use crate::shared::Shared;
 
@@ -99,62 +99,62 @@ fn materialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Erro
     Err(D::Error::custom(format_args!("there is no action {kind:?}, only {MATERIALIZE:?}")))
 }
 
-pub(super) async fn show_process(shared: &Arc<Shared>, name: &str) -> Result<Answer, Refusal> {
+pub(super) async fn show_process(shared: &Arc<Shared>, name: &str) -> Result<Response, Refusal> {
     let Definition { query, ttl } =
         about(shared, name, |engine, name| engine.process(name)).await?;
     let action = Some(Action { r#type: MATERIALIZE });
-    Ok(answer::json(&Shown { name, query: &query, action, ttl: ttl.as_ref() }))
+    Ok(response::json(&Shown { name, query: &query, action, ttl: ttl.as_ref() }))
 }
 
 pub(super) async fn create_process(
     shared: &Arc<Shared>,
     request: &mut Request<Incoming>,
     name: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<Response, Refusal> {
     let NewProcess { query, ttl, .. } = read(shared, request).await?;
     let definition = Definition { query, ttl: ttl.map(Into::into) };
     about(shared, name, move |engine, name| engine.create_process(name, &definition)).await?;
-    Ok(answer::created())
+    Ok(response::created())
 }
 
 pub(super) async fn change_process(
     shared: &Arc<Shared>,
     request: &mut Request<Incoming>,
     name: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<Response, Refusal> {
     let ProcessChange { query, ttl, .. } = read(shared, request).await?;
     if query.is_none() && ttl.is_none() {
         return Err(Refusal::BadRequest("say what to change: query or ttl".to_owned()));
     }
     let change = Change { query, ttl: ttl.map(Into::into) };
     about(shared, name, move |engine, name| engine.change_process(name, &change)).await?;
-    Ok(answer::done())
+    Ok(response::done())
 }
 
-pub(super) async fn show_analysis(shared: &Arc<Shared>, name: &str) -> Result<Answer, Refusal> {
+pub(super) async fn show_analysis(shared: &Arc<Shared>, name: &str) -> Result<Response, Refusal> {
     let query = about(shared, name, |engine, name| engine.saved_query(name)).await?;
-    Ok(answer::json(&Shown { name, query: &query, action: None, ttl: None }))
+    Ok(response::json(&Shown { name, query: &query, action: None, ttl: None }))
 }
 
 pub(super) async fn save_analysis(
     shared: &Arc<Shared>,
     request: &mut Request<Incoming>,
     name: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<Response, Refusal> {
     let Query { query } = read(shared, request).await?;
     about(shared, name, move |engine, name| engine.save_query(name, &query)).await?;
-    Ok(if request.method() == Method::POST { answer::created() } else { answer::done() })
+    Ok(if request.method() == Method::POST { response::created() } else { response::done() })
 }
 
 /// `POST /analyze`.
 pub(super) async fn run(
     shared: &Arc<Shared>,
     request: &mut Request<Incoming>,
-) -> Result<Answer, Refusal> {
+) -> Result<Response, Refusal> {
     let Query { query } = read(shared, request).await?;
     let parameters = parameters(request.uri().query());
     let rows = ask_engine(shared, move |engine| engine.query(&query, &parameters)).await?;
-    Ok(answer::ready_json(rows))
+    Ok(response::ready_json(rows))
 }
 
 /// `GET` and `POST /analyze/NAME/results`.
@@ -162,7 +162,7 @@ pub(super) async fn results(
     shared: &Arc<Shared>,
     request: &mut Request<Incoming>,
     name: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<Response, Refusal> {
     let mut parameters = parameters(request.uri().query());
     if request.method() == Method::POST {
         parameters.extend(sent_parameters(shared, request).await?);
@@ -172,7 +172,7 @@ pub(super) async fn results(
         engine.query(&query, &parameters)
     })
     .await?;
-    Ok(answer::ready_json(rows))
+    Ok(response::ready_json(rows))
 }
 
 /// What a query string says, as in `?start_date=2015-05-05`.
@@ -225,10 +225,10 @@ fn bad(error: &serde_json::Error) -> Refusal {
 }
 
 async fn body(shared: &Arc<Shared>, request: &mut Request<Incoming>) -> Result<String, Refusal> {
-    let encoding = intake::encoding(request.headers())?;
-    let body = intake::read(request.body_mut(), &shared.limits, &shared.room).await?;
+    let encoding = body::encoding(request.headers())?;
+    let body = body::read(request.body_mut(), &shared.limits, &shared.room).await?;
     let limit = LONGEST.min(shared.limits.max_inflated);
-    let body = on_a_thread(move || intake::decode(body.bytes, encoding, limit)).await?;
+    let body = on_a_thread(move || body::decode(body.bytes, encoding, limit)).await?;
     String::from_utf8(body.into())
         .map_err(|error| Refusal::BadRequest(format!("bad JSON: {error}")))
 }
