@@ -80,7 +80,9 @@
 //!   may do everything, the open key only `POST` to `/collect`.
 //! * **Events** come with `Content-Type: application/json`, plain or with
 //!   `Content-Encoding: gzip`. One that lacks `$timestamp` or `$id` is given it; one whose `$id` its
-//!   stream still remembers is stored once. Its text is otherwise kept as it came, on one line.
+//!   stream still remembers is stored once. A `$timestamp` is RFC 3339; `2015-05-05 23:40:27.123456`,
+//!   which pystride writes and which is in UTC, an offset such as `+0000` and milliseconds since 1970 are
+//!   taken too, and kept as RFC 3339. The text of an event is otherwise kept as it came, on one line.
 //! * **Subscriptions** send each event followed by `\r\n`, and an empty line after some seconds
 //!   without one. A stream that nobody has written to can be subscribed to. A subscriber that reads
 //!   too slowly holds up nobody: past its buffer it loses events, which [`Local::lost`] counts.

@@ -88,12 +88,11 @@ fn time(context: &Context<'_>, argument: usize) -> Option<OffsetDateTime> {
     parse(std::str::from_utf8(text).ok()?)
 }
 
-/// Reads RFC 3339, and what SQLite's own functions make, which is in UTC and has parts left out.
+/// Reads what a `$timestamp` may be, and what SQLite's own functions make, which has parts left out.
 fn parse(text: &str) -> Option<OffsetDateTime> {
-    let at = OffsetDateTime::parse(text, &Rfc3339).ok().or_else(|| {
+    let at = stamp::parse(text).or_else(|| {
         let (date, time) = text.split_once([' ', 'T']).unwrap_or((text, "00:00"));
-        let seconds = if time.len() == "00:00".len() { ":00" } else { "" };
-        OffsetDateTime::parse(&format!("{date}T{time}{seconds}Z"), &Rfc3339).ok()
+        OffsetDateTime::parse(&format!("{date}T{time}:00Z"), &Rfc3339).ok()
     })?;
     // What has no year of four digits in UTC would not compare as a text.
     at.checked_to_offset(UtcOffset::UTC).filter(|at| (0..=9999).contains(&at.year()))

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::event::{self, Id};
 use super::keys::{Keys, Kinds};
 use super::records::DELIMITER;
-use super::stamp::{self, EventId};
+use super::stamp::{self, EventId, Timestamp};
 
 /// The largest event, in bytes: what a query can still read with room to spare.
 pub(crate) const LARGEST_EVENT: usize = 2 * 1024 * 1024;
@@ -128,14 +128,27 @@ impl Draft<'_> {
         let Batch { text, records, keys } = &mut self.batch;
         let reserved =
             event::read(event, keys).map_err(|error| at(format_args!("bad JSON: {error}")))?;
-        if let Some(timestamp) = &reserved.timestamp
-            && !stamp::is_timestamp(timestamp)
-        {
-            return Err(at(format_args!("$timestamp is not a time as in 2015-05-05T23:40:27Z")));
-        }
+        let rewritten = match reserved.timestamp.map(Timestamp::read) {
+            Some(None) => {
+                return Err(at(format_args!(
+                    "$timestamp is not a time as in 2015-05-05T23:40:27Z, nor milliseconds since 1970"
+                )));
+            }
+            Some(Some(Timestamp::Rewritten(utc))) => reserved.timestamp.zip(Some(utc)),
+            Some(Some(Timestamp::Kept)) | None => None,
+        };
 
         let start = text.len();
-        text.extend_from_slice(&event.as_bytes()[..event.len() - 1]);
+        match rewritten {
+            Some((sent, utc)) => {
+                let from = sent.as_ptr().addr() - event.as_ptr().addr();
+                text.extend_from_slice(&event.as_bytes()[..from]);
+                for part in ["\"", &utc, "\"", &event[from + sent.len()..event.len() - 1]] {
+                    text.extend_from_slice(part.as_bytes());
+                }
+            }
+            None => text.extend_from_slice(&event.as_bytes()[..event.len() - 1]),
+        }
         // A line break in JSON can only be white space between tokens: without it every event
         // keeps to its line.
         if memchr::memchr2(b'\r', b'\n', event.as_bytes()).is_some() {
@@ -278,6 +291,18 @@ mod tests {
         for event in events {
             serde_json::from_str::<serde_json::Value>(&event).unwrap();
         }
+    }
+
+    #[test]
+    fn p1_a_time_in_another_form_is_kept_as_rfc3339() {
+        let events = read(
+            r#"[{"a":1,"$timestamp": "2015-05-05 23:40:27.123456" ,"b":2},{"$timestamp":1430869227123}]"#,
+        )
+        .unwrap();
+        let first = r#"{"a":1,"$timestamp": "2015-05-05T23:40:27.123456Z" ,"b":2,"$id":""#;
+        assert!(events[0].starts_with(first), "{}", events[0]);
+        let second = r#"{"$timestamp":"2015-05-05T23:40:27.123000Z","$id":""#;
+        assert!(events[1].starts_with(second), "{}", events[1]);
     }
 
     #[test]

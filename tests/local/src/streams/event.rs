@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::keys::{Keys, Kinds};
 
@@ -16,7 +17,8 @@ use super::keys::{Keys, Kinds};
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Reserved<'a> {
     pub(crate) id: Option<Id<'a>>,
-    pub(crate) timestamp: Option<Cow<'a, str>>,
+    /// The `$timestamp` as JSON, which lies in the text of the event. It need not be a time.
+    pub(crate) timestamp: Option<&'a str>,
     /// It has no key at all, so the first one that is added needs no comma.
     pub(crate) empty: bool,
 }
@@ -63,7 +65,7 @@ impl<'de> Visitor<'de> for ReservedVisitor<'_> {
                     return Err(Error::duplicate_field("$timestamp"));
                 }
                 Key::Timestamp => {
-                    reserved.timestamp = Some(map.next_value::<Text<'de>>()?.0);
+                    reserved.timestamp = Some(map.next_value::<&RawValue>()?.get());
                     Kinds::OTHER
                 }
                 Key::Other => map.next_value::<Sound>()?.0,
@@ -145,30 +147,6 @@ fn text_id<E: Error>(id: Cow<'_, str>) -> Result<Id<'_>, E> {
     if id.is_empty() { Err(E::custom("$id is empty")) } else { Ok(Id::Text(id)) }
 }
 
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string as $timestamp")
-            }
-
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_any(TextVisitor)
-    }
-}
-
 /// Any value that could be parsed in full. [`serde::de::IgnoredAny`] only follows the grammar: it takes
 /// numbers that no number type can hold, strings that are no Unicode and any depth of nesting.
 struct Sound(Kinds);
@@ -237,7 +215,7 @@ mod tests {
             r#"{"a": {"$id": 1}, "$id": "x\u0041", "b": [1.5, null], "\u0024timestamp": "t"}"#;
         let reserved = read(text).unwrap();
         assert_eq!(reserved.id, Some(Id::Text("xA".into())));
-        assert_eq!(reserved.timestamp.as_deref(), Some("t"));
+        assert_eq!(reserved.timestamp, Some(r#""t""#));
         assert!(!reserved.empty);
         assert_eq!(read(r#"{"$id": 7}"#).unwrap().id, Some(Id::Unsigned(7)));
         assert_eq!(read(r#"{"$id": -7}"#).unwrap().id, Some(Id::Negative(-7)));
@@ -257,7 +235,7 @@ mod tests {
             r#"{"$id": ""}"#,
             r#"{"$id": 1.5}"#,
             r#"{"$id": 1, "$id": 2}"#,
-            r#"{"$timestamp": 5}"#,
+            r#"{"$timestamp": 5, "$timestamp": 6}"#,
             "[1]",
             "",
             &deep,

@@ -1,11 +1,12 @@
 //! What the server gives to events that lack it: a `$timestamp` and an `$id`.
 
+use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hasher as _};
 
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 /// Length of an id that was given, in characters.
 pub(crate) const ID: usize = 2 * HALF;
@@ -87,10 +88,60 @@ pub(crate) fn rfc3339(at: OffsetDateTime) -> String {
     text
 }
 
-/// Whether `text` is a time as RFC 3339 writes it, with any offset.
-pub(crate) fn is_timestamp(text: &str) -> bool {
-    OffsetDateTime::parse(text, &Rfc3339).is_ok()
+/// A time as clients write them: RFC 3339, and what the original clients send besides, a space for the
+/// `T`, an offset without its colon or none at all. A time without an offset is in UTC.
+pub(crate) fn parse(text: &str) -> Option<OffsetDateTime> {
+    if let Ok(at) = OffsetDateTime::parse(text, &Rfc3339) {
+        return Some(at);
+    }
+    let (date, time) = text.split_once([' ', 'T', 't'])?;
+    let seconds = time.find(|byte: char| !matches!(byte, '0'..='9' | ':' | '.'));
+    let (time, offset) = time.split_at(seconds.unwrap_or(time.len()));
+    let offset = match offset.trim_start_matches(' ') {
+        "" | "z" => "Z".to_owned(),
+        offset if !offset.is_ascii() => return None,
+        // `+0200` and `+02`.
+        offset if offset.len() == 5 => format!("{}:{}", &offset[..3], &offset[3..]),
+        offset if offset.len() == 3 => format!("{offset}:00"),
+        offset => offset.to_owned(),
+    };
+    OffsetDateTime::parse(&format!("{date}T{time}{offset}"), &Rfc3339).ok()
 }
+
+/// What a `$timestamp` is, given as JSON.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Timestamp {
+    /// As RFC 3339, to be kept as it is.
+    Kept,
+    /// In another form; this is RFC 3339 for it.
+    Rewritten(String),
+}
+
+impl Timestamp {
+    /// Reads a time as a text, or as a number of milliseconds since 1970.
+    pub(crate) fn read(json: &str) -> Option<Self> {
+        let at = if json.starts_with('"') {
+            let text: Cow<'_, str> = serde_json::from_str::<Text<'_>>(json).ok()?.0;
+            if OffsetDateTime::parse(&text, &Rfc3339).is_ok() && text.as_bytes()[10] != b' ' {
+                return Some(Self::Kept);
+            }
+            parse(&text)?
+        } else {
+            // A fraction of a millisecond is kept as far as microseconds go.
+            let millis: f64 = serde_json::from_str(json).ok()?;
+            let micros = millis * 1000.0;
+            if micros.abs() > 1e18 {
+                return None;
+            }
+            OffsetDateTime::from_unix_timestamp_nanos(micros.round() as i128 * 1000).ok()?
+        };
+        let utc = at.checked_to_offset(UtcOffset::UTC)?;
+        (0..=9999).contains(&utc.year()).then(|| Self::Rewritten(rfc3339(utc)))
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
@@ -121,10 +172,45 @@ mod tests {
     fn times_are_rfc3339_in_utc() {
         let at = OffsetDateTime::from_unix_timestamp_nanos(1_430_869_227_000_042_999).unwrap();
         assert_eq!(rfc3339(at), "2015-05-05T23:40:27.000042Z");
-        assert!(is_timestamp(&now()));
-        assert!(is_timestamp("2015-05-05T23:40:27Z"));
-        assert!(is_timestamp("2015-05-05T23:40:27.5+02:00"));
-        assert!(!is_timestamp("2015-05-05 23:40"));
-        assert!(!is_timestamp("yesterday"));
+        for kept in [&*now(), "2015-05-05T23:40:27Z", "2015-05-05T23:40:27.123456789+02:00"] {
+            assert_eq!(Timestamp::read(&format!("{kept:?}")), Some(Timestamp::Kept), "{kept}");
+        }
+    }
+
+    #[test]
+    fn p1_times_as_the_original_clients_write_them_are_read_as_utc() {
+        for (json, utc) in [
+            (r#""2015-05-05 23:40:27.123456""#, "2015-05-05T23:40:27.123456Z"),
+            (r#""2015-05-05 23:40:27""#, "2015-05-05T23:40:27.000000Z"),
+            (r#""2015-05-05T23:40:27.5""#, "2015-05-05T23:40:27.500000Z"),
+            (r#""2015-05-05T23:40:27+0000""#, "2015-05-05T23:40:27.000000Z"),
+            (r#""2015-05-05 23:40:27 -0230""#, "2015-05-06T02:10:27.000000Z"),
+            (r#""2015-05-05 23:40:27+02""#, "2015-05-05T21:40:27.000000Z"),
+            (r#""2015-05-05 23:40:27Z""#, "2015-05-05T23:40:27.000000Z"),
+            (r#""2015\u002d05-05 23:40:27""#, "2015-05-05T23:40:27.000000Z"),
+            ("1430869227123", "2015-05-05T23:40:27.123000Z"),
+            ("1430869227123.5", "2015-05-05T23:40:27.123500Z"),
+            ("-1", "1969-12-31T23:59:59.999000Z"),
+        ] {
+            let read = Timestamp::read(json);
+            assert_eq!(read, Some(Timestamp::Rewritten(utc.to_owned())), "{json}");
+        }
+        for json in [
+            r#""yesterday""#,
+            r#""2015-05-05 23:40""#,
+            r#""2015-05-05""#,
+            r#""2015-02-30 23:40:27""#,
+            r#""2015-05-05 23:40:27 UTC+1""#,
+            r#""2015-05-05 23:40:27+0é0""#,
+            r#""1430869227123""#,
+            r#""\ud800""#,
+            "1e300",
+            "253402300800000",
+            "true",
+            "null",
+            "{}",
+        ] {
+            assert_eq!(Timestamp::read(json), None, "{json}");
+        }
     }
 }

@@ -125,6 +125,45 @@ fn pystride_gets_its_answers() {
 }
 
 #[test]
+fn p1_stamped_events_of_every_original_are_stored() {
+    let local = start();
+    let query = r#"{"query": "SELECT n, utc(\"$timestamp\") AS at FROM s ORDER BY n"}"#;
+    for (n, headers, stamp) in [
+        (0, PYSTRIDE, r#""2015-05-05 23:40:27.123456""#),
+        (1, PYSTRIDE, r#""2015-05-05 23:40:27""#),
+        (2, GOSTRIDE, r#""2015-05-05T23:40:27.123456789Z""#),
+        (3, GOSTRIDE, r#""2015-05-06T01:40:27.123456789+02:00""#),
+        (4, STRIDE_JS, "1430869227123"),
+    ] {
+        let event = format!(r#"[{{"n": {n}, "$timestamp": {stamp}}}]"#);
+        assert_empty(&Original::new(&local, headers).gzipped("POST /v1/collect/s", &event), 200);
+    }
+    let at = |n: u32, micros| json!({"n": n, "at": format!("2015-05-05T23:40:27.{micros}Z")});
+    let expected = json!([
+        at(0, "123456"),
+        at(1, "000000"),
+        at(2, "123456"),
+        at(3, "123456"),
+        at(4, "123000"),
+    ]);
+    assert_json(&Original::new(&local, PYSTRIDE).plain("POST /v1/analyze", query), &expected);
+    assert_eq!(local.events("s")[0]["$timestamp"], "2015-05-05T23:40:27.123456Z");
+}
+
+/// The clients send `Content-Type` with what has no body, too, as pystride's own test server insists.
+#[test]
+fn p3_a_content_type_without_a_body_is_accepted() {
+    let local = start();
+    for headers in [PYSTRIDE, GOSTRIDE, STRIDE_JS] {
+        let mut original = Original::new(&local, headers);
+        assert_empty(&original.gzipped("POST /v1/collect/s", "{}"), 200);
+        assert_json(&original.send("GET /v1/collect", "", b""), &json!(["s"]));
+        assert_empty(&original.send("DELETE /v1/collect/s", "", b""), 200);
+        original.subscribe("/v1/collect/s/subscribe");
+    }
+}
+
+#[test]
 fn gostride_gets_its_answers() {
     let local = start();
     let mut gostride = Original::new(&local, GOSTRIDE);
