@@ -8,6 +8,8 @@ use sqlparser::ast::{
     Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, UnaryOperator, Value,
 };
 
+use super::sql::function_name;
+
 /// A column of a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Column {
@@ -46,7 +48,7 @@ fn name_of(expr: &Expr) -> String {
         Expr::CompoundIdentifier(parts) => {
             parts.last().map_or_else(String::new, |name| name.value.clone())
         }
-        Expr::Function(function) => function.name.to_string().to_ascii_lowercase(),
+        Expr::Function(function) => function_name(function),
         Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::Collate { expr, .. } => name_of(expr),
         Expr::BinaryOp { op: BinaryOperator::Arrow | BinaryOperator::LongArrow, right, .. } => {
             match &**right {
@@ -205,7 +207,7 @@ fn is_boolean(expr: &Expr, relations: &Relations) -> bool {
         | Expr::Like { .. }
         | Expr::Exists { .. } => true,
         Expr::Function(function) => {
-            let name = function.name.to_string().to_ascii_lowercase();
+            let name = function_name(function);
             let FunctionArguments::List(list) = &function.args else { return false };
             match (name.as_str(), &list.args[..]) {
                 ("min" | "max", [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))]) => {

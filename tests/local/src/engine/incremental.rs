@@ -14,16 +14,18 @@ use sqlparser::ast::{
 
 use super::EngineError;
 use super::columns::name_results;
+use super::print::{self, is_raw, raw};
 use super::rewrite::{self, Catalogue, Relation};
-use super::sql::{Parsed, call};
+use super::sql::{Parsed, call, function_name};
 use super::{times, visit};
 
 /// The functions that can stand in such a query besides the aggregates: what they give depends on
 /// nothing but their arguments, and is not much longer than they are.
-const FUNCTIONS: [&str; 30] = [
+const FUNCTIONS: [&str; 31] = [
     "abs",
     "ceil",
     "ceiling",
+    "char",
     "coalesce",
     "date",
     "datetime",
@@ -53,9 +55,9 @@ const FUNCTIONS: [&str; 30] = [
     "upper",
 ];
 
-/// Stands for `NULL` in a key, because `NULL`s are not equal to each other. It is no JSON in SQLite's binary
-/// form, so no event can have it.
-const NULL_KEY: &str = "x'FF'";
+/// Stands for `NULL` in a key, because `NULL`s are not equal to each other: a BLOB of this byte. It is not JSON
+/// in SQLite's binary form, so no event can have it.
+const NULL_KEY: &str = "FF";
 
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -64,7 +66,8 @@ pub(super) struct Plan {
     part: Query,
     keys: usize,
     states: Vec<State>,
-    outputs: Vec<Expr>,
+    /// The columns of the result as SQL, in terms of the table of keys and states.
+    outputs: Vec<String>,
 }
 
 /// One column that is kept of an aggregate.
@@ -134,7 +137,9 @@ impl Plan {
                 visit::change(&mut expr, &mut split).ok().map(|()| expr)
             })
             .collect();
-        let outputs = outputs?;
+        // What cannot be printed as a part cannot be run in whole, either: that says why.
+        let outputs: Result<Vec<String>, _> = outputs?.iter().map(print::expression).collect();
+        let outputs = outputs.ok()?;
         let Split { states, .. } = split;
         if keys.is_empty() && states.is_empty() {
             return None;
@@ -143,7 +148,7 @@ impl Plan {
             check_functions(expr)?;
         }
 
-        let null = raw(NULL_KEY);
+        let null = Expr::Value(Value::HexStringLiteral(NULL_KEY.to_owned()).into());
         let key_columns = keys.iter().map(|key| call("ifnull", vec![key.clone(), null.clone()]));
         let state_columns = states.iter().map(|state| state.part.clone());
         select.projection = key_columns
@@ -167,8 +172,8 @@ impl Plan {
     }
 
     /// Column `place` of the result, in terms of the table of keys and states.
-    pub(super) fn output(&self, place: usize) -> String {
-        self.outputs[place].to_string()
+    pub(super) fn output(&self, place: usize) -> &str {
+        &self.outputs[place]
     }
 
     /// The columns of the table of keys and states.
@@ -245,9 +250,10 @@ impl Plan {
     /// The rows of the result that `delta` is about to change or has changed, in the order of their
     /// keys; those that are not there yet are `NULL` in their first column, which is 1 else.
     pub(super) fn touched(&self, table: &str, delta: &str) -> String {
-        let outputs: Vec<String> = self.outputs.iter().map(ToString::to_string).collect();
-        let columns: Vec<String> = (0..outputs.len()).map(|place| format!("o{place}")).collect();
-        let outputs: Vec<String> = outputs
+        let columns: Vec<String> =
+            (0..self.outputs.len()).map(|place| format!("o{place}")).collect();
+        let outputs: Vec<String> = self
+            .outputs
             .iter()
             .zip(&columns)
             .map(|(output, column)| format!("{output} AS {column}"))
@@ -355,7 +361,7 @@ fn check_functions(expr: &Expr) -> Option<()> {
     let is_unknown = visit::any_expression(expr, |expr| {
         let known = match expr {
             Expr::Function(function) => {
-                let name = function.name.to_string().to_ascii_lowercase();
+                let name = function_name(function);
                 aggregate(function).is_some()
                     || function.over.is_none()
                         && function.filter.is_none()
@@ -391,7 +397,7 @@ impl VisitorMut for Split<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Some(key) = self.keys.iter().position(|key| same(key, expr)) {
-            let column = format!("nullif(k{key}, {NULL_KEY})");
+            let column = format!("nullif(k{key}, x'{NULL_KEY}')");
             // A cast says how its value is compared, too.
             *expr = match &self.keys[key] {
                 Expr::Cast { data_type, .. } => raw(&format!("CAST({column} AS {data_type})")),
@@ -467,7 +473,7 @@ enum Aggregate {
 pub(super) fn is_aggregate(function: &Function) -> bool {
     const OTHERS: [&str; 5] =
         ["group_concat", "string_agg", "json_group_array", "json_group_object", "median"];
-    let name = function.name.to_string().to_ascii_lowercase();
+    let name = function_name(function);
     function.over.is_none()
         && (matches!(&*name, "count" | "sum" | "total" | "avg")
             || OTHERS.contains(&&*name)
@@ -484,7 +490,7 @@ fn aggregate(function: &Function) -> Option<Aggregate> {
     if !plain {
         return None;
     }
-    match (function.name.to_string().to_ascii_lowercase().as_str(), list.args.len()) {
+    match (function_name(function).as_str(), list.args.len()) {
         ("count", 0 | 1) => Some(Aggregate::Count),
         ("sum", 1) => Some(Aggregate::Sum),
         ("total", 1) => Some(Aggregate::Total),
@@ -526,14 +532,4 @@ impl VisitorMut for Plain {
         }
         ControlFlow::Continue(())
     }
-}
-
-/// SQL of our own as an expression: an identifier without quotes is printed as it is.
-fn raw(sql: &str) -> Expr {
-    Expr::Identifier(Ident::new(sql))
-}
-
-/// Nobody can write such an identifier.
-pub(super) fn is_raw(name: &Ident) -> bool {
-    name.quote_style.is_none() && name.value.contains(['(', '\''])
 }

@@ -13,8 +13,9 @@ use super::incremental::Plan;
 use super::objects::{ChangeRecords, Objects};
 use super::read::query_error;
 use super::rewrite::{self, Catalogue, Relation};
+use super::sandbox::Sandbox;
 use super::sql::{self, Parsed};
-use super::{EngineError, Mode, Ttl, times};
+use super::{EngineError, Mode, Ttl, print, times};
 
 /// What a query makes of a process.
 #[derive(Clone, Debug)]
@@ -108,6 +109,8 @@ pub(super) struct Process {
     objects: Objects,
     /// How to read events, once that has been found out.
     fill: Option<String>,
+    /// That of the connection that writes.
+    sandbox: Sandbox,
 }
 
 /// How many events of a transaction may fail one by one. If it is more, the rest of those that are with
@@ -123,9 +126,14 @@ pub(super) struct Added {
 }
 
 impl Process {
-    pub(super) fn new(number: i64, compiled: Compiled, expiry: Option<Expiry>) -> Self {
+    pub(super) fn new(
+        number: i64,
+        compiled: Compiled,
+        expiry: Option<Expiry>,
+        sandbox: Sandbox,
+    ) -> Self {
         let objects = Objects::new(&compiled.columns);
-        Self { number, compiled, expiry, objects, fill: None }
+        Self { number, compiled, expiry, objects, fill: None, sandbox }
     }
 
     /// The table that holds its rows.
@@ -141,7 +149,7 @@ impl Process {
     /// The value of a column, in terms of the table.
     fn value(&self, place: usize) -> String {
         match &self.compiled.plan {
-            Some(plan) => plan.output(place),
+            Some(plan) => plan.output(place).to_owned(),
             None => format!("c{place}"),
         }
     }
@@ -154,7 +162,7 @@ impl Process {
     /// A `SELECT` of its rows, for those who read it.
     pub(super) fn select(&self) -> String {
         let columns = self.compiled.columns.iter().enumerate().map(|(place, column)| {
-            format!("{} AS \"{}\"", self.value(place), column.name.replace('"', "\"\""))
+            format!("{} AS {}", self.value(place), print::name(&column.name))
         });
         let columns = columns.collect::<Vec<_>>().join(", ");
         format!("SELECT {columns} FROM main.{}", self.table())
@@ -163,7 +171,8 @@ impl Process {
     /// Writes down how others read its rows.
     pub(super) fn save(&self, connection: &Connection) -> Result<(), EngineError> {
         let columns = serde_json::json!(self.compiled.columns).to_string();
-        let update = "UPDATE processes SET rows = ?, columns = ? WHERE number = ?";
+        let update = "UPDATE processes SET rows = ?1, columns = ?2
+            WHERE number = ?3 AND (rows <> ?1 OR columns <> ?2)";
         connection.execute(update, params![self.select(), columns, self.number])?;
         Ok(())
     }
@@ -261,6 +270,7 @@ impl Process {
             None => plan.fill(&delta, &Tables { connection })?,
         };
         let fill = self.fill.insert(fill);
+        let _inside = self.sandbox.enter(None);
         let mut steps = 0;
         let mut run = |sql: &str, places: &[i64]| {
             steps += execute(connection, sql, rusqlite::params_from_iter(places))?;
@@ -298,6 +308,7 @@ impl Process {
         let before = times::text_of(now.saturating_sub(micros));
         let (table, column, values) = (self.table(), self.value(column), self.values());
         let old = format!("FROM {table} WHERE utc({column}) < ?");
+        let _inside = self.sandbox.enter(None);
         let mut select = connection.prepare_cached(&format!("SELECT {values} {old}"))?;
         let mut rows = select.query([&before])?;
         let mut any = false;
@@ -331,7 +342,7 @@ impl Process {
             let column = compiled.columns.iter().position(|column| column.name == *name)?;
             Some(Expiry { column, ..expiry })
         });
-        Self::new(self.number, compiled, expiry)
+        Self::new(self.number, compiled, expiry, self.sandbox.clone())
     }
 
     /// Makes `rows` the rows of this process, which is one that is computed anew, and changes no more

@@ -10,6 +10,7 @@ use super::columns::Column;
 use super::objects::ChangeRecords;
 use super::process::{Compiled, Expiry, MOST_TRIED, Process};
 use super::recompute::{Run, Schedule, same_row_by};
+use super::sandbox::Sandbox;
 use super::storage::Stored;
 use super::writer::Notice;
 use super::{Definition, EngineError, Listener, Mode, ProcessStats, Ttl};
@@ -43,6 +44,7 @@ pub(super) struct Processes {
     loaded: Option<BTreeMap<String, Process>>,
     /// Whether something in there is not committed yet.
     touched: bool,
+    sandbox: Sandbox,
     stats: Stats,
     schedule: Arc<Schedule>,
     listener: Arc<dyn Listener>,
@@ -80,8 +82,13 @@ pub(super) struct Draft {
 }
 
 impl Processes {
-    pub(super) fn new(stats: Stats, schedule: Arc<Schedule>, listener: Arc<dyn Listener>) -> Self {
-        Self { loaded: None, touched: false, stats, schedule, listener }
+    pub(super) fn new(
+        sandbox: Sandbox,
+        stats: Stats,
+        schedule: Arc<Schedule>,
+        listener: Arc<dyn Listener>,
+    ) -> Self {
+        Self { loaded: None, touched: false, sandbox, stats, schedule, listener }
     }
 
     /// Forgets what has not become true.
@@ -117,7 +124,9 @@ impl Processes {
             // The table has the columns of the last run, whatever `*` would be now.
             let (compiled, error) = Compiled::stored(&query, columns, &Tables { connection })?;
             let expiry = ttl.and_then(|ttl| Expiry::new(&ttl, &compiled.columns).ok());
-            let process = Process::new(number, compiled, expiry);
+            let process = Process::new(number, compiled, expiry, self.sandbox.clone());
+            // An earlier version may have printed it in another way.
+            process.save(connection)?;
             process.create_delta(connection)?;
             let mode = process.compiled.mode();
             if self.stats.of(&name).is_none_or(|stats| stats.mode != mode) {
@@ -234,6 +243,20 @@ impl Processes {
         self.insert(connection, draft, now, notices)
     }
 
+    fn make(
+        &self,
+        connection: &Connection,
+        number: i64,
+        query: &str,
+        ttl: Option<&Ttl>,
+    ) -> Result<Process, EngineError> {
+        let compiled = Compiled::new(query, &Tables { connection })?;
+        let expiry = ttl.map(|ttl| Expiry::new(ttl, &compiled.columns)).transpose()?;
+        let process = Process::new(number, compiled, expiry, self.sandbox.clone());
+        process.create_delta(connection)?;
+        Ok(process)
+    }
+
     fn insert(
         &mut self,
         connection: &Connection,
@@ -252,7 +275,7 @@ impl Processes {
             ttl.as_ref().map(|ttl| &ttl.duration),
             ttl.as_ref().map(|ttl| &ttl.column),
         ])?;
-        let mut process = make(connection, number, query, ttl.as_ref())?;
+        let mut process = self.make(connection, number, query, ttl.as_ref())?;
         if process.compiled.reads.contains(&name) {
             return Err(EngineError::Invalid("a process cannot read itself".to_owned()));
         }
@@ -420,19 +443,6 @@ impl Processes {
 
 pub(super) fn no_process(name: &str) -> EngineError {
     EngineError::NotFound(format!("there is no process {name:?}"))
-}
-
-fn make(
-    connection: &Connection,
-    number: i64,
-    query: &str,
-    ttl: Option<&Ttl>,
-) -> Result<Process, EngineError> {
-    let compiled = Compiled::new(query, &Tables { connection })?;
-    let expiry = ttl.map(|ttl| Expiry::new(ttl, &compiled.columns)).transpose()?;
-    let process = Process::new(number, compiled, expiry);
-    process.create_delta(connection)?;
-    Ok(process)
 }
 
 /// Gives a process the rows of a run, and another table if `*` has come to mean other columns.

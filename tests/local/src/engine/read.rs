@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, Row, Statement, StatementStatus};
@@ -15,8 +13,10 @@ use super::EngineError;
 use super::catalogue::Tables;
 use super::columns::{Column, unique};
 use super::objects::Objects;
+use super::print;
 use super::process::Compiled;
 use super::rewrite;
+use super::sandbox::Sandbox;
 use super::schema;
 use super::sql::Parsed;
 use super::times::{self, Clock};
@@ -26,9 +26,6 @@ const READERS: usize = 4;
 
 /// How large a value may become, in bytes: twice the largest event.
 const LARGEST_VALUE: i32 = 4 * 1024 * 1024;
-
-/// Steps of SQLite's machine between two looks at the clock: less than a millisecond.
-const LOOK: i32 = 2000;
 
 /// What a query may take. Past any of it, it is an error.
 #[derive(Clone, Copy, Debug)]
@@ -113,9 +110,7 @@ pub(super) struct Reader {
     connection: Connection,
     pub(super) limits: QueryLimits,
     clock: Clock,
-    deadline: Arc<Mutex<Option<Instant>>>,
-    /// What is run is the engine's own, and may look at all tables.
-    trusted: Arc<AtomicBool>,
+    sandbox: Sandbox,
 }
 
 /// How a query went.
@@ -140,21 +135,8 @@ impl Reader {
         connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
         connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)?;
 
-        let deadline = Arc::new(Mutex::new(None::<Instant>));
-        let until = Arc::clone(&deadline);
-        let is_late = move || {
-            let until = until.lock().unwrap_or_else(PoisonError::into_inner);
-            until.is_some_and(|until| Instant::now() >= until)
-        };
-        connection.progress_handler(LOOK, Some(is_late))?;
-        let trusted = Arc::new(AtomicBool::new(true));
-        let is_trusted = Arc::clone(&trusted);
-        let authorize = move |context: AuthContext<'_>| match is_trusted.load(Ordering::Relaxed) {
-            true => Authorization::Allow,
-            false => authorize(context.action),
-        };
-        connection.authorizer(Some(authorize))?;
-        Ok(Self { connection, limits, clock, deadline, trusted })
+        let sandbox = Sandbox::install(&mut connection, false)?;
+        Ok(Self { connection, limits, clock, sandbox })
     }
 
     /// Runs a query and answers with a JSON array of objects.
@@ -188,7 +170,7 @@ impl Reader {
     pub(super) fn check(&mut self, parsed: &Parsed, parameters: bool) -> Result<(), EngineError> {
         self.in_snapshot(|reader| {
             let runnable = rewrite::rewrite(parsed, &Tables { connection: &reader.connection })?;
-            reader.trusted.store(false, Ordering::Relaxed);
+            let _inside = reader.sandbox.enter(Some(Instant::now() + reader.limits.time));
             let statement = reader.connection.prepare(&runnable.sql).map_err(query_error)?;
             if !parameters && statement.parameter_count() > 0 {
                 return Err(EngineError::Invalid("a process has no parameters".to_owned()));
@@ -222,11 +204,9 @@ impl Reader {
             _ => query_error(error),
         };
         self.in_snapshot(|reader| {
-            let Self { connection, trusted, .. } = reader;
+            let Self { connection, sandbox, .. } = reader;
             let runnable = rewrite::rewrite(parsed, &Tables { connection })?;
-            // From here on it is somebody else's SQL.
-            trusted.store(false, Ordering::Relaxed);
-            *reader.deadline() = Some(Instant::now() + time);
+            let _inside = sandbox.enter(Some(Instant::now() + time));
             let mut statement = connection.prepare(&runnable.sql).map_err(failed)?;
             bind(&mut statement, parameters)?;
             let columns = columns(&statement, runnable.columns);
@@ -247,10 +227,6 @@ impl Reader {
         })
     }
 
-    fn deadline(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// All that `work` reads is of one moment.
     fn in_snapshot<T>(
         &mut self,
@@ -258,8 +234,6 @@ impl Reader {
     ) -> Result<T, EngineError> {
         self.connection.execute_batch("BEGIN")?;
         let result = work(self);
-        *self.deadline() = None;
-        self.trusted.store(true, Ordering::Relaxed);
         self.connection.execute_batch("ROLLBACK")?;
         result
     }
@@ -278,31 +252,13 @@ pub(super) fn too_large(most: usize) -> EngineError {
     ))
 }
 
-/// What a query may do. Names have been replaced by then: this is what holds if that went wrong.
-fn authorize(action: AuthAction<'_>) -> Authorization {
-    let allowed = match action {
-        AuthAction::Select | AuthAction::Recursive => true,
-        // Without a column, it is the name of a part of the query.
-        AuthAction::Read { table_name, column_name } => {
-            column_name.is_empty()
-                || matches!(table_name, "events" | "json_each" | "json_tree" | "")
-                || table_name.starts_with("process_")
-        }
-        AuthAction::Function { function_name } => {
-            !matches!(function_name, "load_extension" | "fts3_tokenizer" | "readfile" | "writefile")
-        }
-        _ => false,
-    };
-    if allowed { Authorization::Allow } else { Authorization::Deny }
-}
-
 /// SQLite knows the names better than anybody, once the statement is prepared.
 fn columns(statement: &Statement<'_>, known: Option<Vec<Column>>) -> Vec<Column> {
     let names = statement.column_names();
     match known {
         Some(columns) if columns.len() == names.len() => columns,
         _ => {
-            let column = |name: &str| Column { name: name.to_owned(), boolean: false };
+            let column = |name: &str| Column { name: print::decode(name), boolean: false };
             unique(names.into_iter().map(column).collect())
         }
     }

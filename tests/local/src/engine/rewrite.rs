@@ -15,7 +15,7 @@ use sqlparser::ast::{
 
 use super::EngineError;
 use super::columns::{Column, Outputs, name_results, output_names, unique};
-use super::incremental::is_raw;
+use super::print::{self, MARK};
 use super::sql::Parsed;
 use super::visit;
 use crate::streams::keys::Kinds;
@@ -60,8 +60,7 @@ pub(super) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
     let Names { reads, sources, .. } = names;
     let columns_of = |name: &ObjectName| Some(sources.get(source_number(name)?)?.columns());
     let columns = Outputs::new(&columns_of).of_query(&query).map(unique);
-    visit::change(&mut query, &mut Substitution { sources: &sources })?;
-    Ok(Runnable { sql: query.to_string(), columns, reads })
+    Ok(Runnable { sql: with_sources(&query, &sources)?, columns, reads })
 }
 
 /// A place in the query where a stream or a process is named.
@@ -85,7 +84,7 @@ impl Source {
             None => {
                 let mut name = key.clone();
                 while self.columns.iter().any(|(known, _)| known.eq_ignore_ascii_case(&name)) {
-                    name.push('\u{1}');
+                    name.push(MARK);
                 }
                 self.columns.push((name.clone(), key.clone()));
                 name
@@ -121,16 +120,18 @@ impl Source {
 
     fn select(&self) -> String {
         match &self.relation {
-            Relation::Process { select, .. } => format!("({select})"),
+            Relation::Process { select, .. } => select.clone(),
             Relation::Stream { rows, .. } => {
                 let columns: Vec<String> = self
                     .columns
                     .iter()
                     .map(|(name, key)| {
-                        let name = name.replace('"', "\"\"");
+                        let name = print::name(name);
                         match rows {
-                            Some(_) => format!("{} AS \"{name}\"", value_of(key)),
-                            None => format!("NULL AS \"{name}\""),
+                            Some(_) if !key.contains('\0') => {
+                                format!("{} AS {name}", value_of(key))
+                            }
+                            _ => format!("NULL AS {name}"),
                         }
                     })
                     .collect();
@@ -139,8 +140,8 @@ impl Source {
                     false => columns.join(", "),
                 };
                 match rows {
-                    Some(rows) => format!("(SELECT {columns} FROM main.events WHERE {rows})"),
-                    None => format!("(SELECT {columns} WHERE false)"),
+                    Some(rows) => format!("SELECT {columns} FROM main.events WHERE {rows}"),
+                    None => format!("SELECT {columns} WHERE false"),
                 }
             }
         }
@@ -149,8 +150,7 @@ impl Source {
 
 /// The value of a key: objects and arrays in SQLite's binary form, so that they can be told from texts.
 pub(super) fn value_of(key: &str) -> String {
-    let path = Value::from(key).to_string();
-    format!("jsonb_extract(event, '$.{}')", path.replace('\'', "''"))
+    format!("jsonb_extract(event, {})", print::literal(&format!("$.{}", Value::from(key))))
 }
 
 /// Which rows of the table of events are of this stream.
@@ -202,6 +202,11 @@ impl VisitorMut for Names<'_> {
     type Break = EngineError;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<EngineError> {
+        let mut parts = query.with.iter().flat_map(|with| &with.cte_tables);
+        if let Some(forged) = parts.find(|part| part.alias.name.value.contains(MARK)) {
+            let name = &forged.alias.name.value;
+            return ControlFlow::Break(EngineError::Invalid(format!("{name:?} cannot be a name")));
+        }
         let ctes = query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| {
             let names = if cte.alias.columns.is_empty() {
                 output_names(&cte.query)
@@ -250,7 +255,7 @@ impl VisitorMut for Names<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
         match expr {
-            Expr::Identifier(column) if !is_raw(column) => self.column(column),
+            Expr::Identifier(column) => self.column(column),
             Expr::CompoundIdentifier(parts) => {
                 if let [relation, column] = &mut parts[..] {
                     self.column_of(relation, column);
@@ -354,7 +359,8 @@ impl Names<'_> {
                     self.reads.insert(called.clone());
                     self.sources.push(Source { relation, columns: Vec::new() });
                     let source = self.sources.len() - 1;
-                    *name = ObjectName::from(vec![Ident::new(marker(source))]);
+                    let marker = Ident::with_quote('"', print::marker(source));
+                    *name = ObjectName::from(vec![marker]);
                     if alias.is_none() {
                         *alias = Some(TableAlias {
                             explicit: true,
@@ -371,7 +377,7 @@ impl Names<'_> {
                 // Without a name its columns could not be told from those beside it.
                 let alias = alias.get_or_insert_with(|| TableAlias {
                     explicit: true,
-                    name: Ident::with_quote('"', format!("\u{1}{}", scope.relations.len())),
+                    name: Ident::with_quote('"', format!("{MARK}{}", scope.relations.len())),
                     columns: Vec::new(),
                     at: None,
                 });
@@ -522,32 +528,31 @@ impl Names<'_> {
     }
 }
 
-/// Puts the tables in the places that are marked.
-struct Substitution<'a> {
-    sources: &'a [Source],
-}
-
-impl VisitorMut for Substitution<'_> {
-    type Break = EngineError;
-
-    fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<EngineError> {
-        if let Some(source) = source_number(name).and_then(|number| self.sources.get(number)) {
-            // An identifier without quotes is printed as it is.
-            *name = ObjectName::from(vec![Ident::new(source.select())]);
-        }
-        ControlFlow::Continue(())
+/// The query, with the relations that it reads before it. Only in these may events be read: the
+/// connection knows them by their names.
+fn with_sources(query: &Query, sources: &[Source]) -> Result<String, EngineError> {
+    let printed = print::query(query)?;
+    if sources.is_empty() {
+        return Ok(printed);
     }
-}
-
-/// What stands in the place of a name until the columns that are needed are known. No name that is
-/// left at the end can look like it, because all of them are replaced.
-fn marker(source: usize) -> String {
-    format!("\u{1}{source}")
+    let mut with = Vec::with_capacity(sources.len());
+    for (number, source) in sources.iter().enumerate() {
+        let name = print::name(&print::marker(number));
+        with.push(format!("{name} AS NOT MATERIALIZED ({})", source.select()));
+    }
+    let with = with.join(", ");
+    Ok(match printed.strip_prefix("WITH ") {
+        Some(rest) => match rest.strip_prefix("RECURSIVE ") {
+            Some(rest) => format!("WITH RECURSIVE {with}, {rest}"),
+            None => format!("WITH {with}, {rest}"),
+        },
+        None => format!("WITH {with} {printed}"),
+    })
 }
 
 fn source_number(name: &ObjectName) -> Option<usize> {
     let [part] = &name.0[..] else { return None };
-    part.as_ident()?.value.strip_prefix('\u{1}')?.parse().ok()
+    print::marked(&part.as_ident()?.value)
 }
 
 fn constraint(join: &JoinOperator) -> Option<&JoinConstraint> {

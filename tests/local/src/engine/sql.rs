@@ -1,15 +1,16 @@
 //! SQL as it comes in: parsed, and refused if it is not one query.
 
+use std::fmt::Display;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     BinaryOperator, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Query, Statement, Value,
-    VisitorMut,
+    FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Query, Statement,
+    UnaryOperator, Value, VisitorMut,
 };
 use sqlparser::dialect::SQLiteDialect;
 use sqlparser::parser::Parser;
-use sqlparser::tokenizer::{Token, Tokenizer};
+use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use super::EngineError;
 use super::{times, visit};
@@ -32,42 +33,124 @@ pub(super) struct Parsed {
     pub(super) changes_with_time: bool,
 }
 
+/// How deep what we print may be nested: somewhat deeper than what was parsed.
+const DEEPEST_PRINTED: usize = 200;
+
 /// Reads one `SELECT`, with or without a `WITH`.
 pub(super) fn parse(sql: &str) -> Result<Parsed, EngineError> {
     let invalid = |why: String| EngineError::Invalid(why);
     if sql.len() > LONGEST {
         return Err(invalid(format!("the query is longer than {LONGEST} bytes")));
     }
-    let dialect = SQLiteDialect {};
-    let mut tokens = Tokenizer::new(&dialect, sql)
-        .tokenize_with_location()
-        .map_err(|error| invalid(format!("bad SQL: {error}")))?;
-    for token in &mut tokens {
-        // SQLite would take `$timestamp` for a parameter.
-        if let Token::Placeholder(name) = &token.token
-            && name.starts_with('$')
-        {
-            token.token = Token::make_word(name, Some('"'));
-        }
-    }
+    let tokens = tokenize(sql)?;
     let words = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
     if words.count() > MOST_TOKENS {
         return Err(invalid(format!("the query has more than {MOST_TOKENS} words")));
     }
-    let mut statements = Parser::new(&dialect)
-        .with_tokens_with_locations(tokens)
-        .parse_statements()
-        .map_err(|error| invalid(format!("bad SQL: {error}")))?;
-    let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
-        return Err(invalid("expected one SELECT and nothing else".to_owned()));
-    };
-    let Statement::Query(mut query) = statement else {
-        return Err(invalid("only a SELECT can be run: events come by POST /collect".to_owned()));
-    };
+    let mut query = one_query(Parser::new(&DIALECT).with_tokens_with_locations(tokens))?;
     let mut translation = Translation { changes_with_time: false };
     visit::change(&mut query, &mut translation)?;
     let Translation { changes_with_time } = translation;
-    Ok(Parsed { query: *query, changes_with_time })
+    Ok(Parsed { query, changes_with_time })
+}
+
+/// Reads a query as it was printed.
+pub(super) fn parse_query(sql: &str) -> Result<Query, EngineError> {
+    one_query(printed(tokenize(sql)?))
+}
+
+/// Reads an expression as it was printed.
+pub(super) fn parse_expression(sql: &str) -> Result<Expr, EngineError> {
+    let mut parser = printed(tokenize(sql)?);
+    let expr = parser.parse_expr().map_err(|error| bad_sql(&error))?;
+    parser.expect_token(&Token::EOF).map_err(|error| bad_sql(&error))?;
+    Ok(expr)
+}
+
+const DIALECT: SQLiteDialect = SQLiteDialect {};
+
+fn printed(tokens: Vec<TokenWithSpan>) -> Parser<'static> {
+    Parser::new(&DIALECT).with_recursion_limit(DEEPEST_PRINTED).with_tokens_with_locations(tokens)
+}
+
+fn bad_sql(error: &impl Display) -> EngineError {
+    EngineError::Invalid(format!("bad SQL: {error}"))
+}
+
+fn one_query(mut parser: Parser<'_>) -> Result<Query, EngineError> {
+    let invalid = |why: &str| EngineError::Invalid(why.to_owned());
+    let mut statements = parser.parse_statements().map_err(|error| bad_sql(&error))?;
+    let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+        return Err(invalid("expected one SELECT and nothing else"));
+    };
+    let Statement::Query(query) = statement else {
+        return Err(invalid("only a SELECT can be run: events come by POST /collect"));
+    };
+    Ok(*query)
+}
+
+/// Takes SQL apart, without what SQLite would read in another way than sqlparser.
+fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>, EngineError> {
+    let mut tokens =
+        Tokenizer::new(&DIALECT, sql).tokenize_with_location().map_err(|error| bad_sql(&error))?;
+    for token in &mut tokens {
+        match &mut token.token {
+            // SQLite would take `$timestamp` for a parameter.
+            Token::Placeholder(name) if name.starts_with('$') => {
+                token.token = Token::make_word(name, Some('"'));
+            }
+            // There is one way to quote a name.
+            Token::Word(word) if word.quote_style.is_some() => word.quote_style = Some('"'),
+            // A comment, which the parser may keep as a hint and print.
+            Token::Whitespace(_) => token.token = Token::Whitespace(Whitespace::Space),
+            // To sqlparser `0x1F` and `x'1F'` are the same; to SQLite the first is a number.
+            Token::HexStringLiteral(digits) if starts_with_zero(sql, token.span) => {
+                let number = i64::from_str_radix(digits, 16).map_err(|error| bad_sql(&error))?;
+                token.token = Token::Number(number.to_string(), false);
+            }
+            Token::SingleQuotedString(_) | Token::HexStringLiteral(_) => {}
+            Token::DoubleQuotedString(_)
+            | Token::TripleSingleQuotedString(_)
+            | Token::TripleDoubleQuotedString(_)
+            | Token::DollarQuotedString(_)
+            | Token::SingleQuotedByteStringLiteral(_)
+            | Token::DoubleQuotedByteStringLiteral(_)
+            | Token::TripleSingleQuotedByteStringLiteral(_)
+            | Token::TripleDoubleQuotedByteStringLiteral(_)
+            | Token::SingleQuotedRawStringLiteral(_)
+            | Token::DoubleQuotedRawStringLiteral(_)
+            | Token::TripleSingleQuotedRawStringLiteral(_)
+            | Token::TripleDoubleQuotedRawStringLiteral(_)
+            | Token::NationalStringLiteral(_)
+            | Token::QuoteDelimitedStringLiteral(_)
+            | Token::NationalQuoteDelimitedStringLiteral(_)
+            | Token::EscapedStringLiteral(_)
+            | Token::UnicodeStringLiteral(_) => {
+                return Err(EngineError::Invalid(
+                    "a text is written in single quotes, without a letter before them".to_owned(),
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(tokens)
+}
+
+fn starts_with_zero(sql: &str, span: Span) -> bool {
+    let (line, column) = (span.start.line, span.start.column);
+    let line =
+        usize::try_from(line).ok().and_then(|line| sql.split('\n').nth(line.checked_sub(1)?));
+    let column = usize::try_from(column).ok().and_then(|column| column.checked_sub(1));
+    let start = line.zip(column).and_then(|(line, column)| line.chars().nth(column));
+    start == Some('0')
+}
+
+/// The name of a function, in lower case and without quotes.
+pub(super) fn function_name(function: &Function) -> String {
+    match &function.name.0[..] {
+        [part] => part.as_ident().map(|name| name.value.to_ascii_lowercase()).unwrap_or_default(),
+        _ => String::new(),
+    }
 }
 
 /// Puts times and reserved keys in SQLite's words.
@@ -85,6 +168,11 @@ impl VisitorMut for Translation {
                     && text.eq_ignore_ascii_case("now")
                 {
                     self.changes_with_time = true;
+                }
+                if let Value::SingleQuotedString(text) = &value.value
+                    && text.contains('\0')
+                {
+                    *expr = without_nul(text);
                 }
             }
             Expr::Function(function) => self.function(function),
@@ -129,7 +217,7 @@ impl VisitorMut for Translation {
 
 impl Translation {
     fn function(&mut self, function: &mut Function) {
-        let name = function.name.to_string().to_ascii_lowercase();
+        let name = function_name(function);
         let bare = match &function.args {
             FunctionArguments::None => true,
             FunctionArguments::List(list) => list.args.is_empty(),
@@ -162,6 +250,21 @@ impl Translation {
             _ => {}
         }
     }
+}
+
+/// A text as one that holds no NUL, which would be the end of the SQL.
+fn without_nul(text: &str) -> Expr {
+    let literal = |text: &str| Expr::Value(Value::SingleQuotedString(text.to_owned()).into());
+    let nul = || call("char", vec![Expr::Value(Value::Number("0".to_owned(), false).into())]);
+    let concat = |left, right| Expr::BinaryOp {
+        left: Box::new(left),
+        op: BinaryOperator::StringConcat,
+        right: Box::new(right),
+    };
+    let mut parts = text.split('\0');
+    let first = literal(parts.next().unwrap_or_default());
+    let all = parts.fold(first, |all, part| concat(concat(all, nul()), literal(part)));
+    Expr::Nested(Box::new(all))
 }
 
 /// Bounds the length of what is looked for.
@@ -201,8 +304,14 @@ fn sum(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Result<Expr, En
         _ => return None,
     };
     Some(micros(interval).map(|micros| {
-        let micros = Value::Number((sign * micros).to_string(), false);
-        call("time_add", vec![at.clone(), Expr::Value(micros.into())])
+        let micros: i64 = sign * micros;
+        let number = Value::Number(micros.unsigned_abs().to_string(), false);
+        let number = Expr::Value(number.into());
+        let number = match micros {
+            0.. => number,
+            _ => Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number) },
+        };
+        call("time_add", vec![at.clone(), number])
     }))
 }
 
@@ -229,10 +338,7 @@ fn is_comparison(op: &BinaryOperator) -> bool {
 fn is_time(expr: &Expr) -> bool {
     match expr {
         Expr::Nested(expr) => is_time(expr),
-        Expr::Function(function) => {
-            let name = function.name.to_string();
-            times::FUNCTIONS.iter().any(|time| name.eq_ignore_ascii_case(time))
-        }
+        Expr::Function(function) => times::FUNCTIONS.contains(&&*function_name(function)),
         _ => false,
     }
 }

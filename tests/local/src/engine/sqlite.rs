@@ -19,6 +19,7 @@ use super::processes::{Draft, Processes, Stats, no_process};
 use super::read::{QueryLimits, Readers};
 use super::recompute::{self, Schedule};
 use super::retention::Retention;
+use super::sandbox::Sandbox;
 use super::storage::Storage;
 use super::writer::{Job, Notice, Task, Writer};
 use super::{
@@ -80,13 +81,15 @@ impl Sqlite {
             }
         };
         let durable = matches!(home, Home::Kept(_));
-        let (connection, ids) = schema::open_writer(&path, durable).map_err(io::Error::other)?;
+        let (mut connection, ids) =
+            schema::open_writer(&path, durable).map_err(io::Error::other)?;
         let catalogue = schema::open_reader(&path).map_err(io::Error::other)?;
         let counted = Arc::new(Counted::default());
         let (stats, schedule) = (Stats::default(), Arc::new(Schedule::default()));
         let storage = Storage::new(ids, settings.retention.clone());
+        let sandbox = Sandbox::install(&mut connection, true).map_err(io::Error::other)?;
         let mut processes =
-            Processes::new(stats.clone(), Arc::clone(&schedule), Arc::clone(&listener));
+            Processes::new(sandbox, stats.clone(), Arc::clone(&schedule), Arc::clone(&listener));
         processes.all(&connection).map_err(io::Error::other)?;
         let writer = Writer::new(connection, storage, processes, listener, Arc::clone(&counted));
         let (jobs, received) = mpsc::channel();

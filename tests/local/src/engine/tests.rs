@@ -4,6 +4,7 @@ mod hostile;
 mod incremental;
 mod process;
 mod query;
+mod quoting;
 mod storage;
 
 use std::num::NonZeroU32;

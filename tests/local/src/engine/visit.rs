@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, ObjectName, Query, Select, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
+    Expr, Ident, Query, Select, TableFactor, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 /// Whether an expression in `node` is as `is` says.
@@ -53,10 +53,6 @@ impl<B> VisitorMut for Changes<'_, B> {
         self.0.pre_visit_select(select)
     }
 
-    fn pre_visit_relation(&mut self, relation: &mut ObjectName) -> ControlFlow<B> {
-        self.0.pre_visit_relation(relation)
-    }
-
     fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<B> {
         self.0.pre_visit_table_factor(table)
     }
@@ -71,5 +67,13 @@ impl<B> VisitorMut for Changes<'_, B> {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<B> {
         self.0.post_visit_expr(expr)
+    }
+
+    fn pre_visit_ident(&mut self, ident: &mut Ident) -> ControlFlow<B> {
+        self.0.pre_visit_ident(ident)
+    }
+
+    fn pre_visit_value(&mut self, value: &mut ValueWithSpan) -> ControlFlow<B> {
+        self.0.pre_visit_value(value)
     }
 }

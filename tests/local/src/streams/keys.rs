@@ -44,13 +44,14 @@ impl Keys {
         self.next = 0;
     }
 
-    /// The place of `key`, if it is one of those that are remembered.
+    /// The place of `key`, if it is one of those that are remembered. One that holds a NUL is not: SQLite's
+    /// JSON takes it for the end of the key.
     pub(crate) fn place(&mut self, key: &str) -> Option<usize> {
         let place = match self.names.get(self.next) {
             Some((name, _)) if **name == *key => self.next,
             _ => match self.places.get(key) {
                 Some(place) => *place,
-                None if self.names.len() < MOST => {
+                None if self.names.len() < MOST && !key.contains('\0') => {
                     self.names.push((key.into(), Kinds::NULL));
                     self.places.insert(key.into(), self.names.len() - 1);
                     self.names.len() - 1
