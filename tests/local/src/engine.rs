@@ -63,9 +63,11 @@
 
 pub(crate) mod sqlite;
 
+pub(crate) mod backup;
 mod catalogue;
 mod columns;
 mod diff;
+mod home;
 mod incremental;
 mod objects;
 mod print;
@@ -219,6 +221,8 @@ pub(crate) struct EngineCounters {
     pub(crate) queries: u64,
     pub(crate) failed_queries: u64,
     pub(crate) query_micros: u64,
+    /// Queries that run now, those of processes included.
+    pub(crate) running_queries: usize,
 }
 
 /// What [`EngineCounters`] are read from.

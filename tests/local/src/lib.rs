@@ -184,5 +184,6 @@ mod shared;
 mod streams;
 
 pub use self::builder::Builder;
+pub use self::engine::backup::backup;
 pub use self::fault::Fault;
 pub use self::local::Local;

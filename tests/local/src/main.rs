@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use stride_local::Local;
 use tracing::level_filters::LevelFilter;
 
@@ -34,13 +34,16 @@ const TRY_IT: &str = r#"Try it:
 /// is the first line it prints, and a key.
 ///
 /// With --data everything is kept in a file: what was answered with 200 is in it, however the program
-/// ends. Without, everything is gone with the program. Ctrl-C (or SIGTERM) ends it: open requests
-/// finish, and subscriptions get a clean end. A second one ends it at once.
+/// ends. Without, everything is gone with the program. Ctrl-C (or SIGTERM, or SIGHUP) ends it: open
+/// requests finish, and subscriptions get a clean end. A second one ends it at once.
 ///
 /// GET /healthz and GET /metrics (for Prometheus) take no key; they tell numbers, and no names.
 #[derive(Parser)]
-#[command(version, after_help = TRY_IT)]
+#[command(version, after_help = TRY_IT, subcommand_negates_reqs = true)]
 struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// Address and port to listen on; port 0 takes any free one
     #[arg(
         long,
@@ -52,15 +55,22 @@ struct Options {
 
     /// Key that may do everything. Better given by the environment, where other users of the
     /// machine cannot see it
-    #[arg(long, value_name = "KEY", env = "STRIDE_LOCAL_SECRET_KEY", hide_env_values = true)]
-    secret_key: String,
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "STRIDE_LOCAL_SECRET_KEY",
+        hide_env_values = true,
+        required = true
+    )]
+    secret_key: Option<String>,
 
     /// Key that may only write events, for programs that you do not trust with more
     #[arg(long, value_name = "KEY", env = "STRIDE_LOCAL_OPEN_KEY", hide_env_values = true)]
     open_key: Option<String>,
 
     /// File to keep everything in, which is an SQLite database; it is made if it is not there
-    #[arg(long, value_name = "FILE", env = "STRIDE_LOCAL_DATA", help_heading = STORAGE)]
+    #[arg(long, value_name = "FILE", env = "STRIDE_LOCAL_DATA", help_heading = STORAGE,
+          global = true)]
     data: Option<PathBuf>,
 
     /// How many of its last events a stream keeps
@@ -133,6 +143,15 @@ struct Options {
     log_format: LogFormat,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// Copies the file of --data to a new file, while a server has it open or not
+    Backup {
+        /// Where the copy is to be; it must not be there yet
+        file: PathBuf,
+    },
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum LogFormat {
     Text,
@@ -151,10 +170,16 @@ fn log(level: LevelFilter, format: LogFormat) {
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     log(options.log, options.log_format);
+    if let Some(Command::Backup { file }) = options.command {
+        let data = options.data.ok_or("say with --data what to copy")?;
+        stride_local::backup(&data, &file)
+            .map_err(|error| format!("cannot copy {}: {error}", data.display()))?;
+        return Ok(());
+    }
 
     let mut builder = Local::builder()
         .listen(options.listen)
-        .secret_key(options.secret_key)
+        .secret_key(options.secret_key.unwrap_or_default())
         .threads(std::thread::available_parallelism().map_or(1, Into::into))
         .max_events(options.max_events)
         .max_event_bytes(options.max_event_mib.saturating_mul(MIB))
@@ -206,22 +231,45 @@ fn main() -> Result<(), Box<dyn Error>> {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// `None`: whoever started the program has it ignored, as `nohup` does.
+    hang_up: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
 impl Signals {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
+        let hang_up = match ignores_hang_up() {
+            true => None,
+            false => Some(signal(SignalKind::hangup())?),
+        };
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())?, hang_up })
     }
 
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+            () = Self::hang_up(&mut self.hang_up) => "SIGHUP",
         }
     }
+
+    async fn hang_up(signal: &mut Option<tokio::signal::unix::Signal>) {
+        match signal {
+            Some(signal) => drop(signal.recv().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Whether SIGHUP is ignored, as far as the system says so.
+#[cfg(unix)]
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The first bit is that of signal 1.
+    ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & 1 == 1)
 }
 
 /// The one way of asking that every system has.

@@ -1,6 +1,6 @@
 //! Queries: on connections of their own that can only read, and that are held to limits.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,19 +36,20 @@ pub(crate) struct QueryLimits {
     pub(crate) bytes: usize,
 }
 
-/// Connections that read, opened when they are first needed.
+/// Connections that read.
 #[derive(Debug)]
 pub(super) struct Readers {
-    path: PathBuf,
     pub(super) limits: QueryLimits,
     state: Mutex<State>,
     returned: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     idle: Vec<Reader>,
-    lent: usize,
+    /// Of all of them.
+    sandboxes: Vec<Sandbox>,
+    ended: bool,
 }
 
 /// A reader on loan.
@@ -58,8 +59,12 @@ pub(super) struct Loan<'r> {
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf, limits: QueryLimits) -> Self {
-        Self { path, limits, state: Mutex::default(), returned: Condvar::new() }
+    pub(super) fn open(path: &Path, limits: QueryLimits) -> Result<Self, EngineError> {
+        let idle: Vec<Reader> =
+            (0..READERS).map(|_| Reader::open(path, limits)).collect::<Result<_, _>>()?;
+        let sandboxes = idle.iter().map(|reader| reader.sandbox.clone()).collect();
+        let state = Mutex::new(State { idle, sandboxes, ended: false });
+        Ok(Self { limits, state, returned: Condvar::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -68,23 +73,36 @@ impl Readers {
 
     /// Does `work` with a reader, as soon as there is one.
     pub(super) fn lend(&self) -> Result<Loan<'_>, EngineError> {
-        let all_lent = |state: &mut State| state.idle.is_empty() && state.lent >= READERS;
-        let (mut state, waited) = self
+        let none = |state: &mut State| state.idle.is_empty() && !state.ended;
+        let (mut state, _) = self
             .returned
-            .wait_timeout_while(self.state(), self.limits.time, all_lent)
+            .wait_timeout_while(self.state(), self.limits.time, none)
             .unwrap_or_else(PoisonError::into_inner);
-        if waited.timed_out() {
-            return Err(EngineError::Unavailable("too many queries are running".to_owned()));
+        if state.ended {
+            return Err(EngineError::Unavailable("the server is ending".to_owned()));
         }
-        state.lent += 1;
-        let reader = state.idle.pop();
+        match state.idle.pop() {
+            Some(reader) => Ok(Loan { readers: self, reader: Some(reader) }),
+            None => Err(EngineError::Unavailable("too many queries are running".to_owned())),
+        }
+    }
+
+    /// How many readers are on loan.
+    pub(super) fn lent(&self) -> usize {
+        let state = self.state();
+        if state.ended { 0 } else { READERS - state.idle.len() }
+    }
+
+    /// Ends the queries that run, and lends no more.
+    pub(super) fn end(&self) {
+        let mut state = self.state();
+        state.ended = true;
+        for sandbox in &state.sandboxes {
+            sandbox.end();
+        }
+        state.idle.clear();
         drop(state);
-        // Counted from here on, so that it is counted off if no connection can be had.
-        let mut loan = Loan { readers: self, reader };
-        if loan.reader.is_none() {
-            loan.reader = Some(Reader::open(&self.path, self.limits)?);
-        }
-        Ok(loan)
+        self.returned.notify_all();
     }
 }
 
@@ -97,8 +115,9 @@ impl Loan<'_> {
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
         let mut state = self.readers.state();
-        state.lent -= 1;
-        state.idle.extend(self.reader.take());
+        if !state.ended {
+            state.idle.extend(self.reader.take());
+        }
         drop(state);
         self.readers.returned.notify_one();
     }
@@ -121,7 +140,7 @@ pub(super) struct Effort {
 }
 
 impl Reader {
-    pub(super) fn open(path: &std::path::Path, limits: QueryLimits) -> Result<Self, EngineError> {
+    pub(super) fn open(path: &Path, limits: QueryLimits) -> Result<Self, EngineError> {
         use rusqlite::config::DbConfig;
         let mut connection = schema::open_reader(path)?;
         let clock = times::install(&connection)?;

@@ -23,6 +23,7 @@ pub(super) struct Sandbox(Arc<State>);
 struct State {
     closed: AtomicBool,
     deadline: Mutex<Option<Instant>>,
+    ended: AtomicBool,
 }
 
 /// While this lives, statements are held to the sandbox.
@@ -56,7 +57,13 @@ impl Sandbox {
 
     /// Whether what runs has used up its time.
     pub(super) fn is_late(&self) -> bool {
-        self.deadline().is_some_and(|deadline| Instant::now() >= deadline)
+        self.0.ended.load(Ordering::Relaxed)
+            || self.deadline().is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Has what runs, and what is run later, be late.
+    pub(super) fn end(&self) {
+        self.0.ended.store(true, Ordering::Relaxed);
     }
 
     fn deadline(&self) -> MutexGuard<'_, Option<Instant>> {

@@ -9,7 +9,7 @@ use super::{EngineError, times};
 use crate::streams::stamp::Ids;
 
 /// How long to wait for a lock that another program has on the file.
-const BUSY: Duration = Duration::from_secs(1);
+pub(super) const BUSY: Duration = Duration::from_secs(1);
 
 /// How much memory SQLite may take in all, in bytes. A query that needs more fails; if it is the
 /// writer, those who wait for it are told that the storage is unavailable.
@@ -17,6 +17,9 @@ const MEMORY: i64 = 1024 * 1024 * 1024;
 
 /// Raised when the tables change.
 const VERSION: i64 = 1;
+
+/// Marks a file as ours: `Strd`.
+const APPLICATION: i64 = 0x5374_7264;
 
 /// Bits of a place that count within its stream; those above are the number of the stream.
 const SEQUENCE_BITS: u32 = 40;
@@ -81,6 +84,8 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Ids
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
+    // Before anything is changed.
+    check(&connection)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", if durable { "full" } else { "off" })?;
     connection.pragma_update(None, "temp_store", "memory")?;
@@ -93,19 +98,12 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Ids
     times::install(&connection)?;
 
     let transaction = connection.transaction()?;
-    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match version {
-        0 => {
-            transaction.execute_batch(TABLES)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
-        }
-        VERSION => {}
-        _ => {
-            return Err(EngineError::Broken(format!(
-                "the file is of version {version}, and this program knows only {VERSION}"
-            )));
-        }
+    if !transaction.table_exists(None, "meta")? {
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
     }
+    // The first versions did not mark their files.
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
     let drawn = "SELECT value FROM meta WHERE key = 'ids'";
     let drawn: Option<i64> = transaction.query_row(drawn, [], |row| row.get(0)).optional()?;
     let drawn = match drawn {
@@ -121,11 +119,33 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Ids
     Ok((connection, Ids::new(drawn)))
 }
 
+/// Checks that a database is one of ours, or empty.
+pub(super) fn check(connection: &Connection) -> Result<(), EngineError> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let tables = "SELECT count(*) FROM sqlite_schema";
+    let tables: i64 = connection.query_row(tables, [], |row| row.get(0))?;
+    let is_empty = application == 0 && version == 0 && tables == 0;
+    let is_ours = application == APPLICATION
+        || application == 0 && version == 1 && connection.table_exists(None, "garbage")?;
+    if !is_empty && !is_ours {
+        return Err(EngineError::Invalid("the file is a database of another program".to_owned()));
+    }
+    if is_ours && version != VERSION {
+        return Err(EngineError::Invalid(format!(
+            "the file is of version {version}, and this program knows only {VERSION}"
+        )));
+    }
+    Ok(())
+}
+
 /// Opens a connection that only reads.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, EngineError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "query_only", true)?;
+    // SQLite opens its files when they are first read, and they may have no names later.
+    connection.query_row("SELECT 1 FROM meta", [], |_| Ok(()))?;
     Ok(connection)
 }

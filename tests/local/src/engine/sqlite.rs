@@ -1,9 +1,8 @@
 //! SQLite as an engine: one thread writes, others read.
 
 use std::fmt;
-use std::fs::{File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,9 +11,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _};
-use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+use super::home::Home;
 use super::processes::{Draft, Processes, Stats, no_process};
 use super::read::{QueryLimits, Readers};
 use super::recompute::{self, Schedule};
@@ -41,13 +40,11 @@ pub(crate) struct Settings {
 pub(crate) struct Sqlite {
     core: Arc<Core>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Kept until the connections are closed: the lock on the file, or the folder that is to go.
-    home: Home,
 }
 
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sqlite").field("home", &self.home).finish_non_exhaustive()
+        f.debug_struct("Sqlite").field("home", &self.core.home).finish_non_exhaustive()
     }
 }
 
@@ -55,34 +52,33 @@ impl fmt::Debug for Sqlite {
 struct Core {
     jobs: Sender<Job>,
     readers: Readers,
-    /// Reads what the engine itself wants to know.
-    catalogue: Mutex<Connection>,
+    /// Reads what the engine itself wants to know; `None` at the end.
+    catalogue: Mutex<Option<Connection>>,
     stats: Stats,
     schedule: Arc<Schedule>,
     counted: Arc<Counted>,
-}
-
-/// What has to last as long as the database.
-#[derive(Debug)]
-enum Home {
-    /// Locked, so that no second server takes the same file.
-    Kept(#[expect(dead_code, reason = "it is dropped")] File),
-    Temporary(#[expect(dead_code, reason = "it is dropped")] TempDir),
+    /// The last to go: the connections are closed before it.
+    home: Home,
 }
 
 impl Sqlite {
+    /// Opens the database, on a thread that has the stack for whatever is defined in it.
     pub(crate) fn open(settings: &Settings, listener: Arc<dyn Listener>) -> io::Result<Self> {
-        let (home, path) = match &settings.path {
-            Some(path) => (Home::Kept(lock(path)?), path.clone()),
-            None => {
-                let folder = tempfile::Builder::new().prefix("stride-local-").tempdir()?;
-                let path = folder.path().join("events.db");
-                (Home::Temporary(folder), path)
-            }
-        };
-        let durable = matches!(home, Home::Kept(_));
+        std::thread::scope(|scope| {
+            let opening = std::thread::Builder::new()
+                .name("stride-local-open".to_owned())
+                .stack_size(sql::STACK)
+                .spawn_scoped(scope, || Self::open_here(settings, listener))?;
+            opening
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("opening the database panicked")))
+        })
+    }
+
+    fn open_here(settings: &Settings, listener: Arc<dyn Listener>) -> io::Result<Self> {
+        let (home, path) = Home::take(settings.path.as_deref())?;
         let (mut connection, ids) =
-            schema::open_writer(&path, durable).map_err(io::Error::other)?;
+            schema::open_writer(&path, home.is_kept()).map_err(io::Error::other)?;
         let catalogue = schema::open_reader(&path).map_err(io::Error::other)?;
         let counted = Arc::new(Counted::default());
         let (stats, schedule) = (Stats::default(), Arc::new(Schedule::default()));
@@ -93,14 +89,15 @@ impl Sqlite {
         processes.all(&connection).map_err(io::Error::other)?;
         let writer = Writer::new(connection, storage, processes, listener, Arc::clone(&counted));
         let (jobs, received) = mpsc::channel();
-        let readers = Readers::new(path, settings.limits);
-        let catalogue = Mutex::new(catalogue);
-        let core = Arc::new(Core { jobs, readers, catalogue, stats, schedule, counted });
+        let readers = Readers::open(&path, settings.limits).map_err(io::Error::other)?;
+        home.hide()?;
+        let catalogue = Mutex::new(Some(catalogue));
+        let core = Arc::new(Core { jobs, readers, catalogue, stats, schedule, counted, home });
         let thread = |name: &str| {
             let thread = std::thread::Builder::new().name(format!("stride-local-{name}"));
             thread.stack_size(sql::STACK)
         };
-        let engine = Self { core: Arc::clone(&core), threads: Mutex::default(), home };
+        let engine = Self { core: Arc::clone(&core), threads: Mutex::default() };
         let writing = thread("writer").spawn(move || writer.work(&received))?;
         engine.threads().push(writing);
         engine.threads().push(thread("process").spawn(move || core.recompute())?);
@@ -156,13 +153,17 @@ impl Core {
         is_done.recv().map_err(|_| ended())?
     }
 
+    fn catalogue(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Looks something up in the engine's own tables.
     fn look_up<T>(
         &self,
         look: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, EngineError> {
-        let catalogue = self.catalogue.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(look(&catalogue)?)
+        let catalogue = self.catalogue();
+        Ok(look(catalogue.as_ref().ok_or_else(ended)?)?)
     }
 
     /// Runs the queries of processes that have to be computed anew, until the end.
@@ -208,20 +209,6 @@ impl Core {
 impl Drop for Sqlite {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-fn lock(path: &Path) -> io::Result<File> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".lock");
-    let file = File::create(path.with_file_name(name))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            format!("another server has {} open", path.display()),
-        )),
-        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -435,11 +422,15 @@ impl Engine for Sqlite {
             queries: queries.load(Ordering::Relaxed),
             failed_queries: failed_queries.load(Ordering::Relaxed),
             query_micros: query_micros.load(Ordering::Relaxed),
+            running_queries: self.core.readers.lent(),
         }
     }
 
     fn close(&self) {
         self.core.schedule.close();
+        // The connection that writes is to be the last: SQLite then removes its other files.
+        self.core.readers.end();
+        drop(self.core.catalogue().take());
         // Those fail only if the thread has ended already.
         drop(self.core.jobs.send(Job::Stop));
         for thread in self.threads().drain(..) {

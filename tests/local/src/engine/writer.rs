@@ -117,8 +117,19 @@ impl Writer {
                     task.finish(end);
                     self.listener.progressed();
                 }
-                Job::Stop => return,
+                Job::Stop => return self.fold(),
             }
+        }
+    }
+
+    /// Folds the log into the database, so that its file alone is all there is.
+    fn fold(&self) {
+        let fold = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let is_busy = self.connection.query_row(fold, [], |row| row.get::<_, bool>(0));
+        match is_busy {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("the log of the database could not be folded into its file"),
+            Err(error) => tracing::warn!(%error, "the log of the database was not folded"),
         }
     }
 

@@ -65,6 +65,7 @@ pub(crate) fn page(shared: &Shared) -> String {
         "Transactions that the storage refused",
         engine.storage_errors,
     );
+    page.gauge("queries_running", "Queries that run now", engine.running_queries);
     page.counter("queries_total", "Queries run for clients", engine.queries);
     page.counter("queries_failed_total", "Queries that ended with an error", engine.failed_queries);
     page.counter(

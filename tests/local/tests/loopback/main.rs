@@ -3,6 +3,7 @@
 mod collect;
 mod end;
 mod faults;
+mod files;
 mod hostile;
 mod http;
 mod keys;
