@@ -89,7 +89,7 @@ mod writer;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -115,9 +115,19 @@ pub(crate) enum EngineError {
     /// asking again later helps.
     #[error("{0}")]
     Unavailable(String),
+    /// The database is damaged, which does not pass. Nothing was changed.
+    #[error("{0}")]
+    Damaged(String),
     /// The engine itself failed.
     #[error("{0}")]
     Broken(String),
+}
+
+impl EngineError {
+    /// Whether this is a failure, and not an error of whoever asked.
+    fn is_failure(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Damaged(_) | Self::Broken(_))
+    }
 }
 
 impl From<rusqlite::Error> for EngineError {
@@ -136,6 +146,7 @@ impl From<rusqlite::Error> for EngineError {
                 | Code::OutOfMemory
                 | Code::FileLockingProtocolFailed,
             ) => Self::Unavailable(message()),
+            Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Damaged(message()),
             _ => Self::Broken(message()),
         }
     }
@@ -216,7 +227,7 @@ impl ProcessStats {
 pub(crate) struct EngineCounters {
     pub(crate) events: u64,
     pub(crate) transactions: u64,
-    /// Transactions that the storage refused.
+    /// Transactions and queries that the storage failed at.
     pub(crate) storage_errors: u64,
     pub(crate) queries: u64,
     pub(crate) failed_queries: u64,
@@ -234,6 +245,21 @@ struct Counted {
     queries: AtomicU64,
     failed_queries: AtomicU64,
     query_micros: AtomicU64,
+    /// Something that is damaged has been read.
+    damaged: AtomicBool,
+}
+
+impl Counted {
+    /// Counts what the storage failed at.
+    fn failed(&self, error: &EngineError) {
+        if error.is_failure() {
+            self.storage_errors.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%error, "the storage failed");
+        }
+        if matches!(error, EngineError::Damaged(_)) {
+            self.damaged.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Is told what was committed, in the order of the transactions, by the thread that wrote: it must
@@ -289,7 +315,7 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
     /// the query; those that it does not name are ignored.
     fn query(&self, sql: &str, parameters: &[(String, String)]) -> Result<Bytes, EngineError>;
 
-    /// Whether the storage can be written to and read from now.
+    /// Whether the storage can be written to and read from now, and nothing damaged has been found in it.
     fn health(&self) -> Result<(), EngineError>;
     fn counters(&self) -> EngineCounters;
     /// Ends the engine's threads once everything that was appended is committed. What comes

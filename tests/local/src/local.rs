@@ -10,10 +10,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http::StatusCode;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::builder::Builder;
+use crate::engine::EngineError;
 use crate::fault::Fault;
 use crate::http::accept::Command;
 use crate::shared::Shared;
@@ -86,40 +88,61 @@ impl Local {
     }
 
     /// The names of all streams, sorted.
+    ///
+    /// # Panics
+    ///
+    /// If the storage fails: a test is not to take that for nothing. So do [`count`](Self::count),
+    /// [`events`](Self::events), [`processes`](Self::processes) and [`rows`](Self::rows).
     #[must_use]
     pub fn streams(&self) -> Vec<String> {
-        self.shared.engine.streams().unwrap_or_default()
+        sound(self.shared.engine.streams())
     }
 
     /// How many events were ever stored in this stream; 0 if there is none of that name.
+    ///
+    /// # Panics
+    ///
+    /// If the storage fails.
     #[must_use]
     pub fn count(&self, stream: &str) -> u64 {
-        self.shared.engine.stream(stream).map_or(0, |summary| summary.count)
+        found(self.shared.engine.stream(stream)).map_or(0, |summary| summary.count)
     }
 
-    /// The events that this stream still holds, the oldest first, with `$id` and `$timestamp`.
+    /// The events that this stream still holds, the oldest first, with `$id` and `$timestamp`; none if there is
+    /// no stream of that name.
+    ///
+    /// # Panics
+    ///
+    /// If the storage fails.
     #[must_use]
     pub fn events(&self, stream: &str) -> Vec<Value> {
-        let events = self.shared.engine.events(stream).unwrap_or_default();
-        events.iter().filter_map(|event| serde_json::from_str(event).ok()).collect()
+        let events = sound(self.shared.engine.events(stream));
+        events.iter().map(|event| json(event.as_bytes())).collect()
     }
 
     /// The names of all processes, sorted.
+    ///
+    /// # Panics
+    ///
+    /// If the storage fails.
     #[must_use]
     pub fn processes(&self) -> Vec<String> {
-        self.shared.engine.processes().unwrap_or_default()
+        sound(self.shared.engine.processes())
     }
 
     /// The rows that this process has now, as queries see them; none if there is none of that name. A process
     /// that is recomputed lags behind its streams: see [`wait_until`](Self::wait_until).
+    ///
+    /// # Panics
+    ///
+    /// If the storage fails, or the rows are more than a query may have.
     #[must_use]
     pub fn rows(&self, process: &str) -> Vec<Value> {
         let engine = &self.shared.engine;
-        if engine.process(process).is_err() {
+        if found(engine.process(process)).is_none() {
             return Vec::new();
         }
-        let rows = engine.query(&format!("SELECT * FROM \"{process}\""), &[]);
-        rows.ok().and_then(|rows| serde_json::from_slice(&rows).ok()).unwrap_or_default()
+        json(&sound(engine.query(&format!("SELECT * FROM \"{process}\""), &[])))
     }
 
     /// How many are subscribed to the changes of this process now.
@@ -244,6 +267,25 @@ impl Local {
             }
         }
     }
+}
+
+/// What the engine has, unless it failed.
+fn sound<T>(has: Result<T, EngineError>) -> T {
+    has.unwrap_or_else(|error| panic!("the storage of the server failed: {error}"))
+}
+
+/// What the engine has, if there is something of that name.
+fn found<T>(has: Result<T, EngineError>) -> Option<T> {
+    match has {
+        Err(EngineError::NotFound(_)) => None,
+        has => Some(sound(has)),
+    }
+}
+
+/// What the engine has as JSON, and has checked before.
+fn json<T: DeserializeOwned>(text: &[u8]) -> T {
+    serde_json::from_slice(text)
+        .unwrap_or_else(|error| panic!("the storage of the server gave bad JSON: {error}"))
 }
 
 impl Drop for Local {

@@ -163,7 +163,8 @@ impl Core {
         look: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, EngineError> {
         let catalogue = self.catalogue();
-        Ok(look(catalogue.as_ref().ok_or_else(ended)?)?)
+        let looked = look(catalogue.as_ref().ok_or_else(ended)?).map_err(EngineError::from);
+        looked.inspect_err(|error| self.counted.failed(error))
     }
 
     /// Runs the queries of processes that have to be computed anew, until the end.
@@ -171,7 +172,7 @@ impl Core {
         while let Some(name) = self.schedule.next() {
             let start = Instant::now();
             let run = self.recompute_one(&name);
-            let again = matches!(run, Err(EngineError::Unavailable(_) | EngineError::Broken(_)));
+            let again = run.as_ref().is_err_and(EngineError::is_failure);
             match run {
                 Ok(()) => {}
                 Err(EngineError::NotFound(_)) => self.schedule.remove(&name),
@@ -187,7 +188,8 @@ impl Core {
     fn recompute_one(&self, name: &str) -> Result<(), EngineError> {
         let (number, query) = self.process(name)?;
         let parsed = sql::parse(&query)?;
-        let run = recompute::run(self.readers.lend()?.reader()?, &parsed)?;
+        let run = recompute::run(self.readers.lend()?.reader()?, &parsed)
+            .inspect_err(|error| self.counted.failed(error))?;
         let name = name.to_owned();
         self.write(move |writer| {
             let Writer { connection, processes, notices, now, .. } = writer;
@@ -395,26 +397,49 @@ impl Engine for Sqlite {
 
     fn query(&self, sql: &str, parameters: &[(String, String)]) -> Result<Bytes, EngineError> {
         let start = Instant::now();
-        let answer = sql::parse(sql)
-            .and_then(|parsed| self.core.readers.lend()?.reader()?.json(&parsed, parameters));
         let counted = &self.core.counted;
+        let rows = sql::parse(sql).and_then(|parsed| {
+            let mut loan = self.core.readers.lend()?;
+            let rows = loan.reader()?.json(&parsed, parameters);
+            rows.inspect_err(|error| counted.failed(error))
+        });
         let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
         counted.queries.fetch_add(1, Ordering::Relaxed);
         counted.query_micros.fetch_add(micros, Ordering::Relaxed);
-        if answer.is_err() {
+        if rows.is_err() {
             counted.failed_queries.fetch_add(1, Ordering::Relaxed);
         }
-        answer.map(Bytes::from)
+        rows.map(Bytes::from)
     }
 
     fn health(&self) -> Result<(), EngineError> {
+        if self.core.counted.damaged.load(Ordering::Relaxed) {
+            return Err(EngineError::Damaged("the file is damaged: see the log".to_owned()));
+        }
         self.core.look_up(|catalogue| catalogue.query_row("SELECT 1 FROM meta", [], |_| Ok(())))?;
-        self.core.write(|_| Ok(()))
+        // Only what takes room tells whether there is any left.
+        for probe in [
+            "INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(16384))",
+            "DELETE FROM meta WHERE key = 'probe'",
+        ] {
+            self.core.write(move |writer| {
+                writer.connection.prepare_cached(probe)?.execute([])?;
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     fn counters(&self) -> EngineCounters {
-        let Counted { events, transactions, storage_errors, queries, failed_queries, query_micros } =
-            &*self.core.counted;
+        let Counted {
+            events,
+            transactions,
+            storage_errors,
+            queries,
+            failed_queries,
+            query_micros,
+            damaged: _,
+        } = &*self.core.counted;
         EngineCounters {
             events: events.load(Ordering::Relaxed),
             transactions: transactions.load(Ordering::Relaxed),

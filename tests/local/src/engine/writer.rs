@@ -264,10 +264,7 @@ impl Writer {
                 self.notices.clear();
                 self.storage.rolled_back();
                 self.processes.rolled_back();
-                if matches!(error, EngineError::Unavailable(_) | EngineError::Broken(_)) {
-                    self.counted.storage_errors.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(%error, "a transaction failed");
-                }
+                self.counted.failed(error);
             }
         }
         end

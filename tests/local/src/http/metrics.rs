@@ -40,7 +40,7 @@ pub(crate) fn page(shared: &Shared) -> String {
     let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let mut page = Page(String::with_capacity(4096));
     page.counter("requests_total", "Requests whose head has arrived", value(&counters.requests));
-    page.head("responses_total", "counter", "Answers by the class of their status");
+    page.head("responses_total", "counter", "Responses by the class of their status");
     for (class, responses) in counters.responses.iter().enumerate() {
         let responses = value(responses);
         page.line(&format!("responses_total{{status=\"{}xx\"}}", class + 1), responses);

@@ -111,9 +111,13 @@ pub(crate) fn message(status: StatusCode, message: &str) -> Response {
 pub(crate) fn last_words(status: StatusCode, message: &str) -> Vec<u8> {
     let body = serde_json::json!({ "message": message }).to_string();
     let reason = status.canonical_reason().unwrap_or_default();
+    let retry_after = match status {
+        StatusCode::SERVICE_UNAVAILABLE => "retry-after: 1\r\n",
+        _ => "",
+    };
     format!(
         "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n{body}",
+         {retry_after}connection: close\r\n\r\n{body}",
         status.as_u16(),
         body.len(),
     )
@@ -146,7 +150,7 @@ impl From<EngineError> for Refusal {
             EngineError::NotFound(why) => Self::Unknown(why),
             EngineError::Conflict(why) => Self::Clash(why),
             EngineError::Invalid(why) => Self::BadRequest(why),
-            EngineError::Unavailable(why) => Self::Unavailable(why),
+            EngineError::Unavailable(why) | EngineError::Damaged(why) => Self::Unavailable(why),
             EngineError::Broken(why) => {
                 tracing::error!(why, "the engine failed");
                 Self::Broken

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use stride_local::Local;
 
-use crate::http::{Connection, Request, WATCHDOG, post, request};
+use crate::http::{Connection, Request, WATCHDOG, get, post, request};
 use crate::program::{Running, program};
 
 const ENDLESS: &str =
@@ -203,4 +203,56 @@ fn o3_what_is_not_a_database_of_ours_is_refused_and_stays_as_it_is() {
     }
     assert_eq!(tree(folder.path()).len(), 2);
     assert!(Local::builder().data(folder.path()).start().is_err());
+}
+
+/// Overwrites the pages in the middle of a database with what they cannot hold.
+fn damage(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let (from, to) = (bytes.len() / 3 / 4096 * 4096, bytes.len() / 3 * 2);
+    bytes[from..to].fill(0xa5);
+    fs::write(file, bytes).unwrap();
+}
+
+fn stored(file: &Path) {
+    let local = Local::builder().data(file).start().unwrap();
+    let events: Vec<_> = (0..2000).map(|n| json!({"n": n, "text": "x".repeat(1000)})).collect();
+    post(&local, "/v1/collect/s", &json!(events).to_string()).assert_stored();
+    local.stop();
+}
+
+#[test]
+fn o2_a_damaged_file_is_503_counted_and_seen_by_the_health() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stride.db");
+    stored(&file);
+    damage(&file);
+    let local = Local::builder().data(&file).start().unwrap();
+    let query = json!({"query": "SELECT max(length(text)) AS n FROM s"}).to_string();
+    let refused = post(&local, "/v1/analyze", &query);
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.headers.contains_key("retry-after"));
+    let health = get(&local, "/healthz");
+    assert_eq!(health.status, 503);
+    assert!(health.message().contains("damaged"), "{}", health.message());
+    let metrics = String::from_utf8(get(&local, "/metrics").body).unwrap();
+    assert!(!metrics.contains("storage_errors_total 0\n"), "{metrics}");
+}
+
+#[test]
+fn o4_a_failing_storage_is_not_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stride.db");
+    stored(&file);
+    damage(&file);
+    let local = Local::builder().data(&file).start().unwrap();
+    let panics = |ask: &dyn Fn(&Local)| {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ask(&local))).is_err()
+    };
+    assert!(panics(&|local| drop(local.events("s"))), "2,000 events are stored");
+    // What is whole is there, and what there never was is still nothing.
+    assert_eq!((local.streams(), local.count("s")), (vec!["s".to_owned()], 2000));
+    assert_eq!(
+        (local.count("none"), local.events("none"), local.rows("none")),
+        (0, vec![], vec![])
+    );
 }

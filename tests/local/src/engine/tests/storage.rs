@@ -95,7 +95,7 @@ fn a_locked_file_is_unavailable_for_as_long_as_it_is() {
 }
 
 #[test]
-fn a_full_disk_is_unavailable_and_loses_nothing() {
+fn o2_a_full_disk_is_unavailable_and_loses_nothing() {
     let engine = start();
     engine.process("p", "SELECT count(*) AS n FROM s");
     engine.collect("s", "{}");
@@ -104,9 +104,12 @@ fn a_full_disk_is_unavailable_and_loses_nothing() {
     let refused = engine.try_collect("s", &large);
     assert!(matches!(refused, Err(EngineError::Unavailable(_))), "{refused:?}");
     let unchanged = [json!([{"n": 1}]), json!([{"n": 1}])];
+    let full = engine.engine.health();
+    assert!(matches!(full, Err(EngineError::Unavailable(_))), "{full:?}");
     let seen = || [engine.query("SELECT count(*) AS n FROM s"), engine.query("SELECT * FROM p")];
     assert_eq!(seen(), unchanged);
     engine.engine.limit_pages(None).unwrap();
+    engine.engine.health().unwrap();
     engine.collect("s", &large);
     assert_eq!(seen(), [json!([{"n": 2}]), json!([{"n": 2}])]);
 }
