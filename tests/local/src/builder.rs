@@ -49,7 +49,7 @@ impl Builder {
         const MIB: usize = 1024 * 1024;
         Self {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
-            keys: Keys { secret: "secret_key".to_owned(), open: None },
+            keys: Keys { secret: "secret_key".to_owned(), open: None, open_streams: None },
             threads: 1,
             keep_alive: Duration::from_secs(5),
             limits: Limits::default(),
@@ -66,6 +66,7 @@ impl Builder {
                     rows: 100_000,
                     bytes: 64 * MIB,
                 },
+                open_share: 1000,
             },
         }
     }
@@ -85,6 +86,13 @@ impl Builder {
     /// A key that may only `POST` to `/collect`. By default there is none.
     pub fn open_key(mut self, key: impl Into<String>) -> Self {
         self.keys.open = Some(key.into());
+        self
+    }
+
+    /// Holds the open key to these streams: events for another are refused with 403. By default it may write to
+    /// any, and make 1,000 new ones; past those it gets a 507.
+    pub fn open_streams<S: Into<String>>(mut self, streams: impl IntoIterator<Item = S>) -> Self {
+        self.keys.open_streams = Some(streams.into_iter().map(Into::into).collect());
         self
     }
 

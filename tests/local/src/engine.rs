@@ -115,6 +115,9 @@ pub(crate) enum EngineError {
     /// asking again later helps.
     #[error("{0}")]
     Unavailable(String),
+    /// There is no room for what is new, until something is deleted. Nothing was changed.
+    #[error("{0}")]
+    Full(String),
     /// The database is damaged, which does not pass. Nothing was changed.
     #[error("{0}")]
     Damaged(String),
@@ -154,6 +157,15 @@ impl From<rusqlite::Error> for EngineError {
 
 /// Becomes known once a transaction is over. It can be awaited, and waited for.
 pub(crate) type Commit = oneshot::Receiver<Result<(), EngineError>>;
+
+/// Who adds events: some may add less than others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Author {
+    /// The bearer of the secret key.
+    Trusted,
+    /// The bearer of the open key, who may be anybody.
+    Anybody,
+}
 
 /// What there is to say about one stream.
 #[derive(Clone, Debug, Serialize)]
@@ -284,7 +296,7 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
     /// Adds events to streams in one transaction: all of them or none, but for those whose `$id`
     /// their stream still remembers. Once the commit is known to have succeeded, nothing but the loss of
     /// the storage itself can lose them.
-    fn append(&self, batches: Vec<(String, Batch)>) -> Commit;
+    fn append(&self, batches: Vec<(String, Batch)>, author: Author) -> Commit;
 
     /// The names of the streams, sorted.
     fn streams(&self) -> Result<Vec<String>, EngineError>;

@@ -6,6 +6,7 @@ pub(crate) mod accept;
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod connection;
+pub(crate) mod cors;
 pub(crate) mod handler;
 pub(crate) mod health;
 pub(crate) mod limits;

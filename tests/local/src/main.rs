@@ -68,6 +68,11 @@ struct Options {
     #[arg(long, value_name = "KEY", env = "STRIDE_LOCAL_OPEN_KEY", hide_env_values = true)]
     open_key: Option<String>,
 
+    /// Streams that the open key may write to, with commas between them; by default it may write to all, and
+    /// make 1,000 new ones
+    #[arg(long, value_name = "NAMES", env = "STRIDE_LOCAL_OPEN_STREAMS", value_delimiter = ',')]
+    open_streams: Option<Vec<String>>,
+
     /// File to keep everything in, which is an SQLite database; it is made if it is not there
     #[arg(long, value_name = "FILE", env = "STRIDE_LOCAL_DATA", help_heading = STORAGE,
           global = true)]
@@ -196,6 +201,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .request_time(Duration::from_secs(options.request_time));
     if let Some(key) = options.open_key {
         builder = builder.open_key(key);
+    }
+    if let Some(streams) = options.open_streams {
+        builder = builder.open_streams(streams);
     }
     if let Some(file) = options.data {
         builder = builder.data(file);

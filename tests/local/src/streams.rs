@@ -16,7 +16,7 @@ use self::batch::{Batch, BatchError};
 use self::records::Records;
 use self::subscribers::{Source, Subscribers};
 use crate::changes::Changes;
-use crate::engine::{Commit, Engine, Listener};
+use crate::engine::{Author, Commit, Engine, Listener};
 
 /// Whether `name` can name a stream, a process or a saved query.
 pub(crate) fn is_name(name: &str) -> bool {
@@ -24,41 +24,60 @@ pub(crate) fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// Hands the body of `POST /collect/NAME` to the engine: all of it or nothing. `limit` is what the
-/// events may take once they are stamped, in bytes.
-pub(crate) fn collect(
-    engine: &dyn Engine,
-    name: &str,
-    json: &str,
-    limit: usize,
-) -> Result<Commit, BatchError> {
-    let batch = Batch::read(json, &stamp::now(), limit)?;
-    Ok(engine.append(vec![(name.to_owned(), batch)]))
+/// Hands events to the engine.
+pub(crate) struct Collector<'a> {
+    pub(crate) engine: &'a dyn Engine,
+    pub(crate) author: Author,
+    /// What the events of a request may take once they are stamped, in bytes.
+    pub(crate) limit: usize,
+    /// Whether its author may write to a stream.
+    pub(crate) may_write: &'a dyn Fn(&str) -> bool,
 }
 
-/// Hands the body of `POST /collect` to the engine: all of it or nothing.
-pub(crate) fn collect_map(
-    engine: &dyn Engine,
-    json: &str,
-    limit: usize,
-) -> Result<Commit, BatchError> {
-    let now = stamp::now();
-    let mut left = limit;
-    let mut batches = Vec::new();
-    for (name, events) in batch::read_map(json)? {
-        let at = |why| BatchError::Bad(format!("stream {name:?}: {why}"));
-        if !is_name(&name) {
-            return Err(at("a name is a letter and then letters, digits and _".to_owned()));
-        }
-        let batch = Batch::read(events.get(), &now, left).map_err(|error| match error {
-            BatchError::Bad(why) => at(why),
-            BatchError::TooLarge { .. } => BatchError::TooLarge { limit },
-            error @ BatchError::LargeEvent { .. } => error,
-        })?;
-        left -= batch.text.len();
-        batches.push((name, batch));
+/// What a stream of a request takes beside its events, in bytes: counted, so that a request of many streams with
+/// a tiny event each is bounded as any other.
+const STREAM: usize = 2048;
+
+impl Collector<'_> {
+    /// The body of `POST /collect/NAME`: all of it or nothing.
+    pub(crate) fn one(&self, name: &str, json: &str) -> Result<Commit, BatchError> {
+        self.check(name)?;
+        let batch = Batch::read(json, &stamp::now(), self.limit)?;
+        Ok(self.engine.append(vec![(name.to_owned(), batch)], self.author))
     }
-    Ok(engine.append(batches))
+
+    /// The body of `POST /collect`: all of it or nothing.
+    pub(crate) fn map(&self, json: &str) -> Result<Commit, BatchError> {
+        let now = stamp::now();
+        let mut left = self.limit;
+        let mut batches = Vec::new();
+        batch::read_map(json, |name, events| {
+            let at = |why| BatchError::Bad(format!("stream {name:?}: {why}"));
+            if !is_name(name) {
+                return Err(at("a name is a letter and then letters, digits and _".to_owned()));
+            }
+            self.check(name)?;
+            let batch = Batch::read(events, &now, left).map_err(|error| match error {
+                BatchError::Bad(why) => at(why),
+                BatchError::TooLarge { .. } => BatchError::TooLarge { limit: self.limit },
+                error => error,
+            })?;
+            if batch.records.is_empty() {
+                return Ok(());
+            }
+            left = left.saturating_sub(batch.text.len() + STREAM);
+            batches.push((name.to_owned(), batch));
+            Ok(())
+        })?;
+        Ok(self.engine.append(batches, self.author))
+    }
+
+    fn check(&self, name: &str) -> Result<(), BatchError> {
+        match (self.may_write)(name) {
+            true => Ok(()),
+            false => Err(BatchError::Forbidden(name.to_owned())),
+        }
+    }
 }
 
 /// Passes on what the engine did to those who want to know.

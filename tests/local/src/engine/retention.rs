@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::EngineError;
 use super::schema::{parts, place};
 use super::storage::{Now, Storage, Stream};
 use super::writer::Notice;
+use super::{Author, EngineError};
 
 /// What a stream keeps. Past any of the three the oldest events go.
 #[derive(Clone, Debug)]
@@ -31,10 +31,12 @@ impl Storage {
         let Stream { number, first, next, .. } = stream;
         connection.execute("DELETE FROM streams WHERE number = ?", [number])?;
         connection.execute("DELETE FROM columns WHERE stream = ?", [number])?;
+        connection.execute("DELETE FROM open_streams WHERE stream = ?", [number])?;
         let insert = "INSERT INTO garbage VALUES (?, ?)";
         connection.execute(insert, [place(number, first), place(number, next)])?;
         self.streams.remove(name);
         self.count = None;
+        self.key_bytes = None;
         Ok(true)
     }
 
@@ -52,7 +54,7 @@ impl Storage {
         let name: Option<String> =
             connection.prepare_cached(old)?.query_row([before], |row| row.get(0)).optional()?;
         if let Some(name) = name {
-            let stream = self.stream(connection, &name, now)?;
+            let stream = self.stream(connection, &name, Author::Trusted, now)?;
             let fresh =
                 "SELECT place FROM events WHERE place >= ? AND place < ? AND at >= ? LIMIT 1";
             let end = stream.next.min(stream.first + CHUNK);

@@ -102,7 +102,9 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Ids
         transaction.execute_batch(TABLES)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
-    // The first versions did not mark their files.
+    // The first versions had none of these.
+    let open = "CREATE TABLE IF NOT EXISTS open_streams (stream INTEGER PRIMARY KEY)";
+    transaction.execute_batch(open)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     let drawn = "SELECT value FROM meta WHERE key = 'ids'";
     let drawn: Option<i64> = transaction.query_row(drawn, [], |row| row.get(0)).optional()?;

@@ -22,8 +22,8 @@ use super::sandbox::Sandbox;
 use super::storage::Storage;
 use super::writer::{Job, Notice, Task, Writer};
 use super::{
-    Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener, Mode,
-    ProcessStats, Summary, Ttl, process, schema, sql,
+    Author, Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener,
+    Mode, ProcessStats, Summary, Ttl, process, schema, sql,
 };
 use crate::streams::batch::Batch;
 
@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) path: Option<PathBuf>,
     pub(crate) retention: Retention,
     pub(crate) limits: QueryLimits,
+    /// How many streams the open key may make.
+    pub(crate) open_share: u64,
 }
 
 /// Events, processes and saved queries in an SQLite database.
@@ -82,7 +84,7 @@ impl Sqlite {
         let catalogue = schema::open_reader(&path).map_err(io::Error::other)?;
         let counted = Arc::new(Counted::default());
         let (stats, schedule) = (Stats::default(), Arc::new(Schedule::default()));
-        let storage = Storage::new(ids, settings.retention.clone());
+        let storage = Storage::new(ids, settings.retention.clone(), settings.open_share);
         let sandbox = Sandbox::install(&mut connection, true).map_err(io::Error::other)?;
         let mut processes =
             Processes::new(sandbox, stats.clone(), Arc::clone(&schedule), Arc::clone(&listener));
@@ -247,10 +249,10 @@ impl<T: Send, F: FnOnce(&mut Writer) -> Result<T, EngineError> + Send> Task for 
 }
 
 impl Engine for Sqlite {
-    fn append(&self, batches: Vec<(String, Batch)>) -> Commit {
+    fn append(&self, batches: Vec<(String, Batch)>, author: Author) -> Commit {
         let (done, commit) = oneshot::channel();
         if let Err(mpsc::SendError(Job::Append { done, .. })) =
-            self.core.jobs.send(Job::Append { batches, done })
+            self.core.jobs.send(Job::Append { batches, author, done })
         {
             // Nobody can have hung up yet.
             drop(done.send(Err(ended())));

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use rusqlite::types::{Null, ToSqlOutput, Value};
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
-use super::EngineError;
 use super::retention::Retention;
 use super::schema::{parts, place};
+use super::{Author, EngineError};
 use crate::streams::batch::{Batch, GIVEN_ID};
 use crate::streams::keys::{Kinds, MOST};
 use crate::streams::records::{DELIMITER, Records};
@@ -18,6 +18,14 @@ use crate::streams::stamp::{EventId, Ids};
 /// How many streams there may be: they cost memory even when nobody writes to them.
 const MOST_STREAMS: u64 = 100_000;
 
+/// How many bytes the keys of all streams may have that are remembered. Those past it are in their events only.
+const MOST_KEY_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How much of what is known of streams is kept in memory: bytes of keys, and what a stream takes besides.
+const CACHE: usize = 16 * 1024 * 1024;
+const CACHED_STREAM: usize = 256;
+const CACHED_KEY: usize = 64;
+
 /// The streams as the writing connection knows them.
 #[derive(Debug)]
 pub(super) struct Storage {
@@ -25,7 +33,14 @@ pub(super) struct Storage {
     pub(super) retention: Retention,
     /// As they are in the table. Thrown away when a transaction fails.
     pub(super) streams: HashMap<String, Stream>,
-    pub(super) count: Option<u64>,
+    /// How many there are, and how many of them the open key has made.
+    pub(super) count: Option<(u64, u64)>,
+    /// How many the open key may make.
+    open_share: u64,
+    /// How many bytes the keys of all streams have.
+    pub(super) key_bytes: Option<u64>,
+    /// How much `streams` takes, in bytes.
+    cached: usize,
 }
 
 #[derive(Debug)]
@@ -58,14 +73,28 @@ pub(super) struct Now {
 }
 
 impl Storage {
-    pub(super) fn new(ids: Ids, retention: Retention) -> Self {
-        Self { ids, retention, streams: HashMap::new(), count: None }
+    pub(super) fn new(ids: Ids, retention: Retention, open_share: u64) -> Self {
+        Self {
+            ids,
+            retention,
+            streams: HashMap::new(),
+            count: None,
+            open_share,
+            key_bytes: None,
+            cached: 0,
+        }
     }
 
     /// Forgets what may not have become true.
     pub(super) fn rolled_back(&mut self) {
-        self.streams.clear();
+        self.forget();
         self.count = None;
+        self.key_bytes = None;
+    }
+
+    fn forget(&mut self) {
+        self.streams.clear();
+        self.cached = 0;
     }
 
     /// Adds the events that are new to their stream.
@@ -74,12 +103,23 @@ impl Storage {
         connection: &Connection,
         name: &str,
         batch: Batch,
+        author: Author,
         now: &Now,
     ) -> Result<Stored, EngineError> {
         let ids = self.ids;
-        let stream = self.stream(connection, name, now)?;
-        let new_kinds = stream.note_columns(connection, &batch)?;
+        let mut key_bytes = match self.key_bytes {
+            Some(bytes) => bytes,
+            None => {
+                let sum = "SELECT coalesce(sum(octet_length(name)), 0) FROM columns";
+                connection.query_row(sum, [], |row| row.get(0))?
+            }
+        };
+        let before = key_bytes;
+        let stream = self.stream(connection, name, author, now)?;
+        let new_kinds = stream.note_columns(connection, &batch, &mut key_bytes)?;
         let (places, records) = stream.insert(connection, ids, batch, now)?;
+        self.key_bytes = Some(key_bytes);
+        self.cached += usize::try_from(key_bytes - before).unwrap_or(usize::MAX);
         Ok(Stored { places, records, new_kinds })
     }
 
@@ -91,7 +131,7 @@ impl Storage {
         now: &Now,
     ) -> Result<(), EngineError> {
         let retention = self.retention.clone();
-        let stream = self.stream(connection, name, now)?;
+        let stream = self.stream(connection, name, Author::Trusted, now)?;
         stream.let_go(connection, &retention)?;
         stream.save(connection, now)
     }
@@ -101,14 +141,21 @@ impl Storage {
         &mut self,
         connection: &Connection,
         name: &str,
+        author: Author,
         now: &Now,
     ) -> Result<&mut Stream, EngineError> {
         // Not `entry`: that would copy the name each time.
         if !self.streams.contains_key(name) {
             let stream = match Stream::load(connection, name)? {
                 Some(stream) => stream,
-                None => self.create(connection, name, now)?,
+                None => self.create(connection, name, author, now)?,
             };
+            // All of them are as they are in the table: a stream is settled before the next one is asked for.
+            if self.cached > CACHE {
+                self.forget();
+            }
+            let keys = stream.columns.keys().map(|key| key.len() + CACHED_KEY);
+            self.cached += name.len() + CACHED_STREAM + keys.sum::<usize>();
             self.streams.insert(name.to_owned(), stream);
         }
         self.streams.get_mut(name).ok_or_else(|| EngineError::Broken("a stream is gone".into()))
@@ -118,25 +165,39 @@ impl Storage {
         &mut self,
         connection: &Connection,
         name: &str,
+        author: Author,
         now: &Now,
     ) -> Result<Stream, EngineError> {
         let taken = "SELECT 1 FROM processes WHERE name = ?";
         if connection.prepare_cached(taken)?.exists([name])? {
             return Err(EngineError::Conflict(format!("{name:?} is a process, not a stream")));
         }
-        let count = match self.count {
+        let (all, open) = match self.count {
             Some(count) => count,
-            None => connection.query_row("SELECT count(*) FROM streams", [], |row| row.get(0))?,
+            None => {
+                let count = "SELECT (SELECT count(*) FROM streams),
+                    (SELECT count(*) FROM open_streams)";
+                connection.query_row(count, [], |row| Ok((row.get(0)?, row.get(1)?)))?
+            }
         };
-        if count >= MOST_STREAMS {
-            return Err(EngineError::Invalid(format!(
+        if all >= MOST_STREAMS {
+            return Err(EngineError::Full(format!(
                 "there are {MOST_STREAMS} streams already, which is the most there may be"
             )));
         }
-        self.count = Some(count + 1);
+        let is_open = author == Author::Anybody;
+        if is_open && open >= self.open_share {
+            return Err(EngineError::Full(format!(
+                "the open key has made {open} streams already, which is the most it may make"
+            )));
+        }
+        self.count = Some((all + 1, open + u64::from(is_open)));
         let insert = "INSERT INTO streams (name, first, next, bytes, first_seen, last_seen)
             VALUES (?1, 1, 1, 0, ?2, ?2)";
         let number = connection.prepare_cached(insert)?.insert(params![name, now.text])?;
+        if is_open {
+            connection.prepare_cached("INSERT INTO open_streams VALUES (?)")?.execute([number])?;
+        }
         Ok(Stream { number, first: 1, next: 1, bytes: 0, columns: HashMap::new() })
     }
 }
@@ -167,12 +228,14 @@ impl Stream {
         &mut self,
         connection: &Connection,
         batch: &Batch,
+        key_bytes: &mut u64,
     ) -> Result<bool, EngineError> {
         let mut news = false;
         for (name, kinds) in batch.keys.iter() {
             let (place, known) = match self.columns.get(name) {
                 Some((place, known)) => (*place, *known),
-                None if self.columns.len() < MOST => {
+                None if self.columns.len() < MOST && *key_bytes < MOST_KEY_BYTES => {
+                    *key_bytes += name.len() as u64;
                     let place = self.columns.len();
                     self.columns.insert(name.into(), (place, Kinds::NULL));
                     let insert = "INSERT INTO columns VALUES (?, ?, ?, 0)";

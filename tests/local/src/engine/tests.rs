@@ -18,11 +18,11 @@ use serde_json::Value;
 use super::read::QueryLimits;
 use super::retention::Retention;
 use super::sqlite::{Settings, Sqlite};
-use super::{Definition, Engine, EngineError, ProcessStats, Ttl};
+use super::{Author, Definition, Engine, EngineError, ProcessStats, Ttl};
 use crate::changes::Changes;
 use crate::streams::mailbox::Next;
 use crate::streams::subscribers::{Source, Subscriber, Subscribers};
-use crate::streams::{self, Announcer};
+use crate::streams::{Announcer, Collector};
 
 /// An engine, and those who listen to it.
 struct Fixture {
@@ -40,6 +40,7 @@ fn settings() -> Settings {
             age: Duration::from_secs(24 * 60 * 60),
         },
         limits: QueryLimits { time: Duration::from_secs(60), rows: 100_000, bytes: 1 << 24 },
+        open_share: 1000,
     }
 }
 
@@ -66,8 +67,15 @@ impl Fixture {
     }
 
     fn try_collect(&self, stream: &str, json: &str) -> Result<(), EngineError> {
-        let commit = streams::collect(&self.engine, stream, json, usize::MAX).unwrap();
-        commit.blocking_recv().unwrap()
+        self.collect_as(Author::Trusted, stream, json)
+    }
+
+    fn collect_as(&self, author: Author, stream: &str, json: &str) -> Result<(), EngineError> {
+        self.collector(author).one(stream, json).unwrap().blocking_recv().unwrap()
+    }
+
+    fn collector(&self, author: Author) -> Collector<'_> {
+        Collector { engine: &self.engine, author, limit: 1 << 27, may_write: &|_| true }
     }
 
     fn query(&self, sql: &str) -> Value {

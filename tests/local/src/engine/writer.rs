@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::objects::ChangeRecords;
 use super::processes::Processes;
 use super::storage::{Now, Storage};
-use super::{Counted, EngineError, Listener};
+use super::{Author, Counted, EngineError, Listener};
 use crate::streams::batch::Batch;
 use crate::streams::records::Records;
 use crate::streams::stamp;
@@ -31,6 +31,7 @@ const SWEEP_ROWS: Duration = Duration::from_secs(1);
 pub(super) enum Job {
     Append {
         batches: Vec<(String, Batch)>,
+        author: Author,
         done: oneshot::Sender<Result<(), EngineError>>,
     },
     /// Something else, in a transaction of its own.
@@ -111,7 +112,9 @@ impl Writer {
                 },
             };
             match job {
-                Job::Append { batches, done } => next = self.append(batches, done, jobs),
+                Job::Append { batches, author, done } => {
+                    next = self.append(batches, author, done, jobs);
+                }
                 Job::Run(mut task) => {
                     let end = self.transaction(|writer| task.run(writer));
                     task.finish(end);
@@ -138,20 +141,21 @@ impl Writer {
     fn append(
         &mut self,
         batches: Vec<(String, Batch)>,
+        author: Author,
         done: oneshot::Sender<Result<(), EngineError>>,
         jobs: &Receiver<Job>,
     ) -> Option<Job> {
         let mut waiting = Vec::new();
         let mut next = None;
-        let mut job = Some((batches, done));
+        let mut job = Some((batches, author, done));
         let end = self.transaction(|writer| {
             let mut size = 0;
-            while let Some((batches, done)) = job.take() {
+            while let Some((batches, author, done)) = job.take() {
                 size += batches.iter().map(|(_, batch)| batch.text.len()).sum::<usize>();
-                match writer.append_one(batches) {
+                match writer.append_one(batches, author) {
                     Ok(()) => waiting.push((done, Ok(()))),
                     // Of one request, and nothing of it is left.
-                    Err(error @ (EngineError::Conflict(_) | EngineError::Invalid(_))) => {
+                    Err(error) if !error.is_failure() => {
                         waiting.push((done, Err(error)));
                     }
                     Err(error) => {
@@ -161,7 +165,9 @@ impl Writer {
                 }
                 if size < GROUP {
                     match jobs.try_recv() {
-                        Ok(Job::Append { batches, done }) => job = Some((batches, done)),
+                        Ok(Job::Append { batches, author, done }) => {
+                            job = Some((batches, author, done));
+                        }
                         Ok(other) => next = Some(other),
                         Err(_) => {}
                     }
@@ -170,7 +176,7 @@ impl Writer {
             Ok(())
         });
         // One is left if the transaction could not even begin.
-        waiting.extend(job.map(|(_, done)| (done, Ok(()))));
+        waiting.extend(job.map(|(_, _, done)| (done, Ok(()))));
         for (done, result) in waiting {
             // Whoever asked may have hung up.
             drop(done.send(result.and(end.clone())));
@@ -180,7 +186,11 @@ impl Writer {
     }
 
     /// One request: all of it or nothing.
-    fn append_one(&mut self, batches: Vec<(String, Batch)>) -> Result<(), EngineError> {
+    fn append_one(
+        &mut self,
+        batches: Vec<(String, Batch)>,
+        author: Author,
+    ) -> Result<(), EngineError> {
         let notices = self.notices.len();
         self.connection.prepare_cached("SAVEPOINT request")?.execute([])?;
         let stored = batches.into_iter().try_for_each(|(name, batch)| {
@@ -189,7 +199,7 @@ impl Writer {
                 return Ok(());
             }
             let Self { connection, storage, processes, notices, now, .. } = self;
-            let stored = storage.add(connection, &name, batch, now)?;
+            let stored = storage.add(connection, &name, batch, author, now)?;
             if !stored.places.is_empty() {
                 processes.stored(connection, &name, &stored, notices)?;
             }

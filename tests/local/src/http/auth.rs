@@ -1,11 +1,14 @@
 //! Who may do what.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hint::black_box;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
+
+use crate::engine::Author;
 
 /// What the bearer of a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,11 +19,22 @@ pub(crate) enum Access {
     Open,
 }
 
+impl From<Access> for Author {
+    fn from(access: Access) -> Self {
+        match access {
+            Access::Secret => Self::Trusted,
+            Access::Open => Self::Anybody,
+        }
+    }
+}
+
 /// The keys of this server. They show nothing of themselves.
 #[derive(Clone)]
 pub(crate) struct Keys {
     pub(crate) secret: String,
     pub(crate) open: Option<String>,
+    /// The streams that the open key may write to, if not to all.
+    pub(crate) open_streams: Option<BTreeSet<String>>,
 }
 
 impl fmt::Debug for Keys {
@@ -30,6 +44,11 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
+    /// Whether the bearer of the open key may write to this stream.
+    pub(crate) fn opens(&self, stream: &str) -> bool {
+        self.open_streams.as_ref().is_none_or(|streams| streams.contains(stream))
+    }
+
     /// Whose request this is: the key is the user name of HTTP Basic, with an empty password.
     pub(crate) fn access(&self, headers: &HeaderMap) -> Option<Access> {
         let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
@@ -58,7 +77,8 @@ mod tests {
     use super::*;
 
     fn access(authorization: &str) -> Option<Access> {
-        let keys = Keys { secret: "helloworld".into(), open: Some("open".into()) };
+        let keys =
+            Keys { secret: "helloworld".into(), open: Some("open".into()), open_streams: None };
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, authorization.parse().unwrap());
         keys.access(&headers)
@@ -83,7 +103,8 @@ mod tests {
 
     #[test]
     fn keys_show_nothing_of_themselves() {
-        let keys = Keys { secret: "helloworld".into(), open: Some("open".into()) };
+        let keys =
+            Keys { secret: "helloworld".into(), open: Some("open".into()), open_streams: None };
         assert_eq!(format!("{keys:?}"), "Keys { .. }");
     }
 }

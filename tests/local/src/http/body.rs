@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use flate2::bufread::MultiGzDecoder;
-use http::{HeaderMap, header};
+use http::{Request, header};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use super::limits::{Limits, Room, Share};
+use super::limits::{Growing, Limits, Room};
 use super::response::Refusal;
 
 /// A body that is not going to be used and is no longer than this is read all the same, which
@@ -26,10 +26,15 @@ pub(crate) enum Encoding {
 }
 
 /// Checks that the headers announce JSON, plain or compressed.
-pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
-    if let Some(content_type) = headers.get(header::CONTENT_TYPE) {
-        let essence = content_type.to_str().unwrap_or_default().split(';').next();
-        if !essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json")) {
+///
+/// A body without a type is refused: a web page can have any browser send one, without asking.
+pub(crate) fn encoding(request: &Request<Incoming>) -> Result<Encoding, Refusal> {
+    let headers = request.headers();
+    let content_type = headers.get(header::CONTENT_TYPE);
+    if content_type.is_some() || !request.body().is_end_stream() {
+        let essence = content_type.and_then(|it| it.to_str().ok()).unwrap_or_default().split(';');
+        let essence = essence.into_iter().next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
             return Err(Refusal::WrongType);
         }
     }
@@ -50,7 +55,7 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) bytes: Bytes,
-    _share: Share,
+    _share: Growing,
 }
 
 /// Reads the whole body.
@@ -64,33 +69,39 @@ pub(crate) async fn read(
     if body.size_hint().lower() > limits.max_body as u64 {
         return Err(too_large());
     }
-    let share = timeout(limits.body_time, room.sent(body.size_hint().upper()))
-        .await
-        .map_err(|_| Refusal::Unavailable("too many large bodies at once".to_owned()))?;
+    let mut share = room.share();
+    let mut waits_for_room = false;
     let read = async {
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
         while let Some(chunk) = next_chunk(body).await? {
-            if first.len() + all.len() + chunk.len() > limits.max_body {
+            let size = first.len() + all.len() + chunk.len();
+            if size > limits.max_body {
                 return Err(too_large());
             }
+            waits_for_room = true;
+            share.grow(size).await;
+            waits_for_room = false;
             // Most bodies come in one piece, which is then not copied.
             if first.is_empty() && all.is_empty() {
                 first = chunk;
                 continue;
             }
             if all.is_empty() {
-                all.reserve(
-                    usize::try_from(body.size_hint().lower()).unwrap_or(0) + 4 * first.len(),
-                );
+                all.reserve(4 * first.len());
                 all.extend_from_slice(&std::mem::take(&mut first));
             }
             all.extend_from_slice(&chunk);
         }
         Ok(if all.is_empty() { first } else { all.freeze() })
     };
-    let bytes = timeout(limits.body_time, read).await.unwrap_or(Err(Refusal::SlowBody))?;
-    Ok(Received { bytes, _share: share })
+    match timeout(limits.body_time, read).await {
+        Ok(bytes) => Ok(Received { bytes: bytes?, _share: share }),
+        Err(_) if waits_for_room => {
+            Err(Refusal::Unavailable("too many large bodies at once".to_owned()))
+        }
+        Err(_) => Err(Refusal::SlowBody),
+    }
 }
 
 /// Reads and forgets a body that is not worth a new connection, and says whether it came to its end.

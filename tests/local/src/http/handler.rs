@@ -5,6 +5,7 @@ use std::future;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::{Method, Request};
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 use super::auth::Access;
 use super::body::{self, Encoding, Received};
 use super::connection::Ending;
+use super::cors;
 use super::health;
 use super::metrics;
 use super::query;
@@ -24,7 +26,7 @@ use super::subscription::Subscription;
 use crate::engine::{Commit, Engine, EngineError, Summary};
 use crate::fault::{Effects, Outcome};
 use crate::shared::Shared;
-use crate::streams;
+use crate::streams::Collector;
 use crate::streams::batch::BatchError;
 use crate::streams::subscribers::Source;
 
@@ -114,10 +116,32 @@ async fn response(
     request: &mut Request<Incoming>,
     cut: Option<usize>,
 ) -> Response {
+    if shared.keys.open.is_some()
+        && is_collect(request.uri().path())
+        && let Some(allowed) = cors::preflight(request)
+    {
+        return allowed;
+    }
     let limit = shared.limits.request_time;
-    let carried_out = timeout(limit, carry_out(shared, request, cut)).await.unwrap_or_else(|_| {
-        Err(Refusal::Unavailable(format!("the request was not carried out within {limit:?}")))
-    });
+    let access = shared.keys.access(request.headers());
+    let mut response = response_to(shared, request, access, cut, limit).await;
+    if access == Some(Access::Open) && may_write(request.method(), request.uri().path()) {
+        cors::share(response.headers_mut());
+    }
+    response
+}
+
+async fn response_to(
+    shared: &Arc<Shared>,
+    request: &mut Request<Incoming>,
+    access: Option<Access>,
+    cut: Option<usize>,
+    limit: Duration,
+) -> Response {
+    let carried_out =
+        timeout(limit, carry_out(shared, request, access, cut)).await.unwrap_or_else(|_| {
+            Err(Refusal::Unavailable(format!("the request was not carried out within {limit:?}")))
+        });
     carried_out.unwrap_or_else(|refusal| refusal.response())
 }
 
@@ -127,8 +151,8 @@ async fn operations(shared: &Arc<Shared>, request: &Request<Incoming>) -> Option
     if !matches!(path, "/healthz" | "/metrics") {
         return None;
     }
-    Some(if request.method() != Method::GET {
-        Refusal::WrongMethod { allow: "GET" }.response()
+    Some(if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        Refusal::WrongMethod { allow: "GET, HEAD" }.response()
     } else if path == "/metrics" {
         response::metrics(metrics::page(shared))
     } else {
@@ -139,13 +163,18 @@ async fn operations(shared: &Arc<Shared>, request: &Request<Incoming>) -> Option
 async fn carry_out(
     shared: &Arc<Shared>,
     request: &mut Request<Incoming>,
+    access: Option<Access>,
     cut: Option<usize>,
 ) -> Result<Response, Refusal> {
-    let access = shared.keys.access(request.headers()).ok_or(Refusal::Unauthorized)?;
+    let access = access.ok_or(Refusal::Unauthorized)?;
     let path = request.uri().path().to_owned();
     let route = router::find(request.method(), &path);
     if access == Access::Open && !may_write(request.method(), &path) {
         return Err(Refusal::Forbidden);
+    }
+    // A page that anybody can read is no place for the key to everything.
+    if access == Access::Secret && cors::is_foreign(request.headers()) {
+        return Err(Refusal::Foreign);
     }
     let route = route.map_err(|none| match none {
         NoRoute::Unknown => Refusal::Unknown("there is nothing at this path".to_owned()),
@@ -155,8 +184,8 @@ async fn carry_out(
         NoRoute::WrongMethod { allow } => Refusal::WrongMethod { allow },
     })?;
     match route {
-        Route::Collect => collect(shared, request, None).await,
-        Route::CollectInto(name) => collect(shared, request, Some(name)).await,
+        Route::Collect => collect(shared, request, access, None).await,
+        Route::CollectInto(name) => collect(shared, request, access, Some(name)).await,
         Route::Streams => Ok(response::json(&ask_engine(shared, |engine| engine.streams()).await?)),
         Route::Stream(name) => {
             let summary = about(shared, name, |engine, name| engine.stream(name)).await?;
@@ -211,11 +240,14 @@ async fn carry_out(
 
 /// Whether a request is of the kind that an open key is for, whatever its name is like.
 fn may_write(method: &Method, path: &str) -> bool {
+    method == Method::POST && is_collect(path)
+}
+
+fn is_collect(path: &str) -> bool {
     let rest = path.strip_prefix("/v1/collect");
-    method == Method::POST
-        && rest.is_some_and(|rest| {
-            rest.is_empty() || rest.strip_prefix('/').is_some_and(|name| !name.contains('/'))
-        })
+    rest.is_some_and(|rest| {
+        rest.is_empty() || rest.strip_prefix('/').is_some_and(|name| !name.contains('/'))
+    })
 }
 
 /// What `GET /collect/NAME` shows.
@@ -245,9 +277,10 @@ fn sample(query: Option<&str>) -> Result<Option<NonZeroU32>, Refusal> {
 async fn collect(
     shared: &Arc<Shared>,
     request: &mut Request<Incoming>,
+    access: Access,
     name: Option<&str>,
 ) -> Result<Response, Refusal> {
-    let encoding = body::encoding(request.headers())?;
+    let encoding = body::encoding(request)?;
     let body = body::read(request.body_mut(), &shared.limits, &shared.room).await?;
     let room = shared.room.inflated(body.bytes.len(), encoding).await;
     let (shared, name) = (Arc::clone(shared), name.map(str::to_owned));
@@ -255,7 +288,7 @@ async fn collect(
     // may have hung up.
     let stored = tokio::spawn(async move {
         let _room = room;
-        let append = move || append(&shared, name.as_deref(), body, encoding);
+        let append = move || append(&shared, access, name.as_deref(), body, encoding);
         let commit = on_a_thread(append).await?;
         Ok(commit.await.map_err(|_| Refusal::Broken)??)
     });
@@ -294,6 +327,7 @@ pub(super) async fn on_a_thread<T: Send + 'static>(
 
 fn append(
     shared: &Shared,
+    access: Access,
     name: Option<&str>,
     body: Received,
     encoding: Encoding,
@@ -303,12 +337,19 @@ fn append(
         .map_err(|error| Refusal::BadRequest(format!("bad JSON: {error}")))?;
     // Stamps may double small events; what they come to has a limit of its own.
     let limit = shared.limits.max_inflated.saturating_mul(2);
+    let collector = Collector {
+        engine: &*shared.engine,
+        author: access.into(),
+        limit,
+        may_write: &|stream| access == Access::Secret || shared.keys.opens(stream),
+    };
     match name {
-        Some(name) => streams::collect(&*shared.engine, name, json, limit),
-        None => streams::collect_map(&*shared.engine, json, limit),
+        Some(name) => collector.one(name, json),
+        None => collector.map(json),
     }
     .map_err(|error| match error {
         BatchError::Bad(why) => Refusal::BadRequest(why),
+        BatchError::Forbidden(_) => Refusal::NotOpen(error.to_string()),
         BatchError::TooLarge { .. } | BatchError::LargeEvent { .. } => {
             Refusal::TooLarge(error.to_string())
         }

@@ -43,7 +43,10 @@ impl Default for Limits {
 }
 
 /// A body no longer than this is read without asking for room.
-const SMALL: u64 = 64 * 1024;
+const SMALL: usize = 64 * 1024;
+
+/// How much room a body takes at once, in KiB.
+const STEP: u32 = 64;
 
 /// The most that deflate makes of a byte.
 const BOMB: usize = 1032;
@@ -53,23 +56,65 @@ const BOMB: usize = 1032;
 #[derive(Debug)]
 pub(crate) struct Room {
     sent: Pool,
+    /// Held by one body that grows though nothing is left, so that bodies that all wait for each other come to
+    /// an end one by one.
+    last: Arc<Semaphore>,
     inflated: Pool,
 }
 
 /// A share of the room, given back when dropped.
 pub(crate) type Share = Option<OwnedSemaphorePermit>;
 
+/// The share of a body that is coming: it takes room for what has come, whatever was announced.
+#[derive(Debug)]
+pub(crate) struct Growing {
+    room: Arc<Semaphore>,
+    last: Arc<Semaphore>,
+    held: Share,
+    kib: u32,
+    is_last: Share,
+}
+
+impl Growing {
+    /// Waits until there is room for so many bytes in all.
+    pub(crate) async fn grow(&mut self, bytes: usize) {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        if bytes <= SMALL || kib <= self.kib || self.is_last.is_some() {
+            return;
+        }
+        // In steps, as a body may come byte by byte.
+        let more = (kib - self.kib).max(STEP);
+        tokio::select! {
+            biased;
+            more_held = Arc::clone(&self.room).acquire_many_owned(more) => {
+                match (&mut self.held, more_held) {
+                    (Some(held), Ok(more)) => held.merge(more),
+                    (held, more) => *held = more.ok(),
+                }
+                self.kib += more;
+            }
+            last = Arc::clone(&self.last).acquire_owned() => self.is_last = last.ok(),
+        }
+    }
+}
+
 impl Room {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { sent: Pool::new(limits.max_body), inflated: Pool::new(limits.max_inflated) }
+        Self {
+            sent: Pool::new(limits.max_body),
+            last: Arc::new(Semaphore::new(1)),
+            inflated: Pool::new(limits.max_inflated),
+        }
     }
 
-    /// Room for a body that is announced with this many bytes, or with no number at all.
-    pub(crate) async fn sent(&self, announced: Option<u64>) -> Share {
-        match announced {
-            Some(bytes) if bytes <= SMALL => None,
-            Some(bytes) => self.sent.share(usize::try_from(bytes).unwrap_or(usize::MAX)).await,
-            None => self.sent.share(usize::MAX).await,
+    /// Room for a body that is about to come.
+    pub(crate) fn share(&self) -> Growing {
+        Growing {
+            room: Arc::clone(&self.sent.permits),
+            last: Arc::clone(&self.last),
+            held: None,
+            kib: 0,
+            is_last: None,
         }
     }
 

@@ -1,6 +1,5 @@
 //! Processes and analyses: what their requests say, and what goes back.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{Method, Request};
@@ -79,24 +78,26 @@ const MATERIALIZE: &str = "MATERIALIZE";
 
 /// Takes an action, an object with a type or, as gostride has it, the type alone.
 fn materialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Object<'a> {
-        r#type: Cow<'a, str>,
-    }
     let action = Value::deserialize(deserializer)?;
     let kind = match &action {
-        Value::String(kind) => Cow::Borrowed(kind.as_str()),
-        Value::Object(_) => {
-            let Object { r#type } = Object::deserialize(&action).map_err(D::Error::custom)?;
-            r#type
-        }
-        _ => return Err(D::Error::custom("action must be an object with a type, or its type")),
+        Value::String(kind) => Some(kind.as_str()),
+        Value::Object(action) => action.get("type").and_then(Value::as_str),
+        _ => None,
     };
-    if kind.eq_ignore_ascii_case(MATERIALIZE) {
-        return Ok(());
+    let Some(kind) = kind else {
+        return Err(D::Error::custom("action must be an object with a type, or its type"));
+    };
+    if !kind.eq_ignore_ascii_case(MATERIALIZE) {
+        return Err(D::Error::custom(format_args!(
+            "there is no action {kind:?}: a process can only {MATERIALIZE:?}, as {{\"type\": {MATERIALIZE:?}}}"
+        )));
     }
-    Err(D::Error::custom(format_args!("there is no action {kind:?}, only {MATERIALIZE:?}")))
+    // Said only of an action that there is.
+    let mut fields = action.as_object().into_iter().flat_map(Map::keys);
+    match fields.find(|field| *field != "type") {
+        Some(more) => Err(D::Error::custom(format_args!("an action has no {more:?}, only a type"))),
+        None => Ok(()),
+    }
 }
 
 pub(super) async fn show_process(shared: &Arc<Shared>, name: &str) -> Result<Response, Refusal> {
@@ -225,7 +226,7 @@ fn bad(error: &serde_json::Error) -> Refusal {
 }
 
 async fn body(shared: &Arc<Shared>, request: &mut Request<Incoming>) -> Result<String, Refusal> {
-    let encoding = body::encoding(request.headers())?;
+    let encoding = body::encoding(request)?;
     let body = body::read(request.body_mut(), &shared.limits, &shared.room).await?;
     let limit = LONGEST.min(shared.limits.max_inflated);
     let body = on_a_thread(move || body::decode(body.bytes, encoding, limit)).await?;

@@ -130,6 +130,10 @@ pub(crate) enum Refusal {
     BadRequest(String),
     Unauthorized,
     Forbidden,
+    /// The secret key, in a web page of another origin.
+    Foreign,
+    /// The open key, for a stream that it is not for.
+    NotOpen(String),
     Unknown(String),
     WrongMethod {
         allow: &'static str,
@@ -141,6 +145,8 @@ pub(crate) enum Refusal {
     WrongEncoding,
     /// For now: it may go well later.
     Unavailable(String),
+    /// There is no room for what is new.
+    Full(String),
     Broken,
 }
 
@@ -151,6 +157,7 @@ impl From<EngineError> for Refusal {
             EngineError::Conflict(why) => Self::Clash(why),
             EngineError::Invalid(why) => Self::BadRequest(why),
             EngineError::Unavailable(why) | EngineError::Damaged(why) => Self::Unavailable(why),
+            EngineError::Full(why) => Self::Full(why),
             EngineError::Broken(why) => {
                 tracing::error!(why, "the engine failed");
                 Self::Broken
@@ -164,7 +171,7 @@ impl Refusal {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::Foreign | Self::NotOpen(_) => StatusCode::FORBIDDEN,
             Self::Unknown(_) => StatusCode::NOT_FOUND,
             Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Clash(_) => StatusCode::CONFLICT,
@@ -172,6 +179,7 @@ impl Refusal {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::WrongType | Self::WrongEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -201,11 +209,16 @@ impl fmt::Display for Refusal {
             | Self::Unknown(why)
             | Self::Clash(why)
             | Self::TooLarge(why)
+            | Self::NotOpen(why)
+            | Self::Full(why)
             | Self::Unavailable(why) => f.write_str(why),
             Self::Unauthorized => f.write_str(
                 "no key or a wrong one: send it as the user name of HTTP Basic, with no password",
             ),
             Self::Forbidden => f.write_str("an open key may only POST to /collect"),
+            Self::Foreign => f.write_str(
+                "the secret key does not belong in a web page: use an open key, and POST to /collect",
+            ),
             Self::WrongMethod { allow } => write!(f, "wrong method; this path takes {allow}"),
             Self::SlowBody => f.write_str("the body of the request did not come in time"),
             Self::WrongType => f.write_str("send JSON with Content-Type: application/json"),

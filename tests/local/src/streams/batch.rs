@@ -1,6 +1,7 @@
 //! The events of one request for one stream: checked, stamped and laid out as they are kept and
 //! sent on, before anything is stored.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer as _, Error as _, SeqAccess, Visitor};
@@ -19,6 +20,8 @@ pub(crate) const LARGEST_EVENT: usize = 2 * 1024 * 1024;
 pub(crate) enum BatchError {
     /// The events are not what they should be.
     Bad(String),
+    /// They are for a stream that their author may not write to.
+    Forbidden(String),
     /// With their stamps they are larger than a request may be.
     TooLarge { limit: usize },
     /// One of them is larger than an event may be.
@@ -29,6 +32,7 @@ impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bad(why) => f.write_str(why),
+            Self::Forbidden(stream) => write!(f, "the open key may not write to {stream:?}"),
             Self::TooLarge { limit } => write!(f, "the events take more than {limit} bytes"),
             Self::LargeEvent { size } => {
                 write!(f, "an event has {size} bytes; the most is {LARGEST_EVENT}")
@@ -226,32 +230,43 @@ impl<'de> Visitor<'de> for Events<'_, '_> {
     }
 }
 
-/// Reads the body of `POST /collect`: what is under each key, in order.
-pub(crate) fn read_map(json: &str) -> Result<Vec<(String, &RawValue)>, BatchError> {
-    struct MapVisitor;
-    impl<'de> Visitor<'de> for MapVisitor {
-        type Value = Vec<(String, &'de RawValue)>;
+/// Reads the body of `POST /collect` and hands over what is under each key, in order: a body of millions of keys
+/// must not cost a list of them.
+pub(crate) fn read_map(
+    json: &str,
+    take: impl FnMut(&str, &str) -> Result<(), BatchError>,
+) -> Result<(), BatchError> {
+    struct MapVisitor<'f, F> {
+        take: F,
+        failed: &'f mut Option<BatchError>,
+    }
+    impl<'de, F: FnMut(&str, &str) -> Result<(), BatchError>> Visitor<'de> for MapVisitor<'_, F> {
+        type Value = ();
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object of streams, each with an event or an array of events")
         }
 
-        fn visit_map<A: serde::de::MapAccess<'de>>(
-            self,
-            mut map: A,
-        ) -> Result<Self::Value, A::Error> {
-            let mut entries = Vec::new();
-            while let Some(entry) = map.next_entry()? {
-                entries.push(entry);
+        fn visit_map<A: serde::de::MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+            while let Some((name, events)) = map.next_entry::<Cow<'de, str>, &RawValue>()? {
+                if let Err(error) = (self.take)(&name, events.get()) {
+                    *self.failed = Some(error);
+                    return Err(A::Error::custom("a stream was refused"));
+                }
             }
-            Ok(entries)
+            Ok(())
         }
     }
+    let mut failed = None;
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    (&mut deserializer)
-        .deserialize_map(MapVisitor)
-        .and_then(|entries| deserializer.end().map(|()| entries))
-        .map_err(|error| BatchError::Bad(format!("bad JSON: {error}")))
+    let read = (&mut deserializer)
+        .deserialize_map(MapVisitor { take, failed: &mut failed })
+        .and_then(|()| deserializer.end());
+    match (failed, read) {
+        (Some(error), _) => Err(error),
+        (None, Err(error)) => Err(BatchError::Bad(format!("bad JSON: {error}"))),
+        (None, Ok(())) => Ok(()),
+    }
 }
 
 #[cfg(test)]

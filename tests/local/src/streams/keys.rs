@@ -6,6 +6,9 @@ use std::collections::HashMap;
 /// in a table, and a reader of 1,000 has enough.
 pub(crate) const MOST: usize = 1000;
 
+/// The longest key that is remembered, in bytes. It stays in its event, and can be taken out by no name.
+pub(crate) const LONGEST: usize = 256;
+
 /// What values a key has had, as a set of bits. JSON's `null` is in none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Kinds(pub(crate) u8);
@@ -51,7 +54,7 @@ impl Keys {
             Some((name, _)) if **name == *key => self.next,
             _ => match self.places.get(key) {
                 Some(place) => *place,
-                None if self.names.len() < MOST && !key.contains('\0') => {
+                None if self.names.len() < MOST && key.len() <= LONGEST && !key.contains('\0') => {
                     self.names.push((key.into(), Kinds::NULL));
                     self.places.insert(key.into(), self.names.len() - 1);
                     self.names.len() - 1

@@ -250,7 +250,8 @@ fn malformed(local: &Local, random: &mut Rng) -> Bad {
         1 => format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200)).into_bytes(),
         2 => format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(200_000)).into_bytes(),
         3 => {
-            let request = request(local, "POST", "/v1/collect/s").without("Content-Length");
+            let request =
+                request(local, "POST", "/v1/collect/s").json("").without("Content-Length");
             let mut bytes = request.header("Transfer-Encoding", "chunked").bytes();
             bytes.extend(
                 choose(random, &["zz\r\n{}\r\n0\r\n\r\n", "-2\r\n{}\r\n", "2\r\n{}x\r\n"]).bytes(),

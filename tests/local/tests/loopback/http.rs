@@ -155,7 +155,8 @@ impl Connection {
 
     pub(crate) fn read_response(&mut self) -> io::Result<Response> {
         let (status, headers) = self.read_head()?;
-        let length = headers["content-length"].parse().unwrap();
+        // A 204 has no body, and says no length.
+        let length = if status == 204 { 0 } else { headers["content-length"].parse().unwrap() };
         let mut body = vec![0; length];
         self.socket.read_exact(&mut body)?;
         Ok(Response { status, headers, body })

@@ -1,5 +1,7 @@
 //! What `stride-local` promises, over a socket.
 
+mod bounds;
+mod browsers;
 mod collect;
 mod end;
 mod faults;

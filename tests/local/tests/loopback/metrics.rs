@@ -39,7 +39,7 @@ fn health_and_metrics_need_no_key_and_meet_no_fault() {
     assert!(metrics(&local)["requests_total"] >= 2.0);
     for path in ["/healthz", "/metrics"] {
         let response = request(&local, "POST", path).json("{}").send(&local);
-        assert_eq!((response.status, &*response.headers["allow"]), (405, "GET"));
+        assert_eq!((response.status, &*response.headers["allow"]), (405, "GET, HEAD"));
     }
     assert_eq!(get(&local, "/v1/healthz").status, 503, "the fault is for the API");
 }
@@ -107,6 +107,7 @@ fn one_connection_too_many_is_told_so() {
     let response = third.exchange(&request(&local, "POST", "/v1/collect/s").json("{}"));
     assert_eq!((response.status, &*response.headers["connection"]), (503, "close"));
     assert!(response.message().contains("too many connections"));
+    assert_eq!(response.headers["retry-after"], "1", "P4: a client is to come again");
     assert!(third.is_closed());
     assert_eq!(local.count("s"), 0);
 
@@ -176,4 +177,18 @@ fn many_large_bodies_at_once_are_all_taken_in_turn() {
         }
     });
     assert_eq!(local.count("s"), 16);
+}
+
+#[test]
+fn p4_a_probe_may_use_head() {
+    let local = Local::start().unwrap();
+    for path in ["/healthz", "/metrics"] {
+        let mut connection = Connection::open(&local);
+        connection.write(&request(&local, "HEAD", path).without("Authorization").bytes()).unwrap();
+        let (status, headers) = connection.read_head().unwrap();
+        assert_eq!(status, 200);
+        assert!(headers["content-length"].parse::<usize>().unwrap() > 0);
+        // No body follows: the connection is ready for the next request.
+        assert_eq!(connection.exchange(&request(&local, "GET", "/v1/collect")).status, 200);
+    }
 }

@@ -95,8 +95,8 @@ fn it_serves_and_ends_cleanly_on_sigterm_and_never_logs_a_key() {
         let mut post = connect();
         write!(
             post,
-            "POST /v1/collect/s HTTP/1.1\r\n{key}Content-Length: 16\r\nConnection: close\r\n\r\n\
-             {{\"payload\": 507}}"
+            "POST /v1/collect/s HTTP/1.1\r\n{key}Content-Type: application/json\r\n\
+             Content-Length: 16\r\nConnection: close\r\n\r\n{{\"payload\": 507}}"
         )
         .unwrap();
         let mut response = String::new();
@@ -149,7 +149,7 @@ fn a_second_signal_does_not_wait_for_open_requests() {
     open.set_read_timeout(Some(WATCHDOG)).unwrap();
     // Its body never comes; the 100 says that the server waits for it.
     let head = "POST /v1/collect/s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic azo=\r\n\
-                Content-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+                Content-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
     open.write_all(head.as_bytes()).unwrap();
     let mut waiting = String::new();
     BufReader::new(open.try_clone().unwrap()).read_line(&mut waiting).unwrap();

@@ -141,8 +141,8 @@ fn a_body_over_the_limit_is_413() {
 
     // Without an announced length the limit is met on the way.
     let mut connection = Connection::open(&local);
-    let head = request(&local, "POST", "/v1/collect/s").header("Transfer-Encoding", "chunked");
-    connection.write(&head.bytes()).unwrap();
+    let head = request(&local, "POST", "/v1/collect/s").json("").without("Content-Length");
+    connection.write(&head.header("Transfer-Encoding", "chunked").bytes()).unwrap();
     connection.write(format!("7d0\r\n{}\r\n", "x".repeat(2000)).as_bytes()).unwrap();
     assert_eq!(connection.read_response().unwrap().status, 413);
     assert_eq!(local.count("s"), 1);
@@ -229,4 +229,24 @@ fn a_body_that_does_not_come_is_408() {
     let request = request(&local, "POST", "/v1/collect/s").json("").header("Content-Length", "10");
     let response = connection.try_exchange(&request.bytes()).unwrap();
     assert_eq!(response.status, 408);
+}
+
+#[test]
+fn p4_what_a_client_sends_in_vain_is_told_in_one_clear_message() {
+    let local = Local::start().unwrap();
+    let deflated = request(&local, "POST", "/v1/collect/s").json("{}");
+    let refused = deflated.header("Content-Encoding", "deflate").send(&local);
+    assert_eq!((refused.status, &*refused.headers["accept-encoding"]), (415, "gzip"));
+    assert!(refused.message().contains("gzip"));
+
+    let webhook = r#"{"query": "SELECT count(*) FROM s",
+        "action": {"type": "WEBHOOK", "url": "http://localhost/hook"}}"#;
+    let refused = post(&local, "/v1/process/p", webhook);
+    assert_eq!(refused.status, 400);
+    let message = refused.message();
+    assert!(message.contains("WEBHOOK") && message.contains("MATERIALIZE"), "{message}");
+    assert!(!message.contains("unknown field") && !message.contains("line"), "{message}");
+    let more = r#"{"query": "SELECT count(*) FROM s", "action": {"type": "MATERIALIZE", "at": 1}}"#;
+    assert!(post(&local, "/v1/process/p", more).message().contains("\"at\""));
+    assert!(local.processes().is_empty());
 }

@@ -7,7 +7,8 @@ use serde_json::json;
 use tempfile::tempdir;
 
 use super::{
-    Definition, Engine, EngineError, Retention, Settings, Ttl, at, settings, start, start_with,
+    Author, Definition, Engine, EngineError, Retention, Settings, Ttl, at, settings, start,
+    start_with,
 };
 
 #[test]
@@ -135,7 +136,7 @@ fn a_request_that_is_refused_leaves_nothing_of_itself() {
     let engine = start();
     engine.process("p", "SELECT 1 AS one");
     let body = r#"{"a": [{}, {}], "p": {}, "b": {}}"#;
-    let refused = crate::streams::collect_map(&engine.engine, body, usize::MAX).unwrap();
+    let refused = engine.collector(Author::Trusted).map(body).unwrap();
     assert!(matches!(refused.blocking_recv().unwrap(), Err(EngineError::Conflict(_))));
     assert!(engine.engine.streams().unwrap().is_empty());
     engine.collect("a", "{}");

@@ -1,0 +1,234 @@
+//! What one client can take of the server: never so much that the others notice.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use stride_local::Local;
+
+use crate::http::{Connection, Request, Response, WATCHDOG, gzip, post, request};
+use crate::program::{Running, program};
+
+/// How long the other clients may wait for their response meanwhile.
+const SOON: Duration = Duration::from_secs(2);
+
+fn with_keys() -> Local {
+    Local::builder().secret_key("secret").open_key("open").start().unwrap()
+}
+
+#[test]
+fn s3_a_long_key_stays_in_its_event() {
+    let local = with_keys();
+    let long = "k".repeat(1_900_000);
+    let event = json!({&long: 1, "k": 2}).to_string();
+    let open = request(&local, "POST", "/v1/collect/s").key("open").gzip(event);
+    open.send(&local).assert_stored();
+    assert_eq!(local.events("s")[0][&long], 1);
+    let all = post(&local, "/v1/analyze", r#"{"query": "SELECT * FROM s"}"#);
+    let keys: Vec<String> = all.json()[0].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(keys, ["$id", "$timestamp", "k"]);
+}
+
+#[test]
+fn s10_the_open_key_leaves_names_to_others() {
+    let local = with_keys();
+    let names = |from: usize| -> String {
+        let streams: serde_json::Map<_, _> =
+            (from..from + 1000).map(|n| (format!("s{n}"), json!({}))).collect();
+        json!(streams).to_string()
+    };
+    let open = |body: String| request(&local, "POST", "/v1/collect").key("open").gzip(body);
+    open(names(0)).send(&local).assert_stored();
+    // All or nothing, and nothing that a client takes for its own fault.
+    let refused = open(names(1000)).send(&local);
+    assert_eq!(refused.status, 507, "{refused:?}");
+    assert!(refused.message().contains("open key"), "{}", refused.message());
+    assert_eq!(local.streams().len(), 1000);
+    // What is there can be written to, and the secret key can go on.
+    open(r#"{"s1": {}}"#.to_owned()).send(&local).assert_stored();
+    post(&local, "/v1/collect", &names(1000)).assert_stored();
+    // A stream that is gone makes room.
+    assert_eq!(request(&local, "DELETE", "/v1/collect/s7").send(&local).status, 200);
+    open(r#"{"new": {}}"#.to_owned()).send(&local).assert_stored();
+    assert_eq!(open(r#"{"newer": {}}"#.to_owned()).send(&local).status, 507);
+}
+
+#[test]
+fn s10_the_open_key_can_be_held_to_named_streams() {
+    let local = Local::builder().open_key("open").open_streams(["clicks"]).start().unwrap();
+    let open = |path, body| request(&local, "POST", path).key("open").json(body).send(&local);
+    open("/v1/collect/clicks", "{}").assert_stored();
+    open("/v1/collect", r#"{"clicks": [{}]}"#).assert_stored();
+    for (path, body) in [("/v1/collect/other", "{}"), ("/v1/collect", r#"{"clicks": {}, "b": {}}"#)]
+    {
+        let refused = open(path, body);
+        assert_eq!(refused.status, 403);
+        assert!(refused.message().contains("open key"), "{}", refused.message());
+    }
+    post(&local, "/v1/collect/other", "{}").assert_stored();
+    assert_eq!((local.count("clicks"), local.count("other"), local.count("b")), (2, 1, 0));
+}
+
+#[test]
+fn s11_uploads_that_send_nothing_hold_up_nobody() {
+    let local = Local::builder()
+        .secret_key("secret")
+        .open_key("open")
+        .max_body(1 << 20)
+        .body_time(WATCHDOG)
+        .start()
+        .unwrap();
+    let idle = |length: (&str, &str)| {
+        let mut connection = Connection::open(&local);
+        let head = request(&local, "POST", "/v1/collect/s").key("open").json("");
+        let head = head.without("Content-Length").header(length.0, length.1);
+        connection.write(&head.bytes()).unwrap();
+        connection
+    };
+    let mut held: Vec<Connection> =
+        (0..8).map(|_| idle(("Transfer-Encoding", "chunked"))).collect();
+    held.extend((0..8).map(|_| idle(("Content-Length", "1000000"))));
+    assert!(local.wait_until(WATCHDOG, |local| local.requests() == 16));
+    let start = Instant::now();
+    let large = format!("[{{\"text\": \"{}\"}}]", "x".repeat((1 << 20) - 20));
+    for _ in 0..3 {
+        post(&local, "/v1/collect/s", &large).assert_stored();
+    }
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    assert_eq!(local.count("s"), 3);
+}
+
+#[test]
+fn uploads_that_wait_for_each_other_come_to_an_end() {
+    let local = Local::builder().threads(2).max_body(1 << 20).start().unwrap();
+    let body = format!("[{{\"text\": \"{}\"}}]", "x".repeat((1 << 20) - 20));
+    let bytes = request(&local, "POST", "/v1/collect/s").json(&body).bytes();
+    // All of them have come half before the first is whole: together they want twice what there is.
+    let mut halves: Vec<Connection> = (0..16).map(|_| Connection::open(&local)).collect();
+    std::thread::scope(|scope| {
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        for connection in &mut halves {
+            connection.write(first).unwrap();
+        }
+        for mut connection in halves {
+            scope.spawn(move || connection.try_exchange(second).unwrap().assert_stored());
+        }
+    });
+    assert_eq!(local.count("s"), 16);
+}
+
+/// The program, and what it has in memory.
+struct Measured {
+    running: Running,
+    addr: SocketAddr,
+}
+
+impl Measured {
+    fn start() -> Self {
+        let mut command = program();
+        command.args(["--listen", "127.0.0.1:0", "--secret-key", "secret", "--open-key", "open"]);
+        command.args(["--query-time", "1", "--log", "off"]);
+        let (running, addr) = Running::start(command.stderr(Stdio::inherit()));
+        Self { running, addr }
+    }
+
+    /// The resident size in MiB, if the system tells.
+    fn resident(&self) -> Option<u64> {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.running.0.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib / 1024)
+    }
+
+    fn send(&self, request: &Request) -> Response {
+        Connection::to(self.addr).unwrap().try_exchange(&request.bytes()).unwrap()
+    }
+
+    fn event(&self) -> Response {
+        self.send(&Request::new("POST", "/v1/collect/others").key("secret").json(r#"{"n": 1}"#))
+    }
+}
+
+/// Sends `times` requests of a kind, while another client goes on posting, and checks what is left of them.
+fn leaves_nothing(times: usize, hostile: impl Fn(&Measured) -> Response + Sync, statuses: &[u16]) {
+    let server = Measured::start();
+    // The first ones make buffers that are kept, and open connections to the database.
+    for _ in 0..2 {
+        let response = hostile(&server);
+        assert!(statuses.contains(&response.status), "{response:?}");
+    }
+    server.event().assert_stored();
+    let before = server.resident();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let mut slowest = Duration::ZERO;
+            while !done.load(Ordering::Relaxed) {
+                let start = Instant::now();
+                server.event().assert_stored();
+                slowest = slowest.max(start.elapsed());
+            }
+            slowest
+        });
+        for _ in 0..times {
+            assert!(statuses.contains(&hostile(&server).status));
+        }
+        done.store(true, Ordering::Relaxed);
+        let slowest = other.join().unwrap();
+        assert!(slowest < SOON, "another client waited for {slowest:?}");
+    });
+    if let (Some(before), Some(after)) = (before, server.resident()) {
+        assert!(after <= before + 64, "{before} MiB became {after} MiB");
+    }
+}
+
+/// How large the hostile bodies are once inflated, in MiB: without optimisation they take their time.
+const SIZE: usize = if cfg!(debug_assertions) { 6 } else { 60 };
+
+fn events_with_long_keys() -> Vec<u8> {
+    let events: Vec<_> =
+        (0..SIZE / 2).map(|n| json!({format!("{n}{}", "k".repeat(1_900_000)): n})).collect();
+    gzip(json!(events).to_string().as_bytes())
+}
+
+/// One stream again and again.
+fn streams(entry: &str) -> Vec<u8> {
+    let body = format!("{{{}\"s\":[]}}", entry.repeat((SIZE << 20) / entry.len()));
+    gzip(body.as_bytes())
+}
+
+fn to_collect(server: &Measured, path: &str, gzipped: &[u8]) -> Response {
+    let open = Request::new("POST", path).key("open").header("Content-Encoding", "gzip");
+    server.send(&open.json(gzipped))
+}
+
+fn s3(times: usize) {
+    let keys = events_with_long_keys();
+    leaves_nothing(times, |server| to_collect(server, "/v1/collect/long", &keys), &[200]);
+}
+
+fn s4(times: usize) {
+    let empty = streams("\"s\":[],");
+    leaves_nothing(times, |server| to_collect(server, "/v1/collect", &empty), &[200]);
+    let tiny = streams("\"s\":{\"a\":1},");
+    leaves_nothing(times, |server| to_collect(server, "/v1/collect", &tiny), &[200, 413]);
+}
+
+#[test]
+fn s3_long_keys_leave_nothing_behind() {
+    s3(3);
+}
+
+#[test]
+fn s4_a_body_of_millions_of_streams_leaves_nothing_behind() {
+    s4(2);
+}
+
+#[test]
+#[ignore = "a hundred hostile requests of each kind; .ci/run runs it in release"]
+fn a_hundred_hostile_requests_of_each_kind_leave_nothing_behind() {
+    s3(100);
+    s4(100);
+}
