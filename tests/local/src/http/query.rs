@@ -251,8 +251,8 @@ mod tests {
         for (action, why) in [
             (r#""WEBHOOK""#, "there is no action \"WEBHOOK\""),
             (r#"{"type": "WEBHOOK"}"#, "there is no action \"WEBHOOK\""),
-            (r#"{"type": "MATERIALIZE", "url": "x"}"#, "unknown field `url`"),
-            ("{}", "missing field `type`"),
+            (r#"{"type": "MATERIALIZE", "url": "x"}"#, "has no \"url\""),
+            ("{}", "action must be"),
             ("7", "action must be"),
             ("null", "action must be"),
         ] {
