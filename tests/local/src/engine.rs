@@ -67,6 +67,7 @@ pub(crate) mod backup;
 mod catalogue;
 mod columns;
 mod diff;
+mod functions;
 mod home;
 mod incremental;
 mod objects;

@@ -12,20 +12,18 @@ use rusqlite::{Connection, ErrorCode, Row, Statement, StatementStatus};
 use super::EngineError;
 use super::catalogue::Tables;
 use super::columns::{Column, unique};
+use super::functions;
 use super::objects::Objects;
 use super::print;
 use super::process::Compiled;
 use super::rewrite;
-use super::sandbox::Sandbox;
+use super::sandbox::{LARGEST_VALUE, Sandbox};
 use super::schema;
 use super::sql::Parsed;
 use super::times::{self, Clock};
 
 /// How many queries run at once; others wait for their turn.
 const READERS: usize = 4;
-
-/// How large a value may become, in bytes: twice the largest event.
-const LARGEST_VALUE: i32 = 4 * 1024 * 1024;
 
 /// What a query may take. Past any of it, it is an error.
 #[derive(Clone, Copy, Debug)]
@@ -149,12 +147,15 @@ impl Reader {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         // "x" is a column, never a text.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST_VALUE)?;
+        let largest = i32::try_from(LARGEST_VALUE).unwrap_or(i32::MAX);
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, largest)?;
         connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
         connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)?;
+        // What a statement compiles to: a query of people has some thousands.
+        connection.set_limit(Limit::SQLITE_LIMIT_VDBE_OP, 1_000_000)?;
 
         let sandbox = Sandbox::install(&mut connection, false)?;
+        functions::install(&connection, &sandbox)?;
         Ok(Self { connection, limits, clock, sandbox })
     }
 

@@ -4,7 +4,7 @@
 //! columns, each name of a process one over the rows it keeps. So a stream may have any number of
 //! keys: those that nobody asks for cost nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use serde_json::Value;
@@ -19,6 +19,13 @@ use super::print::{self, MARK};
 use super::sql::Parsed;
 use super::visit;
 use crate::streams::keys::Kinds;
+
+/// How many columns a query may have in all its parts, with each `*` spelled out: what SQLite plans grows with
+/// them, before it looks at the clock.
+const MOST_COLUMNS: usize = 10_000;
+
+/// How many relations a query may read, each counted as often as the part that it is in is read.
+const MOST_READS: usize = 1_000;
 
 /// What a name in a query stands for.
 #[derive(Clone, Debug)]
@@ -55,8 +62,14 @@ pub(super) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
         scopes: Vec::new(),
         aside: Vec::new(),
         queries: Vec::new(),
+        columns: 0,
     };
     visit::change(&mut query, &mut names)?;
+    if reads(&query) > MOST_READS {
+        return Err(EngineError::Invalid(format!(
+            "the query reads more than {MOST_READS} relations, those of its parts counted each time"
+        )));
+    }
     let Names { reads, sources, .. } = names;
     let columns_of = |name: &ObjectName| Some(sources.get(source_number(name)?)?.columns());
     let columns = Outputs::new(&columns_of).of_query(&query).map(unique);
@@ -169,6 +182,8 @@ struct Names<'a> {
     /// Of the `SELECT`s in whose `FROM` the place is: it cannot speak of what stands beside it.
     aside: Vec<Option<Scope>>,
     queries: Vec<Frame>,
+    /// How many columns there are so far.
+    columns: usize,
 }
 
 /// What the names of columns in one `SELECT` can mean.
@@ -285,6 +300,12 @@ impl Names<'_> {
             self.bind_joined(table, &mut scope)?;
         }
         self.spell_out_wildcards(&mut select.projection, &scope);
+        self.columns += select.projection.len();
+        if self.columns > MOST_COLUMNS {
+            return Err(EngineError::Invalid(format!(
+                "the query has more than {MOST_COLUMNS} columns in all its parts"
+            )));
+        }
         for item in &select.projection {
             if let SelectItem::ExprWithAlias { alias, .. } = item {
                 scope.aliases.insert(alias.value.to_ascii_lowercase());
@@ -404,6 +425,9 @@ impl Names<'_> {
     /// `*` of a stream is what its events have had, not what the query mentions besides.
     fn spell_out_wildcards(&self, projection: &mut Vec<SelectItem>, scope: &Scope) {
         for item in std::mem::take(projection) {
+            if projection.len() > MOST_COLUMNS {
+                return;
+            }
             let spelled = match &item {
                 SelectItem::Wildcard(_) => self.all_columns(scope),
                 SelectItem::QualifiedWildcard(
@@ -526,6 +550,28 @@ impl Names<'_> {
             self.sources[source].mention(column);
         }
     }
+}
+
+/// How many relations a query reads.
+fn reads(query: &Query) -> usize {
+    // What each part reads, by name; of parts of one name, the most.
+    let mut parts = BTreeMap::<String, usize>::new();
+    let weigh = |query: &Query, parts: &BTreeMap<String, usize>| {
+        let mut read = 0_usize;
+        visit::relations(query, &mut |name| {
+            let part = parts.get(&name.to_ascii_lowercase());
+            read = read.saturating_add(part.map_or(1, |reads| (*reads).max(1)));
+        });
+        read
+    };
+    visit::queries(query, &mut |query| {
+        for part in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let read = weigh(&part.query, &parts);
+            let most = parts.entry(part.alias.name.value.to_ascii_lowercase()).or_default();
+            *most = read.max(*most);
+        }
+    });
+    weigh(query, &parts)
 }
 
 /// The query, with the relations that it reads before it. Only in these may events be read: the

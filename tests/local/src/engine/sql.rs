@@ -176,12 +176,6 @@ impl VisitorMut for Translation {
                 }
             }
             Expr::Function(function) => self.function(function),
-            Expr::Trim { trim_what, trim_characters, .. } => {
-                let characters = trim_characters.iter_mut().flatten();
-                for what in trim_what.iter_mut().map(|what| &mut **what).chain(characters) {
-                    bound(what);
-                }
-            }
             Expr::TypedString(typed) => {
                 let text = Expr::Value(typed.value.clone());
                 *expr = call("utc", vec![text]);
@@ -228,8 +222,7 @@ impl Translation {
         match name.as_str() {
             "now" | "current_timestamp" if bare => {
                 self.changes_with_time = true;
-                let Expr::Function(now) = call("now", Vec::new()) else { return };
-                *function = now;
+                *function = function_call("now", Vec::new());
             }
             "current_date" | "current_time" | "random" | "randomblob" => {
                 self.changes_with_time = true;
@@ -239,13 +232,18 @@ impl Translation {
             }
             // With a format alone it is the time it is now.
             "strftime" if one_argument => self.changes_with_time = true,
-            "instr" | "replace" | "trim" | "ltrim" | "rtrim" => {
-                if let FunctionArguments::List(list) = &mut function.args
-                    && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(needle))) =
-                        list.args.get_mut(1)
-                {
-                    bound(needle);
+            // They read the text of JSON, and what is in a column is in SQLite's binary form.
+            "json_patch" => {
+                if let FunctionArguments::List(list) = &mut function.args {
+                    for argument in &mut list.args {
+                        if let FunctionArg::Unnamed(FunctionArgExpr::Expr(json)) = argument {
+                            let any = std::mem::replace(json, Expr::Value(Value::Null.into()));
+                            *json = call("json", vec![any]);
+                        }
+                    }
                 }
+                let patched = std::mem::replace(function, function_call("now", Vec::new()));
+                *function = function_call("json", vec![Expr::Function(patched)]);
             }
             _ => {}
         }
@@ -265,12 +263,6 @@ fn without_nul(text: &str) -> Expr {
     let first = literal(parts.next().unwrap_or_default());
     let all = parts.fold(first, |all, part| concat(concat(all, nul()), literal(part)));
     Expr::Nested(Box::new(all))
-}
-
-/// Bounds the length of what is looked for.
-fn bound(needle: &mut Expr) {
-    let any = std::mem::replace(needle, Expr::Value(Value::Null.into()));
-    *needle = call(times::NEEDLE, vec![any]);
 }
 
 /// What `->` looks into. SQLite fails at a text that is no JSON; one event that has a text where the
@@ -352,11 +344,15 @@ fn as_time(expr: &mut Expr) {
 
 /// A call of the function of this name.
 pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+    Expr::Function(function_call(name, arguments))
+}
+
+fn function_call(name: &str, arguments: Vec<Expr>) -> Function {
     let args = arguments
         .into_iter()
         .map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)))
         .collect();
-    Expr::Function(Function {
+    Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
@@ -369,7 +365,7 @@ pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
         null_treatment: None,
         over: None,
         within_group: Vec::new(),
-    })
+    }
 }
 
 #[cfg(test)]

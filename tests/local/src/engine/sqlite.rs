@@ -13,6 +13,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::oneshot;
 
+use super::functions;
 use super::home::Home;
 use super::processes::{Draft, Processes, Stats, no_process};
 use super::read::{QueryLimits, Readers};
@@ -86,6 +87,7 @@ impl Sqlite {
         let (stats, schedule) = (Stats::default(), Arc::new(Schedule::default()));
         let storage = Storage::new(ids, settings.retention.clone(), settings.open_share);
         let sandbox = Sandbox::install(&mut connection, true).map_err(io::Error::other)?;
+        functions::install(&connection, &sandbox).map_err(io::Error::other)?;
         let mut processes =
             Processes::new(sandbox, stats.clone(), Arc::clone(&schedule), Arc::clone(&listener));
         processes.all(&connection).map_err(io::Error::other)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use rusqlite::functions::{Context, FunctionFlags};
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, UtcOffset};
@@ -18,13 +18,6 @@ use crate::streams::stamp;
 
 /// The names that [`install`] gives to SQL, all of which answer with a time.
 pub(super) const FUNCTIONS: [&str; 4] = ["now", "utc", "time_add", "date_trunc"];
-
-/// A function for what is looked for in a text: `NULL` if it is long. The time that SQLite takes to look
-/// is that of both lengths multiplied, and no limit can interrupt it.
-pub(super) const NEEDLE: &str = "needle";
-
-/// How long what is looked for may be, in bytes.
-const LONGEST_NEEDLE: usize = 1000;
 
 /// What `now()` is to a connection, in microseconds since 1970: one moment for a whole statement.
 #[derive(Clone, Debug, Default)]
@@ -73,11 +66,6 @@ pub(super) fn install(connection: &Connection) -> rusqlite::Result<Clock> {
     connection.create_scalar_function("date_trunc", 2, pure, |context| {
         let unit: String = context.get(0)?;
         time(context, 1).map(|at| truncate(&unit, at).map(text)).transpose()
-    })?;
-    connection.create_scalar_function(NEEDLE, 1, pure, |context| {
-        let needle: Value = context.get(0)?;
-        let is_long = matches!(&needle, Value::Text(text) if text.len() > LONGEST_NEEDLE);
-        Ok(if is_long { Value::Null } else { needle })
     })?;
     Ok(clock)
 }

@@ -7,7 +7,8 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, Ident, Query, Select, TableFactor, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    Expr, Ident, ObjectName, Query, Select, TableFactor, ValueWithSpan, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 
 /// Whether an expression in `node` is as `is` says.
@@ -22,6 +23,42 @@ impl Visitor for Looks<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         if (self.0)(expr) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// Shows the queries in `node`, the inner before the outer.
+pub(super) fn queries(node: &impl Visit, shown: &mut dyn FnMut(&Query)) {
+    let _ = node.visit(&mut Shown(shown));
+}
+
+struct Shown<'a>(&'a mut dyn FnMut(&Query));
+
+impl Visitor for Shown<'_> {
+    type Break = ();
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        (self.0)(query);
+        ControlFlow::Continue(())
+    }
+}
+
+/// Names the relations that are read in `node`, each as often as it is.
+pub(super) fn relations(node: &impl Visit, named: &mut dyn FnMut(&str)) {
+    let _ = node.visit(&mut Named(named));
+}
+
+struct Named<'a>(&'a mut dyn FnMut(&str));
+
+impl Visitor for Named<'_> {
+    type Break = ();
+
+    fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
+        if let [part] = &name.0[..]
+            && let Some(name) = part.as_ident()
+        {
+            (self.0)(&name.value);
+        }
+        ControlFlow::Continue(())
     }
 }
 

@@ -106,24 +106,84 @@ fn greedy() {
     assert_eq!(engine.query("SELECT count(*) FROM s"), json!([{"count": 2000}]));
 }
 
+/// Runs a query that is to be stopped, and says how long that took.
+fn stopped_after(engine: &super::Fixture, sql: &str) -> Duration {
+    let start = std::time::Instant::now();
+    let refused = engine.try_query(sql);
+    assert!(matches!(refused, Err(EngineError::Invalid(_))), "{sql}: {refused:?}");
+    start.elapsed()
+}
+
 #[test]
-fn what_no_limit_can_interrupt_is_short() {
-    let engine = start();
+fn s7_the_time_of_a_query_holds_whatever_it_calls() {
+    let limits = QueryLimits { time: Duration::from_millis(200), rows: 1000, bytes: 100_000 };
+    let engine = start_with(&Settings { limits, ..settings() });
+    let like = "SELECT sum(printf('%.*c', 3000000, 'a') LIKE '%a%a%a%a%a%b%' || n) AS x FROM n";
     for sql in [
-        "SELECT instr(printf('%.*c', 1000000, 'a'), printf('%.*c', 500000, 'a') || 'b') AS x",
-        "SELECT trim(printf('%.*c', 1000000, 'a'), printf('%.*c', 20000, 'b') || 'a') AS x",
-        "SELECT replace('a', printf('%.*c', 20000, 'b'), 'c') AS x",
+        like,
+        &like.replace("LIKE '%a%a%a%a%a%b%'", "GLOB '*a*a*a*a*a*b*'"),
+        "SELECT sum(\"like\"('%a%a%a%a%a%b%' || n, printf('%.*c', 3000000, 'a'))) AS x FROM n",
+        "SELECT sum(instr(printf('%.*c', 3000000, 'a'), printf('%.*c', 1500000, 'a') || 'b')) AS x FROM n",
+        "SELECT sum(length(\"trim\"(printf('%.*c', 3000000, 'a'), printf('%.*c', 20000, 'b') || 'a'))) AS x FROM n",
+        "SELECT sum(length(replace(printf('%.*c', 3000000, 'a'), printf('%.*c', 1500000, 'a') || 'b', 'c'))) AS x FROM n",
+        "SELECT sum(length(json_patch(j, j))) AS x FROM (SELECT json_group_object('k' || n, n) AS j
+         FROM (SELECT n FROM n LIMIT 50000)), n",
     ] {
-        assert_eq!(engine.query(sql), json!([{"x": null}]), "{sql}");
+        let numbers =
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 1000000)";
+        let took = stopped_after(&engine, &format!("{numbers} {sql}"));
+        assert!(took < Duration::from_millis(1200), "{sql}: {took:?}");
     }
-    assert_eq!(engine.query("SELECT instr('abc', 'c') AS x"), json!([{"x": 3}]));
-    assert_eq!(engine.query("SELECT trim('abca', 'a') AS x"), json!([{"x": "bc"}]));
-    let columns: Vec<String> = (0..400).map(|n| format!("a || '{n}' AS c{n}")).collect();
-    let sql = format!(
-        "WITH t AS (SELECT printf('%.*c', 3900000, 'a') AS a) SELECT {} FROM t",
-        columns.join(", ")
+}
+
+#[test]
+fn s7_functions_that_are_made_anew_are_as_sqlites() {
+    let engine = start();
+    let own = rusqlite::Connection::open_in_memory().unwrap();
+    let texts = [
+        "''", "'a'", "'ab'", "'Aé'", "'a%b_c'", "'  ab '", "'[x]'", "'x-y'", "NULL", "12", "1.5",
+        "1e20",
+    ];
+    let patterns = [
+        "'%'", "'A_'", "'_é'", "'a!%%'", "'a*'", "'[a-c]*'", "'[^a]*'", "'[]x]'", "'?'", "''",
+        "' '", "'ba'", "'%b%'", "NULL", "1",
+    ];
+    for text in texts {
+        for pattern in patterns {
+            for call in [
+                format!("{text} LIKE {pattern}"),
+                format!("{text} NOT LIKE {pattern}"),
+                format!("{text} GLOB {pattern}"),
+                format!("instr({text}, {pattern})"),
+                format!("replace({text}, {pattern}, 'é')"),
+                format!("trim({text}, {pattern})"),
+                format!("ltrim({text}, {pattern})"),
+                format!("rtrim({text}, {pattern})"),
+                format!("trim({text})"),
+            ] {
+                let sql = format!("SELECT json_array({call}) AS x");
+                let expected: String = own.query_row(&sql, [], |row| row.get(0)).unwrap();
+                let rows = engine.query(&sql);
+                assert_eq!(rows, json!([{ "x": expected }]), "{call}");
+            }
+        }
+    }
+    for (target, patch) in [
+        (r#"{"a":1,"b":{"c":2,"d":3}}"#, r#"{"b":{"c":null,"e":[1]},"a":"x","f":null}"#),
+        ("[1]", r#"{"a":{"b":null}}"#),
+        ("{}", "5"),
+    ] {
+        let sql = format!("SELECT json_patch('{target}', '{patch}') AS x");
+        let expected: String = own.query_row(&sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(engine.query(&sql), json!([{ "x": expected }]));
+    }
+    assert_eq!(engine.query("SELECT 'a%b' LIKE 'a!%_' ESCAPE '!' AS x"), json!([{"x": true}]));
+    engine.collect("s", r#"{"o": {"a": 1}}"#);
+    assert_eq!(
+        engine.query(r#"SELECT json_array(json_patch(o, '{"b":2}')) AS x FROM s"#),
+        json!([{"x": r#"[{"a":1,"b":2}]"#}])
     );
-    assert!(matches!(engine.try_query(&sql), Err(EngineError::Invalid(_))));
+    assert!(engine.try_query("SELECT unhex('61', 'x') AS x").is_err(), "nobody has looked at it");
 }
 
 #[test]
@@ -138,4 +198,85 @@ fn events_that_a_process_fails_at_harm_nobody_else() {
     let stats = engine.stats("p");
     assert_eq!((stats.events, stats.skipped), (4, 1));
     assert!(stats.last_error.unwrap().contains("overflow"));
+}
+
+#[test]
+fn s8_columns_times_parts_are_refused_at_once() {
+    let thread = std::thread::Builder::new().stack_size(crate::engine::sql::STACK);
+    thread.spawn(wide).unwrap().join().unwrap();
+}
+
+fn wide() {
+    let engine = start();
+    let keys: Vec<String> = (0..998).map(|n| format!("\"key{n}\": {n}")).collect();
+    engine.collect("s", &format!("{{{}}}", keys.join(",")));
+    assert_eq!(engine.query("SELECT * FROM s")[0].as_object().unwrap().len(), 1000);
+    let doubled: Vec<String> = (1..30)
+        .map(|n| format!("c{n} AS (SELECT * FROM c{0} UNION ALL SELECT * FROM c{0})", n - 1))
+        .collect();
+    for sql in [
+        vec!["SELECT * FROM s"; 400].join(" UNION ALL "),
+        format!("SELECT 1 AS x FROM {}", vec!["(SELECT * FROM s)"; 60].join(", ")),
+        format!("SELECT {} FROM s", vec!["s.*"; 60].join(", ")),
+        format!("WITH c0 AS (SELECT key1 FROM s), {} SELECT count(*) FROM c29", doubled.join(", ")),
+        format!(
+            "SELECT * FROM (WITH c0 AS (SELECT key1 FROM s), {} SELECT count(*) AS n FROM c29)",
+            doubled.join(", ")
+        ),
+    ] {
+        let took = stopped_after(&engine, &sql);
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        let start = std::time::Instant::now();
+        assert!(engine.try_process("p", &sql).is_err());
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+    // What people write is far below.
+    engine.query(&vec!["SELECT * FROM s"; 5].join(" UNION ALL "));
+}
+
+/// The first of these sizes, from the largest, of which a process is accepted.
+fn largest(engine: &super::Fixture, name: &str, query: impl Fn(usize) -> String) {
+    let sizes = [3000, 2000, 1000, 900, 500, 475, 400, 300, 200, 100, 48, 30, 10];
+    let accepted = sizes.into_iter().find(|size| engine.try_process(name, &query(*size)).is_ok());
+    assert!(accepted.is_some(), "{name}");
+}
+
+#[test]
+fn s2_what_was_accepted_can_be_started_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stride.db");
+    let defined = path.clone();
+    let thread = std::thread::Builder::new().stack_size(crate::engine::sql::STACK);
+    let define = move || {
+        let engine = super::at(&defined);
+        engine.collect("s", r#"{"a": 1}"#);
+        largest(&engine, "unions", |n| vec!["SELECT a FROM s"; n].join(" UNION ALL "));
+        largest(&engine, "sums", |n| format!("SELECT {} AS x FROM s", vec!["a"; n].join(" + ")));
+        largest(&engine, "grouped", |n| {
+            format!("SELECT count(*) AS n FROM s WHERE {}", vec!["a = 1"; n].join(" AND "))
+        });
+        largest(&engine, "nested", |n| {
+            format!("SELECT {}a{} AS x FROM s", "(".repeat(n), ")".repeat(n))
+        });
+        largest(&engine, "parts", |n| {
+            format!("SELECT a FROM {}s{}", "(SELECT a FROM ".repeat(n), ")".repeat(n))
+        });
+        largest(&engine, "calls", |n| {
+            format!("SELECT {}a{} AS x FROM s", "abs(".repeat(n), ")".repeat(n))
+        });
+        largest(&engine, "keys", |n| {
+            let keys: Vec<String> = (0..n).map(|k| format!("sum(k{k}) AS k{k}")).collect();
+            format!("SELECT {} FROM s", keys.join(", "))
+        });
+    };
+    thread.spawn(define).unwrap().join().unwrap();
+    let again = move || {
+        let engine = super::at(&path);
+        assert_eq!(engine.engine.processes().unwrap().len(), 7);
+        engine.collect("s", r#"{"a": 1}"#);
+        assert_eq!(engine.query("SELECT n FROM grouped"), json!([{"n": 2}]));
+        engine.wait_until(|| engine.query("SELECT count(*) AS n FROM nested") == json!([{"n": 2}]));
+    };
+    let small = std::thread::Builder::new().stack_size(2 * 1024 * 1024);
+    small.spawn(again).unwrap().join().unwrap();
 }
