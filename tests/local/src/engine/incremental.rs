@@ -202,17 +202,19 @@ impl Plan {
         )
     }
 
-    /// Fills `delta` from the events at places from `?1` up to, but without, `?2`.
-    pub(super) fn fill(
-        &self,
-        delta: &str,
-        catalogue: &dyn Catalogue,
-    ) -> Result<String, EngineError> {
+    /// Reads what is to be added, from the events at places from `?1` up to, but without, `?2`: a row for `delta`
+    /// for each group.
+    pub(super) fn read(&self, catalogue: &dyn Catalogue) -> Result<String, EngineError> {
         let some = SomeEvents { catalogue, stream: &self.stream };
         let parsed = Parsed { query: self.part.clone(), changes_with_time: false };
         let part = rewrite::rewrite(&parsed, &some)?.sql;
-        let key = if self.keys == 0 { "0, " } else { "" };
-        Ok(format!("INSERT INTO {delta} SELECT {key}* FROM ({part})"))
+        Ok(if self.keys == 0 { format!("SELECT 0, * FROM ({part})") } else { part })
+    }
+
+    /// Puts a row into `delta`.
+    pub(super) fn insert(&self, delta: &str) -> String {
+        let columns = self.keys.max(1) + self.states.len();
+        format!("INSERT INTO {delta} VALUES ({})", vec!["?"; columns].join(", "))
     }
 
     /// Adds what is in `delta` to `table`.

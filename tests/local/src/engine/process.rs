@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
-use rusqlite::types::Value;
+use rusqlite::types::{ToSqlOutput, Value};
 use rusqlite::{Connection, Params, StatementStatus, params};
 
 use super::catalogue::Tables;
@@ -108,7 +109,11 @@ pub(super) struct Process {
     pub(super) expiry: Option<Expiry>,
     objects: Objects,
     /// How to read events, once that has been found out.
-    fill: Option<String>,
+    read: Option<String>,
+    /// While it has not been given all stored events: the place of the next one. It is given no new ones then.
+    pub(super) next: Option<i64>,
+    /// How many events to give it at once then.
+    pub(super) slice: i64,
     /// That of the connection that writes.
     sandbox: Sandbox,
 }
@@ -117,12 +122,23 @@ pub(super) struct Process {
 /// them is left out unseen: to try them all takes too long.
 pub(super) const MOST_TRIED: u64 = 100;
 
+/// How long a process may take for some events. Everybody who writes waits meanwhile.
+fn time_for(events: u64) -> Duration {
+    const LEAST: Duration = Duration::from_millis(200);
+    const EACH: Duration = Duration::from_micros(50);
+    const MOST: Duration = Duration::from_millis(1500);
+    let each = EACH.saturating_mul(u32::try_from(events).unwrap_or(u32::MAX));
+    LEAST.saturating_add(each).min(MOST)
+}
+
 /// What adding some events came to.
 #[derive(Debug, Default)]
 pub(super) struct Added {
     pub(super) steps: u64,
     pub(super) skipped: u64,
     pub(super) error: Option<String>,
+    /// It took too long.
+    late: bool,
 }
 
 impl Process {
@@ -133,7 +149,7 @@ impl Process {
         sandbox: Sandbox,
     ) -> Self {
         let objects = Objects::new(&compiled.columns);
-        Self { number, compiled, expiry, objects, fill: None, sandbox }
+        Self { number, compiled, expiry, objects, read: None, next: None, slice: 1000, sandbox }
     }
 
     /// The table that holds its rows.
@@ -227,22 +243,29 @@ impl Process {
         mut changes: Option<&mut ChangeRecords>,
     ) -> Result<Added, EngineError> {
         let mut added = Added::default();
+        let time = time_for(places.end.abs_diff(places.start));
+        let deadline = Instant::now() + time;
         let mut left = vec![places];
         while let Some(places) = left.pop() {
-            if added.skipped >= MOST_TRIED {
+            if added.skipped >= MOST_TRIED || added.late {
                 added.skipped += places.end.abs_diff(places.start);
                 continue;
             }
             connection.prepare_cached("SAVEPOINT part")?.execute([])?;
             let noted = changes.as_ref().map_or(0, |changes| changes.len());
-            match self.add_part(connection, &places, changes.as_deref_mut()) {
+            match self.add_part(connection, &places, deadline, changes.as_deref_mut()) {
                 Ok(steps) => added.steps += steps,
                 Err(EngineError::Invalid(why)) => {
                     connection.prepare_cached("ROLLBACK TO part")?.execute([])?;
                     if let Some(changes) = &mut changes {
                         changes.truncate(noted);
                     }
-                    if places.end - places.start > 1 {
+                    if Instant::now() >= deadline {
+                        added.late = true;
+                        added.skipped += places.end.abs_diff(places.start);
+                        let millis = time.as_millis();
+                        added.error = Some(format!("the events take more than {millis} ms"));
+                    } else if places.end - places.start > 1 {
                         let middle = places.start + (places.end - places.start) / 2;
                         left.extend([middle..places.end, places.start..middle]);
                     } else {
@@ -261,32 +284,52 @@ impl Process {
         &mut self,
         connection: &Connection,
         places: &Range<i64>,
+        deadline: Instant,
         changes: Option<&mut ChangeRecords>,
     ) -> Result<u64, EngineError> {
         let (table, delta) = (self.table(), self.delta());
         let Some(plan) = &self.compiled.plan else { return Ok(0) };
-        let fill = match self.fill.take() {
-            Some(fill) => fill,
-            None => plan.fill(&delta, &Tables { connection })?,
+        let read = match self.read.take() {
+            Some(read) => read,
+            None => plan.read(&Tables { connection })?,
         };
-        let fill = self.fill.insert(fill);
-        let _inside = self.sandbox.enter(None);
-        let mut steps = 0;
-        let mut run = |sql: &str, places: &[i64]| {
-            steps += execute(connection, sql, rusqlite::params_from_iter(places))?;
+        let read = self.read.insert(read);
+        let mut steps = execute(connection, &format!("DELETE FROM {delta}"), [])?;
+        {
+            // Only what reads is held to the time: SQLite ends the whole transaction when it interrupts a
+            // statement that writes.
+            let _inside = self.sandbox.enter(Some(deadline));
+            let mut reading = connection.prepare_cached(read).map_err(query_error)?;
+            let mut insert = connection.prepare_cached(&plan.insert(&delta))?;
+            let columns = reading.column_count();
+            let mut groups = reading.query([places.start, places.end]).map_err(query_error)?;
+            while let Some(group) = groups.next().map_err(query_error)? {
+                for column in 0..columns {
+                    let value = ToSqlOutput::Borrowed(group.get_ref(column)?);
+                    insert.raw_bind_parameter(column + 1, value)?;
+                }
+                insert.raw_execute()?;
+            }
+            drop(groups);
+            steps += u64::from(reading.reset_status(StatementStatus::VmStep).unsigned_abs());
+        }
+        let mut merge = || {
+            let _inside = self.sandbox.enter(None);
+            steps += execute(connection, &plan.merge(&table, &delta), [])?;
             Ok::<_, EngineError>(())
         };
-        run(&format!("DELETE FROM {delta}"), &[])?;
-        run(fill, &[places.start, places.end])?;
-        let merge = plan.merge(&table, &delta);
         let Some(changes) = changes else {
-            run(&merge, &[])?;
+            merge()?;
             return Ok(steps);
         };
         let touched = plan.touched(&table, &delta);
-        let old = rows(connection, &touched)?;
-        run(&merge, &[])?;
-        let new = rows(connection, &touched)?;
+        let touched = || {
+            let _inside = self.sandbox.enter(Some(deadline));
+            rows(connection, &touched)
+        };
+        let old = touched()?;
+        merge()?;
+        let new = touched()?;
         for (old, new) in old.iter().zip(&new) {
             if old != new {
                 let row = |row: &'_ [Value]| (row[0] != Value::Null).then(|| row[1..].to_vec());
@@ -308,7 +351,7 @@ impl Process {
         let before = times::text_of(now.saturating_sub(micros));
         let (table, column, values) = (self.table(), self.value(column), self.values());
         let old = format!("FROM {table} WHERE utc({column}) < ?");
-        let _inside = self.sandbox.enter(None);
+        let inside = self.sandbox.enter(Some(Instant::now() + time_for(0)));
         let mut select = connection.prepare_cached(&format!("SELECT {values} {old}"))?;
         let mut rows = select.query([&before])?;
         let mut any = false;
@@ -317,7 +360,10 @@ impl Process {
             changes.push(connection, &self.objects, Some(&self.row(row)?), None)?;
         }
         drop(rows);
+        drop(inside);
         if any {
+            // It asks the same again, which has just been answered in time.
+            let _inside = self.sandbox.enter(None);
             connection.prepare_cached(&format!("DELETE {old}"))?.execute([&before])?;
         }
         Ok(())
@@ -342,7 +388,8 @@ impl Process {
             let column = compiled.columns.iter().position(|column| column.name == *name)?;
             Some(Expiry { column, ..expiry })
         });
-        Self::new(self.number, compiled, expiry, self.sandbox.clone())
+        let (next, slice) = (self.next, self.slice);
+        Self { next, slice, ..Self::new(self.number, compiled, expiry, self.sandbox.clone()) }
     }
 
     /// Makes `rows` the rows of this process, which is one that is computed anew, and changes no more

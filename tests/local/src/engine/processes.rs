@@ -1,14 +1,16 @@
 //! All processes, as the writing connection keeps them: up to date in the transaction that stores.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::catalogue::Tables;
 use super::columns::Column;
 use super::objects::ChangeRecords;
-use super::process::{Compiled, Expiry, MOST_TRIED, Process};
+use super::process::{Added, Compiled, Expiry, MOST_TRIED, Process};
 use super::recompute::{Run, Schedule, same_row_by};
 use super::sandbox::Sandbox;
 use super::storage::Stored;
@@ -57,6 +59,7 @@ struct Row {
     query: String,
     columns: Vec<Column>,
     ttl: Option<Ttl>,
+    next: Option<i64>,
 }
 
 impl Row {
@@ -68,8 +71,18 @@ impl Row {
             query: row.get(2)?,
             columns: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
             ttl: duration.zip(column).map(|(duration, column)| Ttl { duration, column }),
+            next: row.get(6)?,
         })
     }
+}
+
+/// How far a process has been given the events that were stored before it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Filled {
+    Partly,
+    Whole,
+    /// It fails at too many of them.
+    Failed(String),
 }
 
 /// A process that is to be made, checked as far as that needs no lock.
@@ -114,17 +127,19 @@ impl Processes {
     }
 
     fn load(&self, connection: &Connection) -> Result<BTreeMap<String, Process>, EngineError> {
-        let select = "SELECT number, name, query, columns, ttl_duration, ttl_column FROM processes";
+        let select = "SELECT number, name, query, columns, ttl_duration, ttl_column, next
+            FROM processes LEFT JOIN fills ON process = number";
         let rows: Vec<Row> = connection
             .prepare_cached(select)?
             .query_map([], Row::read)?
             .collect::<Result<_, _>>()?;
         let mut all = BTreeMap::new();
-        for Row { number, name, query, columns, ttl } in rows {
+        for Row { number, name, query, columns, ttl, next } in rows {
             // The table has the columns of the last run, whatever `*` would be now.
             let (compiled, error) = Compiled::stored(&query, columns, &Tables { connection })?;
             let expiry = ttl.and_then(|ttl| Expiry::new(&ttl, &compiled.columns).ok());
-            let process = Process::new(number, compiled, expiry, self.sandbox.clone());
+            let mut process = Process::new(number, compiled, expiry, self.sandbox.clone());
+            process.next = next;
             // An earlier version may have printed it in another way.
             process.save(connection)?;
             process.create_delta(connection)?;
@@ -170,7 +185,10 @@ impl Processes {
             if !process.compiled.reads.contains(stream) {
                 continue;
             }
-            if process.compiled.plan.is_some() {
+            if process.next.is_some() {
+                // It gets to them in its turn.
+                stats.note(name, |stats| stats.events += events);
+            } else if process.compiled.plan.is_some() {
                 if stored.new_kinds {
                     touched |= process.learn_columns(connection)?;
                 }
@@ -199,9 +217,17 @@ impl Processes {
         now: i64,
         notices: &mut Vec<Notice>,
     ) -> Result<(), EngineError> {
+        let stats = self.stats.clone();
         for (name, process) in self.all(connection)? {
             let mut changes = ChangeRecords::default();
-            process.expire(connection, now, &mut changes)?;
+            match process.expire(connection, now, &mut changes) {
+                // Of this process, and no reason to keep the rows of others.
+                Err(EngineError::Invalid(why)) => {
+                    stats.note(name, |stats| stats.last_error = Some(why));
+                    continue;
+                }
+                expired => expired?,
+            }
             if changes.len() > 0 {
                 notices.push(Notice::changed(name, Some(changes)));
             }
@@ -284,18 +310,14 @@ impl Processes {
         let mut stats = ProcessStats::new(process.compiled.mode());
         match (&process.compiled.plan, run) {
             (Some(plan), None) => {
-                let places = "SELECT number << 40 | first, number << 40 | next FROM streams
-                    WHERE name = ?";
-                let places = connection
-                    .prepare_cached(places)?
-                    .query_row([plan.stream()], |row| Ok(row.get(0)?..row.get(1)?))
-                    .optional()?;
-                let added = process.add(connection, places.unwrap_or(0..0), None)?;
-                if let (MOST_TRIED.., Some(why)) = (added.skipped, &added.error) {
-                    return Err(EngineError::Invalid(why.clone()));
+                let stream = plan.stream().to_owned();
+                // Of no events at all, an aggregate of everything has its row.
+                process.add(connection, 0..0, None)?;
+                process.next = events_of(connection, &stream)?.map(|places| places.start);
+                if let Some(next) = process.next {
+                    let insert = "INSERT INTO fills VALUES (?, ?)";
+                    connection.prepare_cached(insert)?.execute([number, next])?;
                 }
-                (stats.steps, stats.skipped, stats.last_error) =
-                    (added.steps, added.skipped, added.error);
             }
             (None, Some(run)) => {
                 (stats.steps, stats.runs, stats.last_run_ms) = (run.steps, 1, millis(&run));
@@ -311,6 +333,64 @@ impl Processes {
         notices.push(Notice::Created(name.clone()));
         self.all(connection)?.insert(name, process);
         Ok(())
+    }
+
+    /// Gives a process some more of the events that were stored before it, and answers whether there are more. It
+    /// is done in slices, because everybody who writes waits meanwhile.
+    pub(super) fn fill(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        notices: &mut Vec<Notice>,
+    ) -> Result<Filled, EngineError> {
+        let stats = self.stats.clone();
+        let Some(process) = self.all(connection)?.get_mut(name) else { return Ok(Filled::Whole) };
+        let (Some(next), Some(plan)) = (process.next, &process.compiled.plan) else {
+            return Ok(Filled::Whole);
+        };
+        // The stream may be gone by now, or be another one, or have let go of old events.
+        let stored = events_of(connection, plan.stream())?.unwrap_or(next..next);
+        let from = if stored.contains(&next) { next } else { next.max(stored.start) };
+        let to = stored.end.min(from.saturating_add(process.slice));
+        let number = process.number;
+        let start = Instant::now();
+        let added =
+            if from < to { process.add(connection, from..to, None)? } else { Added::default() };
+        process.next = (to < stored.end).then_some(to);
+        process.slice = match start.elapsed().as_millis() {
+            0..20 => (process.slice * 2).min(20_000),
+            60.. => (process.slice / 2).max(100),
+            _ => process.slice,
+        };
+        let filled = match (process.next, &added.error) {
+            (_, Some(why)) if added.skipped >= MOST_TRIED => Filled::Failed(why.clone()),
+            (Some(_), _) => Filled::Partly,
+            (None, _) => Filled::Whole,
+        };
+        match process.next {
+            Some(next) => {
+                let update = "UPDATE fills SET next = ? WHERE process = ?";
+                connection.prepare_cached(update)?.execute([next, number])?;
+            }
+            None => {
+                let delete = "DELETE FROM fills WHERE process = ?";
+                connection.prepare_cached(delete)?.execute([number])?;
+            }
+        }
+        self.touched = true;
+        stats.note(name, |stats| {
+            stats.steps += added.steps;
+            stats.skipped += added.skipped;
+            stats.last_error = added.error.or(stats.last_error.take());
+        });
+        notices.push(Notice::changed(name, None));
+        Ok(filled)
+    }
+
+    /// The processes that lack stored events.
+    pub(super) fn unfilled(&self) -> Vec<String> {
+        let all = self.loaded.iter().flatten();
+        all.filter(|(_, process)| process.next.is_some()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Puts the result of a new run in the place of the last one.
@@ -360,6 +440,7 @@ impl Processes {
         let process = self.all(connection)?.get_mut(name).ok_or_else(|| no_process(name))?;
         if let Some(draft) = draft {
             process.drop_tables(connection)?;
+            connection.execute("DELETE FROM fills WHERE process = ?", [process.number])?;
             connection.execute("DELETE FROM processes WHERE name = ?", [name])?;
             self.all(connection)?.remove(name);
             self.insert(connection, draft, now, notices)?;
@@ -403,6 +484,7 @@ impl Processes {
         let process = self.all(connection)?.remove(name).ok_or_else(|| no_process(name))?;
         self.touched = true;
         process.drop_tables(connection)?;
+        connection.execute("DELETE FROM fills WHERE process = ?", [process.number])?;
         connection.execute("DELETE FROM processes WHERE name = ?", [name])?;
         self.end(name);
         notices.push(Notice::Deleted(name.to_owned()));
@@ -439,6 +521,13 @@ impl Processes {
     pub(super) fn outdated(&self, name: &str) {
         self.schedule.outdated(name);
     }
+}
+
+/// The places of the events that a stream has.
+fn events_of(connection: &Connection, stream: &str) -> Result<Option<Range<i64>>, EngineError> {
+    let places = "SELECT number << 40 | first, number << 40 | next FROM streams WHERE name = ?";
+    let mut places = connection.prepare_cached(places)?;
+    Ok(places.query_row([stream], |row| Ok(row.get(0)?..row.get(1)?)).optional()?)
 }
 
 pub(super) fn no_process(name: &str) -> EngineError {

@@ -103,8 +103,11 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Ids
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
     // The first versions had none of these.
-    let open = "CREATE TABLE IF NOT EXISTS open_streams (stream INTEGER PRIMARY KEY)";
-    transaction.execute_batch(open)?;
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS open_streams (stream INTEGER PRIMARY KEY);
+        -- Processes that have not been given all stored events yet, and the place of the next one.
+        CREATE TABLE IF NOT EXISTS fills (process INTEGER PRIMARY KEY, next INTEGER NOT NULL)",
+    )?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     let drawn = "SELECT value FROM meta WHERE key = 'ids'";
     let drawn: Option<i64> = transaction.query_row(drawn, [], |row| row.get(0)).optional()?;

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::functions;
 use super::home::Home;
-use super::processes::{Draft, Processes, Stats, no_process};
+use super::processes::{Draft, Filled, Processes, Stats, no_process};
 use super::read::{QueryLimits, Readers};
 use super::recompute::{self, Schedule};
 use super::retention::Retention;
@@ -91,6 +91,7 @@ impl Sqlite {
         let mut processes =
             Processes::new(sandbox, stats.clone(), Arc::clone(&schedule), Arc::clone(&listener));
         processes.all(&connection).map_err(io::Error::other)?;
+        let unfilled = processes.unfilled();
         let writer = Writer::new(connection, storage, processes, listener, Arc::clone(&counted));
         let (jobs, received) = mpsc::channel();
         let readers = Readers::open(&path, settings.limits).map_err(io::Error::other)?;
@@ -104,7 +105,7 @@ impl Sqlite {
         let engine = Self { core: Arc::clone(&core), threads: Mutex::default() };
         let writing = thread("writer").spawn(move || writer.work(&received))?;
         engine.threads().push(writing);
-        engine.threads().push(thread("process").spawn(move || core.recompute())?);
+        engine.threads().push(thread("process").spawn(move || core.recompute(&unfilled))?);
         Ok(engine)
     }
 
@@ -171,8 +172,30 @@ impl Core {
         looked.inspect_err(|error| self.counted.failed(error))
     }
 
-    /// Runs the queries of processes that have to be computed anew, until the end.
-    fn recompute(&self) {
+    /// Gives a process the events that were stored before it, slice by slice: others write in between.
+    fn fill(&self, name: &str) -> Result<(), EngineError> {
+        loop {
+            let process = name.to_owned();
+            let filled = self.write(move |writer| {
+                let Writer { connection, processes, notices, .. } = writer;
+                processes.fill(connection, &process, notices)
+            })?;
+            match filled {
+                Filled::Partly => {}
+                Filled::Whole => return Ok(()),
+                Filled::Failed(why) => return Err(EngineError::Invalid(why)),
+            }
+        }
+    }
+
+    /// Runs the queries of processes that have to be computed anew, until the end; before that, gives those that
+    /// the last end cut short the rest of their events.
+    fn recompute(&self, unfilled: &[String]) {
+        for name in unfilled {
+            if let Err(error) = self.fill(name) {
+                tracing::warn!(process = name, %error, "a process lacks events that were stored before it");
+            }
+        }
         while let Some(name) = self.schedule.next() {
             let start = Instant::now();
             let run = self.recompute_one(&name);
@@ -309,6 +332,12 @@ impl Engine for Sqlite {
         self.core.write(move |writer| {
             let Writer { connection, processes, now, notices, .. } = writer;
             processes.create(connection, draft, now.micros, notices)
+        })?;
+        self.core.fill(name).inspect_err(|_| {
+            // It has never been whole.
+            if let Err(error) = self.delete_process(name) {
+                tracing::warn!(process = name, %error, "half a process could not be deleted");
+            }
         })
     }
 
@@ -350,11 +379,12 @@ impl Engine for Sqlite {
                 self.draft(name, &Definition { query, ttl })
             })
             .transpose()?;
-        let name = name.to_owned();
+        let changed = name.to_owned();
         self.core.write(move |writer| {
             let Writer { connection, processes, now, notices, .. } = writer;
-            processes.change(connection, &name, ttl.as_ref(), draft, now.micros, notices)
-        })
+            processes.change(connection, &changed, ttl.as_ref(), draft, now.micros, notices)
+        })?;
+        self.core.fill(name)
     }
 
     fn delete_process(&self, name: &str) -> Result<(), EngineError> {

@@ -1,5 +1,7 @@
 //! Processes: what they keep, whom they tell, and how they depend on each other.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{Definition, Engine, EngineError, Ttl, received, start};
@@ -298,4 +300,85 @@ fn what_is_computed_anew_notices_that_its_stream_is_gone() {
     engine.process("p", "SELECT count(DISTINCT a) AS n FROM s");
     engine.engine.delete_stream("s").unwrap();
     engine.wait_until(|| engine.query("SELECT * FROM p") == json!([{"n": 0}]));
+}
+
+#[test]
+fn s6_a_process_over_many_events_holds_up_nobody() {
+    let engine = start();
+    let events: Vec<String> =
+        (0..20_000).map(|n| format!(r#"{{"n":{n},"t":"{n:0>60}"}}"#)).collect();
+    for _ in 0..2 {
+        engine.collect("s", &format!("[{}]", events.join(",")));
+    }
+    let done = std::sync::atomic::AtomicBool::new(false);
+    // As slow for each event as a pattern can be.
+    let query = "SELECT n % 7 AS g, count(*) AS n, sum(t LIKE '%0%0%0%0%9%9%9%1%8%') AS likes FROM s GROUP BY 1";
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let (mut slowest, mut count) = (Duration::ZERO, 0);
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let start = std::time::Instant::now();
+                engine.collect("s", r#"{"n": 0, "t": "x"}"#);
+                slowest = slowest.max(start.elapsed());
+                count += 1;
+            }
+            (slowest, count)
+        });
+        engine.process("p", query);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        let (slowest, count) = other.join().unwrap();
+        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+        assert!(count > 3, "the others wrote {count} times meanwhile");
+    });
+    assert_eq!(engine.stats("p").skipped, 0);
+    let sorted = |sql: &str| {
+        let mut rows: Vec<String> =
+            engine.query(sql).as_array().unwrap().iter().map(ToString::to_string).collect();
+        rows.sort();
+        rows
+    };
+    assert_eq!(sorted("SELECT * FROM p"), sorted(query), "nothing is counted twice or left out");
+    engine.collect("s", r#"{"n": 1, "t": "x"}"#);
+    assert_eq!(sorted("SELECT * FROM p"), sorted(query));
+}
+
+#[test]
+fn s6_what_a_process_takes_for_an_event_has_a_limit() {
+    let engine = start();
+    // Each event has a text that the pattern takes minutes for.
+    engine.process("p", "SELECT count(*) AS n, sum(t LIKE '%a%a%a%a%a%a%b%') AS likes FROM s");
+    engine.process("q", "SELECT count(*) AS n FROM s");
+    let slow = format!(r#"{{"t": "{}"}}"#, "a".repeat(1_900_000));
+    let start = std::time::Instant::now();
+    engine.collect("s", &format!("[{slow},{slow},{slow}]"));
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert_eq!(engine.query("SELECT * FROM q"), json!([{"n": 3}]));
+    let stats = engine.stats("p");
+    assert!(stats.skipped > 0 && stats.last_error.unwrap().contains("ms"));
+    engine.collect("s", r#"{"t": "ab"}"#);
+    assert_eq!(engine.query("SELECT n + 0 AS n FROM q"), json!([{"n": 4}]));
+}
+
+#[test]
+fn s6_a_fill_that_is_cut_short_goes_on_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stride.db");
+    let engine = super::at(&path);
+    let events: Vec<String> = (0..3000).map(|n| format!("{{\"n\": {n}}}")).collect();
+    engine.collect("s", &format!("[{}]", events.join(",")));
+    engine.process("p", "SELECT count(*) AS n, sum(n) AS sum FROM s");
+    drop(engine);
+    // As a kill after the first slice would leave it.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .execute_batch(
+            "UPDATE process_1 SET a0 = 1000, a1 = 499500;
+            INSERT INTO fills SELECT 1, (number << 40) + 1001 FROM streams",
+        )
+        .unwrap();
+    drop(connection);
+    let engine = super::at(&path);
+    engine.collect("s", r#"{"n": 0}"#);
+    let whole = json!([{"n": 3001, "sum": 4_498_500}]);
+    engine.wait_until(|| engine.query("SELECT n, sum FROM p") == whole);
 }
