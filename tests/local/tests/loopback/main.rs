@@ -14,6 +14,8 @@ mod metrics;
 mod originals;
 mod program;
 mod queries;
+mod random;
 mod refusals;
+mod replay;
 mod subscribe;
 mod subscribers;
