@@ -1,5 +1,12 @@
 //! Web pages: what a browser may do for one of another origin.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 use stride_local::Local;
 
 use crate::http::{Request, Response, get, request};
@@ -98,4 +105,152 @@ fn s13_a_body_without_a_type_is_refused() {
     assert_eq!(saved.send(&local).status, 200);
     assert_eq!(request(&local, "POST", "/v1/analyze/a/results").send(&local).status, 200);
     assert_eq!(request(&local, "DELETE", "/v1/analyze/a").send(&local).status, 200);
+}
+
+/// What the page does, one thing after another. A failure of the network is what a browser makes of everything
+/// that it does not let the page see.
+const SCRIPT: &str = r#"
+const outcomes = {};
+const key = (name) => ({Authorization: "Basic " + btoa(name + ":")});
+const json = {"Content-Type": "application/json"};
+async function attempt(what, path, options) {
+    try {
+        const response = await fetch(API + path, options);
+        outcomes[what] = response.status;
+    } catch (error) {
+        outcomes[what] = "refused";
+    }
+}
+(async () => {
+    const event = JSON.stringify({from: "page"});
+    const open = {...key("open"), ...json};
+    await attempt("event", "/collect/clicks", {method: "POST", headers: open, body: event});
+    await attempt("map", "/collect", {method: "POST", headers: open, body: `{"clicks": [${event}]}`});
+    await attempt("bad event", "/collect/clicks", {method: "POST", headers: open, body: "nope"});
+    await attempt("list", "/collect", {headers: key("open")});
+    await attempt("list, secret", "/collect", {headers: key("secret")});
+    await attempt("event, secret", "/collect/clicks",
+        {method: "POST", headers: {...key("secret"), ...json}, body: event});
+    await attempt("delete", "/collect/clicks", {method: "DELETE", headers: key("secret")});
+    await attempt("query", "/analyze", {method: "POST", headers: {...key("secret"), ...json},
+        body: `{"query": "SELECT * FROM clicks"}`});
+    await attempt("subscribe", "/collect/clicks/subscribe", {headers: key("secret")});
+    await attempt("health", "/../healthz", {});
+    // These need no leave of the server: it has to refuse them itself.
+    await attempt("form", "/collect/clicks", {method: "POST", mode: "no-cors", body: event});
+    await attempt("text", "/collect/clicks", {method: "POST", mode: "no-cors",
+        headers: {"Content-Type": "text/plain"}, body: event});
+    await fetch("/report", {method: "POST", body: JSON.stringify(outcomes)});
+})();
+"#;
+
+/// Serves the page at another origin until the page has reported what came of it.
+fn serve(listener: &TcpListener, page: &str, report: &mpsc::Sender<Value>) {
+    let answer = |socket: &mut TcpStream, kind: &str, body: &str| {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        socket.write_all(head.as_bytes()).and_then(|()| socket.write_all(body.as_bytes()))
+    };
+    for socket in listener.incoming() {
+        let mut socket = BufReader::new(socket.unwrap());
+        let (mut line, mut length) = (String::new(), 0);
+        if socket.read_line(&mut line).unwrap_or(0) == 0 {
+            continue;
+        }
+        loop {
+            let mut header = String::new();
+            if socket.read_line(&mut header).unwrap_or(0) <= 2 {
+                break;
+            }
+            if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        socket.read_exact(&mut body).unwrap();
+        let is_report = line.starts_with("POST /report");
+        // The browser may be gone before it has read this.
+        drop(answer(socket.get_mut(), "text/html", if is_report { "" } else { page }));
+        if is_report {
+            report.send(serde_json::from_slice(&body).unwrap()).unwrap();
+            return;
+        }
+    }
+}
+
+/// Killed even when the test fails.
+struct Browser(Child);
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn installed_browser() -> Option<&'static str> {
+    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
+        let version = Command::new(name).arg("--version").stderr(Stdio::null()).output();
+        version.is_ok_and(|version| version.status.success())
+    })
+}
+
+#[test]
+fn p2_a_browser_lets_a_page_collect_events_and_nothing_else() {
+    let Some(browser) = installed_browser() else {
+        // Said past the test's captured output: what is skipped should be seen.
+        let said =
+            std::io::stderr().write_all(b"skipped: there is no Chromium to try a web page in\n");
+        return said.unwrap();
+    };
+    let local = with_keys();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let origin = format!("http://{}/", listener.local_addr().unwrap());
+    let page = format!(
+        "<!doctype html><title>page</title><script>const API = \"{}\";{SCRIPT}</script>",
+        local.endpoint()
+    );
+    let (report, reported) = mpsc::channel();
+    std::thread::spawn(move || serve(&listener, &page, &report));
+    let profile = tempfile::tempdir().unwrap();
+    let child = Command::new(browser)
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+        ])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(&origin)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _browser = Browser(child);
+    let outcomes = reported.recv_timeout(Duration::from_secs(60)).expect("the page reports");
+    let expected = json!({
+        "event": 200,
+        "map": 200,
+        "bad event": 400,
+        "list": "refused",
+        "list, secret": "refused",
+        "event, secret": "refused",
+        "delete": "refused",
+        "query": "refused",
+        "subscribe": "refused",
+        "health": "refused",
+        // 0 is what a page gets to see of what it sent without leave.
+        "form": 0,
+        "text": 0,
+    });
+    assert_eq!(outcomes, expected);
+    let events = local.events("clicks");
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert!(events.iter().all(|event| event["from"] == "page"));
 }
