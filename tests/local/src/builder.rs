@@ -15,7 +15,7 @@ use crate::engine::sqlite::{Settings, Sqlite};
 use crate::fault::Faults;
 use crate::http::accept;
 use crate::http::auth::Keys;
-use crate::http::limits::{Limits, Room};
+use crate::http::limits::{Limits, Rooms};
 use crate::http::metrics::Counters;
 use crate::local::Local;
 use crate::shared::Shared;
@@ -237,7 +237,7 @@ impl Builder {
         let shared = Arc::new(Shared {
             addr,
             keys: self.keys,
-            room: Room::new(&self.limits),
+            rooms: Rooms::new(&self.limits),
             limits: self.limits,
             keep_alive: self.keep_alive,
             engine: Arc::new(engine),

@@ -8,7 +8,7 @@ use crate::changes::Changes;
 use crate::engine::SharedEngine;
 use crate::fault::Faults;
 use crate::http::auth::Keys;
-use crate::http::limits::{Limits, Room};
+use crate::http::limits::{Limits, Rooms};
 use crate::http::metrics::Counters;
 use crate::streams::subscribers::Subscribers;
 
@@ -17,7 +17,7 @@ pub(crate) struct Shared {
     pub(crate) addr: SocketAddr,
     pub(crate) keys: Keys,
     pub(crate) limits: Limits,
-    pub(crate) room: Room,
+    pub(crate) rooms: Rooms,
     pub(crate) keep_alive: Duration,
     pub(crate) engine: SharedEngine,
     pub(crate) subscribers: Arc<Subscribers>,

@@ -70,6 +70,7 @@ async fn respond(
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
+    let access = shared.keys.access(request.headers());
     match outcome {
         Outcome::Served => {}
         Outcome::ResetAfterStore => {
@@ -84,11 +85,11 @@ async fn respond(
         }
         Outcome::Stall => {
             // Read, so that hyper notices when the client gives up and hangs up.
-            drop(body::read(request.body_mut(), &shared.limits, &shared.room).await);
+            drop(body::read(request.body_mut(), &shared.limits, shared.rooms.of(access)).await);
             return future::pending().await;
         }
         Outcome::Status { status, retry_after } => {
-            drop(body::read(request.body_mut(), &shared.limits, &shared.room).await);
+            drop(body::read(request.body_mut(), &shared.limits, shared.rooms.of(access)).await);
             let mut response = response::message(status, "a fault on demand");
             if let Some(seconds) = retry_after {
                 response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
@@ -281,8 +282,9 @@ async fn collect(
     name: Option<&str>,
 ) -> Result<Response, Refusal> {
     let encoding = body::encoding(request)?;
-    let body = body::read(request.body_mut(), &shared.limits, &shared.room).await?;
-    let room = shared.room.inflated(body.bytes.len(), encoding).await;
+    let room = shared.rooms.of(Some(access));
+    let body = body::read(request.body_mut(), &shared.limits, room).await?;
+    let room = room.inflated(body.bytes.len(), encoding).await;
     let (shared, name) = (Arc::clone(shared), name.map(str::to_owned));
     // A task of its own, which keeps the room until the events are out of memory, though the client
     // may have hung up.
@@ -350,8 +352,8 @@ fn append(
     .map_err(|error| match error {
         BatchError::Bad(why) => Refusal::BadRequest(why),
         BatchError::Forbidden(_) => Refusal::NotOpen(error.to_string()),
-        BatchError::TooLarge { .. } | BatchError::LargeEvent { .. } => {
-            Refusal::TooLarge(error.to_string())
-        }
+        BatchError::TooLarge { .. }
+        | BatchError::TooMany { .. }
+        | BatchError::LargeEvent { .. } => Refusal::TooLarge(error.to_string()),
     })
 }

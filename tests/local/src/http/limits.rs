@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::auth::Access;
 use super::body::Encoding;
 
 /// The limits of connections and requests, each set by the method of that name of
@@ -48,10 +49,35 @@ const SMALL: usize = 64 * 1024;
 /// How much room a body takes at once, in KiB.
 const STEP: u32 = 64;
 
+/// One that cannot inflate to more than this is inflated without asking.
+const SMALL_INFLATED: usize = 256 * 1024;
+
 /// The most that deflate makes of a byte.
 const BOMB: usize = 1032;
 
-/// The memory that all bodies may take together: four of the largest, as sent and inflated. The
+/// The memory that bodies may take: what comes with the secret key, and what comes with the open key, which may be
+/// from anybody, and is not to crowd the others out.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    trusted: Room,
+    open: Room,
+}
+
+impl Rooms {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self { trusted: Room::new(limits, 4), open: Room::new(limits, 2) }
+    }
+
+    /// The room for the bearer of this key; one without a key is nobody's guest.
+    pub(crate) fn of(&self, access: Option<Access>) -> &Room {
+        match access {
+            Some(Access::Secret) => &self.trusted,
+            Some(Access::Open) | None => &self.open,
+        }
+    }
+}
+
+/// The memory that some bodies may take together: so many of the largest, as sent and inflated. The
 /// others wait, so that what hostile clients can cost is bounded.
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -99,11 +125,11 @@ impl Growing {
 }
 
 impl Room {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    fn new(limits: &Limits, bodies: usize) -> Self {
         Self {
-            sent: Pool::new(limits.max_body),
+            sent: Pool::new(limits.max_body, bodies),
             last: Arc::new(Semaphore::new(1)),
-            inflated: Pool::new(limits.max_inflated),
+            inflated: Pool::new(limits.max_inflated, bodies),
         }
     }
 
@@ -120,10 +146,12 @@ impl Room {
 
     /// Room for what a body of so many bytes may become.
     pub(crate) async fn inflated(&self, bytes: usize, encoding: Encoding) -> Share {
-        match encoding {
-            Encoding::Plain => self.inflated.share(bytes).await,
-            Encoding::Gzip => self.inflated.share(bytes.saturating_mul(BOMB)).await,
-        }
+        let bytes = match encoding {
+            Encoding::Plain => bytes,
+            Encoding::Gzip => bytes.saturating_mul(BOMB),
+        };
+        // Those that send little are not to wait for those that send much.
+        if bytes <= SMALL_INFLATED { None } else { self.inflated.share(bytes).await }
     }
 }
 
@@ -135,10 +163,10 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(largest: usize) -> Self {
+    fn new(largest: usize, bodies: usize) -> Self {
         // The bound keeps four of them below what a semaphore can count.
         let largest = u32::try_from(largest / 1024 + 1).unwrap_or(u32::MAX).min(u32::MAX / 64);
-        Self { permits: Arc::new(Semaphore::new(4 * largest as usize)), largest }
+        Self { permits: Arc::new(Semaphore::new(bodies * largest as usize)), largest }
     }
 
     async fn share(&self, bytes: usize) -> Share {

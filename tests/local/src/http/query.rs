@@ -8,6 +8,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::auth::Access;
 use super::body;
 use super::handler::{about, ask_engine, on_a_thread};
 use super::response::{self, Refusal, Response};
@@ -227,7 +228,9 @@ fn bad(error: &serde_json::Error) -> Refusal {
 
 async fn body(shared: &Arc<Shared>, request: &mut Request<Incoming>) -> Result<String, Refusal> {
     let encoding = body::encoding(request)?;
-    let body = body::read(request.body_mut(), &shared.limits, &shared.room).await?;
+    let body =
+        body::read(request.body_mut(), &shared.limits, shared.rooms.of(Some(Access::Secret)))
+            .await?;
     let limit = LONGEST.min(shared.limits.max_inflated);
     let body = on_a_thread(move || body::decode(body.bytes, encoding, limit)).await?;
     String::from_utf8(body.into())

@@ -24,6 +24,8 @@ pub(crate) enum BatchError {
     Forbidden(String),
     /// With their stamps they are larger than a request may be.
     TooLarge { limit: usize },
+    /// There are more of them than a request may have.
+    TooMany { most: usize },
     /// One of them is larger than an event may be.
     LargeEvent { size: usize },
 }
@@ -34,6 +36,7 @@ impl fmt::Display for BatchError {
             Self::Bad(why) => f.write_str(why),
             Self::Forbidden(stream) => write!(f, "the open key may not write to {stream:?}"),
             Self::TooLarge { limit } => write!(f, "the events take more than {limit} bytes"),
+            Self::TooMany { most } => write!(f, "there are more than {most} events in the request"),
             Self::LargeEvent { size } => {
                 write!(f, "an event has {size} bytes; the most is {LARGEST_EVENT}")
             }
@@ -49,7 +52,7 @@ pub(crate) const GIVEN_ID: std::ops::Range<usize> = {
 };
 
 /// Events in order, each with its delimiter.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) text: Vec<u8>,
     pub(crate) records: Vec<Record>,
@@ -67,11 +70,32 @@ pub(crate) struct Record {
 
 impl Batch {
     /// Reads `json`, one event or an array of them, and stamps those that need it. The stamped
-    /// text may take `limit` bytes: it is a bound of its own, because `{}` becomes 100 bytes.
-    pub(crate) fn read(json: &str, now: &str, limit: usize) -> Result<Self, BatchError> {
+    /// text may take `limit` bytes, apart from the limit on what was sent, because `{}` becomes 100 bytes; there
+    /// may be `most` events.
+    pub(crate) fn read(
+        json: &str,
+        now: &str,
+        limit: usize,
+        most: usize,
+    ) -> Result<Self, BatchError> {
+        let mut batch = Self::default();
+        batch.add(json, now, limit, most)?;
+        batch.text.shrink_to_fit();
+        Ok(batch)
+    }
+
+    /// Reads more events into a batch. After an error it is empty.
+    pub(crate) fn add(
+        &mut self,
+        json: &str,
+        now: &str,
+        limit: usize,
+        most: usize,
+    ) -> Result<(), BatchError> {
         let json = json.trim_matches([' ', '\t', '\r', '\n']);
-        let (text, records, keys) = (Vec::new(), Vec::new(), Keys::default());
-        let mut draft = Draft { now, limit, batch: Self { text, records, keys } };
+        let limit = self.text.len().saturating_add(limit);
+        let most = self.records.len().saturating_add(most);
+        let mut draft = Draft { now, limit, most, batch: std::mem::take(self) };
         match json.as_bytes().first() {
             Some(b'{') => {
                 draft.batch.text.reserve(json.len() + 100);
@@ -90,14 +114,15 @@ impl Batch {
             }
             None => return Err(BatchError::Bad("bad JSON: the body is empty".into())),
         }
-        draft.batch.text.shrink_to_fit();
-        Ok(draft.batch)
+        *self = draft.batch;
+        Ok(())
     }
 }
 
 struct Draft<'a> {
     now: &'a str,
     limit: usize,
+    most: usize,
     batch: Batch,
 }
 
@@ -125,6 +150,9 @@ impl Draft<'_> {
         };
         if !event.starts_with('{') {
             return Err(at(format_args!("an event must be an object")));
+        }
+        if self.batch.records.len() >= self.most {
+            return Err(BatchError::TooMany { most: self.most });
         }
         if event.len() > LARGEST_EVENT {
             return Err(BatchError::LargeEvent { size: event.len() });
@@ -276,7 +304,7 @@ mod tests {
     const NOW: &str = "2015-05-05T23:40:27.000000Z";
 
     fn read(json: &str) -> Result<Vec<String>, BatchError> {
-        let batch = Batch::read(json, NOW, 10_000)?;
+        let batch = Batch::read(json, NOW, 10_000, 1000)?;
         let mut start = 0;
         Ok(batch
             .records
@@ -343,7 +371,7 @@ mod tests {
 
     #[test]
     fn an_id_that_was_given_stands_where_it_is_said_to() {
-        let batch = Batch::read("{}", NOW, 1000).unwrap();
+        let batch = Batch::read("{}", NOW, 1000, 1).unwrap();
         let end = batch.text.len();
         let id = &batch.text[end - GIVEN_ID.end..end - GIVEN_ID.start];
         assert_eq!(id, [b'0'; stamp::ID]);
@@ -352,7 +380,7 @@ mod tests {
 
     #[test]
     fn stamps_are_keys_too() {
-        let batch = Batch::read(r#"[{"a": true}, {"b": null, "a": false}]"#, NOW, 1000).unwrap();
+        let batch = Batch::read(r#"[{"a": true}, {"b": null, "a": false}]"#, NOW, 1000, 2).unwrap();
         let keys: Vec<_> = batch.keys.iter().collect();
         let expected = [
             ("a", Kinds::BOOLEAN),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -53,6 +53,18 @@ fn s10_the_open_key_leaves_names_to_others() {
     assert_eq!(request(&local, "DELETE", "/v1/collect/s7").send(&local).status, 200);
     open(r#"{"new": {}}"#.to_owned()).send(&local).assert_stored();
     assert_eq!(open(r#"{"newer": {}}"#.to_owned()).send(&local).status, 507);
+}
+
+#[test]
+fn s4_the_open_key_sends_so_many_events_at_once() {
+    let local = with_keys();
+    let open = |body: String| request(&local, "POST", "/v1/collect").key("open").gzip(body);
+    let refused = open(format!("{{{}\"s\":{{}}}}", "\"s\":{},".repeat(100_000))).send(&local);
+    assert_eq!(refused.status, 413, "what clients that batch send again in halves");
+    assert!(refused.message().contains("100000"), "{}", refused.message());
+    // A stream that is named again and again is one stream.
+    open("{\"s\":{\"n\":0},\"t\":[],\"s\":[{\"n\":1}]}".to_owned()).send(&local).assert_stored();
+    assert_eq!((local.count("s"), local.streams()), (2, vec!["s".to_owned()]));
 }
 
 #[test]
@@ -151,14 +163,23 @@ impl Measured {
     }
 }
 
-/// Sends `times` requests of a kind, while another client goes on posting, and checks what is left of them.
-fn leaves_nothing(times: usize, hostile: impl Fn(&Measured) -> Response + Sync, statuses: &[u16]) {
+/// Sends `times` requests of a kind from four clients, while another one goes on posting, and checks what is left
+/// of them.
+fn leaves_nothing(times: usize, statuses: &[u16], hostile: impl Fn(&Measured) -> Response + Sync) {
+    const CLIENTS: usize = 4;
     let server = Measured::start();
-    // The first ones make buffers that are kept, and open connections to the database.
-    for _ in 0..2 {
-        let response = hostile(&server);
-        assert!(statuses.contains(&response.status), "{response:?}");
-    }
+    let attack = |times: usize| {
+        for _ in 0..times {
+            let response = hostile(&server);
+            assert!(statuses.contains(&response.status), "{response:?}");
+        }
+    };
+    // The first ones make buffers that are kept, and fill the cache of the database.
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| attack(1));
+        }
+    });
     server.event().assert_stored();
     let before = server.resident();
     let done = AtomicBool::new(false);
@@ -172,8 +193,10 @@ fn leaves_nothing(times: usize, hostile: impl Fn(&Measured) -> Response + Sync, 
             }
             slowest
         });
-        for _ in 0..times {
-            assert!(statuses.contains(&hostile(&server).status));
+        let attackers: Vec<_> =
+            (0..CLIENTS).map(|_| scope.spawn(|| attack(times.div_ceil(CLIENTS)))).collect();
+        for attacker in attackers {
+            attacker.join().unwrap();
         }
         done.store(true, Ordering::Relaxed);
         let slowest = other.join().unwrap();
@@ -206,29 +229,92 @@ fn to_collect(server: &Measured, path: &str, gzipped: &[u8]) -> Response {
 
 fn s3(times: usize) {
     let keys = events_with_long_keys();
-    leaves_nothing(times, |server| to_collect(server, "/v1/collect/long", &keys), &[200]);
+    leaves_nothing(times, &[200], |server| to_collect(server, "/v1/collect/long", &keys));
 }
 
 fn s4(times: usize) {
     let empty = streams("\"s\":[],");
-    leaves_nothing(times, |server| to_collect(server, "/v1/collect", &empty), &[200]);
+    leaves_nothing(times, &[200], |server| to_collect(server, "/v1/collect", &empty));
     let tiny = streams("\"s\":{\"a\":1},");
-    leaves_nothing(times, |server| to_collect(server, "/v1/collect", &tiny), &[200, 413]);
+    leaves_nothing(times, &[200, 413], |server| to_collect(server, "/v1/collect", &tiny));
+}
+
+fn query(server: &Measured, sql: &str) -> Response {
+    let body = json!({ "query": sql }).to_string();
+    server.send(&Request::new("POST", "/v1/analyze").key("secret").json(body))
+}
+
+/// Makes a process and deletes it.
+fn process(server: &Measured, query: &str) -> Response {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let path = format!("/v1/process/p{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let body = json!({"query": query, "action": "MATERIALIZE"}).to_string();
+    let made = server.send(&Request::new("POST", &path).key("secret").json(body));
+    server.send(&Request::new("DELETE", &path).key("secret"));
+    made
 }
 
 #[test]
 fn s3_long_keys_leave_nothing_behind() {
-    s3(3);
+    s3(4);
 }
 
 #[test]
 fn s4_a_body_of_millions_of_streams_leaves_nothing_behind() {
-    s4(2);
+    s4(4);
 }
 
 #[test]
 #[ignore = "a hundred hostile requests of each kind; .ci/run runs it in release"]
 fn a_hundred_hostile_requests_of_each_kind_leave_nothing_behind() {
-    s3(100);
-    s4(100);
+    const TIMES: usize = 100;
+    let literal = r"SELECT * FROM others WHERE n = '\'' OR 1=1 --'";
+    leaves_nothing(TIMES, &[200], |server| query(server, literal));
+    let unions = vec!["SELECT n FROM others"; 475].join(" UNION ALL ");
+    leaves_nothing(TIMES, &[201, 400], |server| process(server, &unions));
+    s3(TIMES);
+    s4(TIMES);
+    let events: Vec<_> = (0..5000).map(|n| json!({"n": n, "t": format!("{n:0>200}")})).collect();
+    let events = gzip(json!(events).to_string().as_bytes());
+    let slow = "SELECT count(*) AS n, sum(t LIKE '%0%0%0%0%9%9%8%1%7%') AS m FROM filled";
+    leaves_nothing(TIMES, &[201, 400], |server| {
+        to_collect(server, "/v1/collect/filled", &events);
+        process(server, slow)
+    });
+    for sql in [
+        "SELECT sum(printf('%.*c', 3000000, 'a') LIKE '%a%a%a%a%a%b%' || n) AS x FROM others",
+        "SELECT length(\"trim\"(printf('%.*c', 3000000, 'a'), printf('%.*c', 90000, 'b') || 'a')) AS x",
+        "SELECT instr(printf('%.*c', 3000000, 'a'), printf('%.*c', 1500000, 'a') || 'b') AS x",
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) AS x FROM c",
+        "SELECT json_group_array(x) AS x FROM (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL
+         SELECT x + 1 FROM c) SELECT printf('%1000d', x) AS x FROM c)",
+    ] {
+        leaves_nothing(TIMES / 5, &[200, 400, 503], |server| query(server, sql));
+    }
+    let keys: serde_json::Map<_, _> = (0..998).map(|n| (format!("k{n}"), json!(n))).collect();
+    let wide = gzip(json!(keys).to_string().as_bytes());
+    let all = vec!["SELECT * FROM wide"; 400].join(" UNION ALL ");
+    leaves_nothing(TIMES, &[400], |server| {
+        to_collect(server, "/v1/collect/wide", &wide);
+        query(server, &all)
+    });
+    let nul = gzip(br#"{"a\u0000b": 1}"#);
+    leaves_nothing(TIMES, &[200], |server| to_collect(server, "/v1/collect/nul", &nul));
+    let started = AtomicUsize::new(0);
+    leaves_nothing(TIMES, &[200, 507], |server| {
+        let from = started.fetch_add(10_000, Ordering::Relaxed);
+        let names: serde_json::Map<_, _> =
+            (from..from + 10_000).map(|n| (format!("s{n}"), json!({}))).collect();
+        to_collect(server, "/v1/collect", &gzip(json!(names).to_string().as_bytes()))
+    });
+    let head = Request::new("POST", "/v1/collect/s").key("open").json("").without("Content-Length");
+    let idle = head.header("Transfer-Encoding", "chunked").bytes();
+    leaves_nothing(TIMES, &[200], |server| {
+        let mut idles: Vec<_> = (0..4).map(|_| Connection::to(server.addr).unwrap()).collect();
+        for idle_one in &mut idles {
+            idle_one.write(&idle).unwrap();
+        }
+        let large = format!("[{{\"text\": \"{}\"}}]", "x".repeat(1 << 20));
+        server.send(&Request::new("POST", "/v1/collect/large").key("secret").json(large))
+    });
 }
