@@ -245,6 +245,10 @@ pub(crate) struct EngineCounters {
     pub(crate) queries: u64,
     pub(crate) failed_queries: u64,
     pub(crate) query_micros: u64,
+    /// Events that processes lack because their queries failed at them.
+    pub(crate) skipped_events: u64,
+    /// Processes that show an old result because their last run failed.
+    pub(crate) stale_processes: usize,
     /// Queries that run now, those of processes included.
     pub(crate) running_queries: usize,
 }

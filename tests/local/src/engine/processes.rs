@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -22,11 +23,41 @@ const MOST: usize = 1000;
 
 /// How the processes fare, by name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stats(Arc<Mutex<HashMap<String, ProcessStats>>>);
+pub(super) struct Stats(Arc<AllStats>);
+
+#[derive(Debug, Default)]
+struct AllStats {
+    processes: Mutex<HashMap<String, ProcessStats>>,
+    /// Events that a process lacks, of those that are gone, too.
+    skipped: AtomicU64,
+}
 
 impl Stats {
     fn all(&self) -> MutexGuard<'_, HashMap<String, ProcessStats>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn skipped(&self) -> u64 {
+        self.0.skipped.load(Ordering::Relaxed)
+    }
+
+    /// How many processes show an old result, because their last run failed.
+    pub(super) fn stale(&self) -> usize {
+        let is_stale = |it: &&ProcessStats| it.mode == Mode::Recomputed && it.last_error.is_some();
+        self.all().values().filter(is_stale).count()
+    }
+
+    /// Notes what came of adding some events.
+    fn added(&self, process: &str, added: Added) {
+        if let Some(why) = &added.error {
+            self.0.skipped.fetch_add(added.skipped, Ordering::Relaxed);
+            tracing::warn!(process, events = added.skipped, why, "a process was not given events");
+        }
+        self.note(process, |stats| {
+            stats.steps += added.steps;
+            stats.skipped += added.skipped;
+            stats.last_error = added.error.or(stats.last_error.take());
+        });
     }
 
     pub(super) fn of(&self, process: &str) -> Option<ProcessStats> {
@@ -194,12 +225,8 @@ impl Processes {
                 }
                 let mut changes = listener.wants_changes(name).then(ChangeRecords::default);
                 let added = process.add(connection, places.clone(), changes.as_mut())?;
-                stats.note(name, |stats| {
-                    stats.events += events;
-                    stats.steps += added.steps;
-                    stats.skipped += added.skipped;
-                    stats.last_error = added.error.or(stats.last_error.take());
-                });
+                stats.note(name, |stats| stats.events += events);
+                stats.added(name, added);
                 notices.push(Notice::changed(name, changes));
             } else {
                 stats.note(name, |stats| stats.events += events);
@@ -378,11 +405,7 @@ impl Processes {
             }
         }
         self.touched = true;
-        stats.note(name, |stats| {
-            stats.steps += added.steps;
-            stats.skipped += added.skipped;
-            stats.last_error = added.error.or(stats.last_error.take());
-        });
+        stats.added(name, added);
         notices.push(Notice::changed(name, None));
         Ok(filled)
     }

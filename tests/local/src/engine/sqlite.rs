@@ -481,6 +481,8 @@ impl Engine for Sqlite {
             queries: queries.load(Ordering::Relaxed),
             failed_queries: failed_queries.load(Ordering::Relaxed),
             query_micros: query_micros.load(Ordering::Relaxed),
+            skipped_events: self.core.stats.skipped(),
+            stale_processes: self.core.stats.stale(),
             running_queries: self.core.readers.lent(),
         }
     }

@@ -5,7 +5,7 @@ use std::future;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderValue};
 use http::{Method, Request};
@@ -52,7 +52,12 @@ pub(crate) async fn serve(
     shared.changes.note();
     let response = match operations(&shared, &request).await {
         Some(response) => response,
-        None => respond(&shared, &ending, request).await?,
+        None => {
+            let start = Instant::now();
+            let response = respond(&shared, &ending, request).await?;
+            shared.counters.took(start.elapsed());
+            response
+        }
     };
     shared.counters.responded(response.status());
     shared.changes.note();

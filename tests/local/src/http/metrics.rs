@@ -16,6 +16,10 @@ pub(crate) struct Counters {
     pub(crate) requests: AtomicU64,
     /// Answers by the first digit of their status, less one.
     responses: [AtomicU64; 5],
+    /// Responses to the API by how long they took: no longer than that of [`BUCKETS`], or longer.
+    took: [AtomicU64; BUCKETS.len() + 1],
+    /// How long all of them took, in microseconds.
+    took_micros: AtomicU64,
     /// Connections accepted, those that were turned away included.
     pub(crate) connections: AtomicU64,
     /// Connections turned away because too many were open.
@@ -24,7 +28,19 @@ pub(crate) struct Counters {
     pub(crate) open: AtomicUsize,
 }
 
+/// Upper bounds of times, in milliseconds.
+const BUCKETS: [u64; 10] = [1, 5, 10, 50, 100, 250, 500, 1000, 5000, 30_000];
+
 impl Counters {
+    /// A request to the API took this long, until the head of its response.
+    pub(crate) fn took(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS.partition_point(|bound| *bound <= millis);
+        self.took[bucket].fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.took_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
     pub(crate) fn responded(&self, status: StatusCode) {
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
         if let Some(responses) = self.responses.get(class) {
@@ -45,6 +61,21 @@ pub(crate) fn page(shared: &Shared) -> String {
         let responses = value(responses);
         page.line(&format!("responses_total{{status=\"{}xx\"}}", class + 1), responses);
     }
+    page.head(
+        "request_seconds",
+        "histogram",
+        "Time from the head of a request to that of its response",
+    );
+    let mut count = 0;
+    for (bucket, took) in counters.took.iter().enumerate() {
+        count += value(took);
+        let bound = BUCKETS.get(bucket).map(|millis| Duration::from_millis(*millis).as_secs_f64());
+        let bound = bound.map_or_else(|| "+Inf".to_owned(), |bound| bound.to_string());
+        page.line(&format!("request_seconds_bucket{{le=\"{bound}\"}}"), count);
+    }
+    let sum = Duration::from_micros(value(&counters.took_micros)).as_secs_f64();
+    page.line("request_seconds_sum", sum);
+    page.line("request_seconds_count", count);
     page.counter("connections_total", "Connections accepted", value(&counters.connections));
     page.counter(
         "connections_turned_away_total",
@@ -64,6 +95,16 @@ pub(crate) fn page(shared: &Shared) -> String {
         "storage_errors_total",
         "Transactions that the storage refused",
         engine.storage_errors,
+    );
+    page.counter(
+        "process_events_skipped_total",
+        "Events that processes lack because their queries failed at them",
+        engine.skipped_events,
+    );
+    page.gauge(
+        "processes_stale",
+        "Processes that show an old result because their last run failed",
+        engine.stale_processes,
     );
     page.gauge("queries_running", "Queries that run now", engine.running_queries);
     page.counter("queries_total", "Queries run for clients", engine.queries);

@@ -22,7 +22,10 @@ fn metrics(local: &Local) -> HashMap<String, f64> {
             described = head.split(' ').next().unwrap();
         } else if !line.starts_with('#') {
             let (series, value) = line.rsplit_once(' ').unwrap();
-            assert!(series.split('{').next() == Some(described), "{line} is not described");
+            let name = series.split('{').next().unwrap();
+            let parts = ["_bucket", "_sum", "_count"];
+            let whole = parts.iter().find_map(|part| name.strip_suffix(part));
+            assert!([Some(name), whole].contains(&Some(described)), "{line} is not described");
             let series = series.strip_prefix("stride_local_").unwrap();
             figures.insert(series.to_owned(), value.parse().unwrap());
         }
@@ -63,6 +66,11 @@ fn metrics_count_what_happens() {
         ("subscribers", 1.0),
         ("subscriber_events_lost_total", 0.0),
         ("storage_errors_total", 0.0),
+        // Of the five requests, one was for the figures.
+        ("request_seconds_count", 4.0),
+        ("request_seconds_bucket{le=\"+Inf\"}", 4.0),
+        ("process_events_skipped_total", 0.0),
+        ("processes_stale", 0.0),
     ] {
         assert_eq!(figures[series], value, "{series}");
     }
@@ -191,4 +199,20 @@ fn p4_a_probe_may_use_head() {
         // No body follows: the connection is ready for the next request.
         assert_eq!(connection.exchange(&request(&local, "GET", "/v1/collect")).status, 200);
     }
+}
+
+#[test]
+fn metrics_show_what_processes_lack() {
+    let local = Local::start().unwrap();
+    let process = |name: &str, query: &str| {
+        let body = serde_json::json!({"query": query, "action": "MATERIALIZE"}).to_string();
+        assert_eq!(post(&local, &format!("/v1/process/{name}"), &body).status, 201);
+    };
+    process("sums", "SELECT sum(abs(x)) AS s FROM s");
+    process("each", "SELECT value FROM s, json_each(s.tags)");
+    // There is no absolute value of the least integer, and no part of what is not JSON.
+    let events = r#"[{"x": -9223372036854775808}, {"tags": "oops"}]"#;
+    post(&local, "/v1/collect/s", events).assert_stored();
+    assert_eq!(metrics(&local)["process_events_skipped_total"], 1.0);
+    assert!(local.wait_until(WATCHDOG, |local| metrics(local)["processes_stale"] == 1.0));
 }
