@@ -59,6 +59,17 @@ impl Objects {
     }
 }
 
+/// A value to be kept. A text that is not UTF-8, as one made of a BLOB may be, becomes one.
+pub(super) fn kept(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::Real(number),
+        ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
+    }
+}
+
 fn write(out: &mut Vec<u8>, value: &impl serde::Serialize) {
     // Numbers and texts always are JSON, and a `Vec` takes all of it.
     let written = serde_json::to_writer(out, value);

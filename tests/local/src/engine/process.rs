@@ -11,7 +11,7 @@ use super::catalogue::Tables;
 use super::columns::Column;
 use super::diff::Stored;
 use super::incremental::Plan;
-use super::objects::{ChangeRecords, Objects};
+use super::objects::{ChangeRecords, Objects, kept};
 use super::read::query_error;
 use super::rewrite::{self, Catalogue, Relation};
 use super::sandbox::Sandbox;
@@ -308,7 +308,7 @@ impl Process {
                     let value = ToSqlOutput::Borrowed(group.get_ref(column)?);
                     insert.raw_bind_parameter(column + 1, value)?;
                 }
-                insert.raw_execute()?;
+                insert.raw_execute().map_err(query_error)?;
             }
             drop(groups);
             steps += u64::from(reading.reset_status(StatementStatus::VmStep).unsigned_abs());
@@ -409,8 +409,9 @@ impl Process {
         while let Some(row) = stored.next()? {
             count += 1;
             let number = row.get(0)?;
-            let values = (1..=self.compiled.columns.len()).map(|place| row.get(place));
-            old.put(number, values.collect::<Result<_, _>>()?);
+            let values =
+                (1..=self.compiled.columns.len()).map(|place| Ok(kept(row.get_ref(place)?)));
+            old.put(number, values.collect::<rusqlite::Result<_>>()?);
         }
         drop(stored);
         // A result of one row that stays one is that row, whatever it is made of.
@@ -441,8 +442,8 @@ impl Process {
     }
 
     fn row(&self, row: &rusqlite::Row<'_>) -> Result<Vec<Value>, EngineError> {
-        let values = (0..self.compiled.columns.len()).map(|place| row.get(place));
-        Ok(values.collect::<Result<_, _>>()?)
+        let values = (0..self.compiled.columns.len()).map(|place| Ok(kept(row.get_ref(place)?)));
+        Ok(values.collect::<rusqlite::Result<_>>()?)
     }
 }
 
@@ -462,6 +463,7 @@ fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<u6
 fn rows(connection: &Connection, sql: &str) -> Result<Vec<Vec<Value>>, EngineError> {
     let mut statement = connection.prepare_cached(sql).map_err(query_error)?;
     let columns = statement.column_count();
-    let rows = statement.query_map([], |row| (0..columns).map(|place| row.get(place)).collect());
+    let rows = statement
+        .query_map([], |row| (0..columns).map(|place| Ok(kept(row.get_ref(place)?))).collect());
     rows.and_then(Iterator::collect).map_err(query_error)
 }

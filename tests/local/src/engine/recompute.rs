@@ -10,6 +10,7 @@ use sqlparser::ast::{Expr, GroupByExpr, SelectItem, SetExpr};
 
 use super::EngineError;
 use super::columns::{Column, name_results};
+use super::objects::kept;
 use super::read::{Reader, too_large};
 use super::sql::Parsed;
 use super::{incremental, visit};
@@ -32,8 +33,9 @@ pub(super) fn run(reader: &mut Reader, parsed: &Parsed) -> Result<Run, EngineErr
     let most = reader.limits.bytes;
     let (mut rows, mut bytes) = (Vec::new(), 0);
     let effort = reader.run(parsed, &[], |_, columns, row| {
-        let values: Vec<Value> =
-            (0..columns.len()).map(|place| row.get(place)).collect::<Result<_, _>>()?;
+        let values: Vec<Value> = (0..columns.len())
+            .map(|place| Ok(kept(row.get_ref(place)?)))
+            .collect::<rusqlite::Result<_>>()?;
         bytes += values.iter().map(size).sum::<usize>();
         rows.push(values);
         if bytes > most { Err(too_large(most)) } else { Ok(()) }

@@ -280,3 +280,14 @@ fn s2_what_was_accepted_can_be_started_with() {
     let small = std::thread::Builder::new().stack_size(2 * 1024 * 1024);
     small.spawn(again).unwrap().join().unwrap();
 }
+
+#[test]
+fn a_text_made_of_bytes_is_no_failure() {
+    let engine = start();
+    engine.collect("s", r#"{"o": {"k": 1}}"#);
+    engine.process("p", "SELECT CAST('a' || o AS TEXT) AS x, 'b' || x'FF' AS y FROM s");
+    engine.process("q", "SELECT 'b' || x'FF' || o AS y, count(*) AS n FROM s GROUP BY 1");
+    engine.collect("s", r#"{"o": {"k": 2}}"#);
+    engine.wait_until(|| engine.query("SELECT count(*) AS n FROM p") == json!([{"n": 2}]));
+    assert_eq!(engine.query("SELECT sum(n) AS n FROM q"), json!([{"n": 2}]));
+}
