@@ -13,16 +13,17 @@
 //!   With a file ([`Builder::data`](crate::Builder::data)) a commit is synced to the disk before it is
 //!   answered: neither the end of the process nor that of the machine loses what was answered with
 //!   200, if the disk does what it says. Without one, a database in a temporary folder is never
-//!   synced and removed at the end; a process that is killed leaves it behind.
+//!   synced, and loses its name as soon as it is open, so that nothing is left behind.
 //! * **Retention.** A stream keeps its last events, by count, bytes and age; the oldest go when new
 //!   ones come, and old ones every ten seconds, at most 20,000 at once.
 //! * **Queries** run on four connections that can only read, each on a snapshot, so that they and
 //!   the writer do not wait for each other. They are parsed and rewritten: the name of a stream
-//!   becomes a subquery that gives those of its keys that the query mentions, the name of a process one
-//!   over its rows. Keys are told apart by case, and `*` is the first 1,000 keys that a stream has
-//!   had. Objects and arrays are JSON in SQLite's binary form until they are answered with, so `->`,
-//!   `->>` and `json_each` work on them. A key that has only had `true` and `false` is answered with as
-//!   that, and in SQL is 1 or 0. A query may take 10 seconds, 100,000 rows, 64 MiB of answer, and no
+//!   becomes that of a part before the query, which gives those of its keys that the query mentions, the name of a
+//!   process that of one over its rows. Names and literals are quoted here, what is printed is parsed again and
+//!   has to be the same, and the connection refuses to read events and rows anywhere but in these parts. Keys are told apart by case, and `*` is the first 1,000 keys that a stream has
+//!   had. Objects and arrays are JSON in SQLite's binary form until they are sent, so `->`,
+//!   `->>` and `json_each` work on them. A key that has only had `true` and `false` is sent as
+//!   that, and in SQL is 1 or 0. A query may take 10 seconds, 100,000 rows, 64 MiB of result, and no
 //!   value larger than 4 MiB.
 //! * **Times** are texts, as in RFC 3339. `now()`, `date_trunc(unit, time)`, `TIMESTAMP '...'` and
 //!   adding and taking away an `INTERVAL` of weeks or shorter units give them in UTC and in one length,
@@ -31,7 +32,8 @@
 //!   `avg` or `total`, with or without `GROUP BY` and `WHERE`, are *incremental*: in the transaction
 //!   that stores events, these alone are aggregated, and the result is merged into one row for each
 //!   group. Sums of fractions may differ in their last digits from those of another order. An event
-//!   that the query fails at is left out, and counted.
+//!   that the query fails at, or takes too long for, is left out, and counted. The events that were stored before
+//!   the process are given to it in slices, between which others write.
 //! * All other processes are *recomputed*, at most once a second and no more than half of the time, when
 //!   what they read has changed, or always, if they ask for the time. What changed is found by
 //!   comparing the rows: those that are equal in what the query groups by are one row.

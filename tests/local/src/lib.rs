@@ -7,8 +7,8 @@
 //!
 //! # In a test
 //!
-//! [`Local::start`] gives a server on a free loopback port, on a thread and a runtime of its own:
-//! it serves blocking tests and async ones alike, and is gone when it is dropped. The test talks to
+//! [`Local::start`] starts a server on a free loopback port, with its own thread and runtime:
+//! it serves blocking and async tests alike, and is gone when it is dropped. The test talks to
 //! it over a socket, as every client does, and then asks what has been stored.
 //!
 //! ```
@@ -30,9 +30,9 @@
 //!      Content-Length: {}\r\n\r\n{event}",
 //!     event.len(),
 //! )?;
-//! let mut answer = String::new();
-//! socket.read_to_string(&mut answer)?;
-//! assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
+//! let mut response = String::new();
+//! socket.read_to_string(&mut response)?;
+//! assert!(response.starts_with("HTTP/1.1 200 OK\r\n"));
 //!
 //! assert_eq!(stride.streams(), ["mystream"]);
 //! assert_eq!(stride.count("mystream"), 1);
@@ -46,9 +46,11 @@
 //! stride-local --listen 127.0.0.1:8080 --secret-key helloworld --data stride.db
 //! ```
 //!
-//! It prints the endpoint on its first line, which is what `STRIDE_ENDPOINT` wants to hold. On
-//! SIGINT and SIGTERM it lets open requests finish and gives subscribers a clean end. It logs to
-//! standard error, with `--log-format json` an object a line.
+//! It prints the endpoint on its first line, which is the value for `STRIDE_ENDPOINT`. On
+//! SIGINT, SIGTERM and SIGHUP it lets open requests finish and ends subscriptions cleanly. It logs to
+//! standard error, with `--log-format json` one object per line.
+//!
+//! `stride-local backup --data stride.db copy.db` copies the file while it is served.
 //!
 //! # What it serves
 //!
@@ -77,8 +79,11 @@
 //! | `POST /analyze` | runs `{"query"}` once |
 //!
 //! * **Keys.** The API key is the user name of HTTP Basic, with an empty password. The secret key
-//!   may do everything, the open key only `POST` to `/collect`.
-//! * **Events** come with `Content-Type: application/json`, plain or with
+//!   may do everything, the open key only `POST` to `/collect`; it can be held to named streams
+//!   ([`Builder::open_streams`]).
+//! * **Web pages** of any origin may `POST` to `/collect` with the open key. Nothing else is open to them: there are
+//!   no other CORS headers, and the secret key is refused from a page of another origin.
+//! * **Events** come with `Content-Type: application/json`, without which a body is refused, plain or with
 //!   `Content-Encoding: gzip`. One that lacks `$timestamp` or `$id` is given it; one whose `$id` its
 //!   stream still remembers is stored once. A `$timestamp` is RFC 3339; `2015-05-05 23:40:27.123456`,
 //!   which pystride writes and which is in UTC, an offset such as `+0000` and milliseconds since 1970 are
@@ -87,11 +92,12 @@
 //!   without one. A stream that nobody has written to can be subscribed to. A subscriber that reads
 //!   too slowly holds up nobody: past its buffer it loses events, which [`Local::lost`] counts.
 //! * **Errors** are a status and `{"message": "..."}`: 400 for bad JSON, gzip, names, samples and SQL,
-//!   for what a query asks too much of, and for a request that is cut short; 401 without a good key, 403
+//!   for a query that takes too much, and for a request that is cut short; 401 without a good key, 403
 //!   for an open key elsewhere, 404, 405 with `Allow`, 408 for a head or a body that does not arrive, 409
 //!   for a name that is taken, 413 over a limit, 415 for another type or encoding, 503 when the storage
-//!   cannot be used, too much is going on, or a request takes too long. After a 503 nothing was stored,
-//!   but for a request that took too long. What is no HTTP at all gets 400 without a message.
+//!   cannot be used, too much is going on, or a request takes too long, 507 when there is no room for another
+//!   stream. After a 503 or a 507 nothing was stored, except by a request that took too long. What is not HTTP
+//!   at all gets a 400 without a message.
 //!
 //! # Queries
 //!
@@ -111,19 +117,21 @@
 //!
 //! A process whose query is one stream with `count`, `sum`, `min`, `max` and `avg`, `WHERE` and `GROUP
 //! BY`, is kept incrementally: what an event costs does not grow with the events before it, and the
-//! result is up to date when the event is answered. Other queries are run again, at a bounded rate, when
+//! result is up to date when the response to the event is sent. Other queries are run again, at a bounded rate, when
 //! what they read has changed. `stats` says which way a process goes. A process starts with what is
-//! stored; retention takes nothing back from incremental results, and what is run again sees what
+//! stored, which it is given bit by bit while others write; retention takes nothing back from incremental results, and what is run again sees what
 //! remains. `ttl` removes rows: `{"duration": "1 day", "column": "minute"}`; it can
 //! be changed, and not taken away.
 //!
 //! # What is kept
 //!
 //! Without `--data` ([`Builder::data`]) everything is gone with the server. With it, 200 means committed:
-//! the events of an answered request, their effect on processes, and everything that was defined survive
-//! a restart and a kill. What was sent and not yet answered when it was killed may be there or not; give
-//! events an `$id` and send them again. A disk that is full and a file that is locked are a 503, until
-//! they are so no more. One server at a time has the file open.
+//! the events of a request with that response, their effect on processes, and everything that was defined survive
+//! a restart and a kill. What was sent without a response when it was killed may be there or not; give
+//! events an `$id` and send them again. A disk that is full and a file that is locked give a 503 for as long as
+//! they are; so does a file that is damaged. Only one server at a time can open the file, by whatever name. After a
+//! clean end the file alone is everything; before, two more lie beside it, and [`backup`] makes the copy. Files are
+//! made so that only their user can read them; those of a server without `--data` have no name.
 //!
 //! A stream keeps its last 1,000,000 events, 256 MiB of them, for 30 days; `count` is all that was ever
 //! stored.
@@ -131,18 +139,24 @@
 //! # Limits
 //!
 //! An event is 2 MiB at most, a request 16 MiB, or 64 MiB unpacked, in 60 seconds for its head, 60 for its
-//! body, and 120 in all. A query may take 10 seconds and answer with 100,000 rows or 64 MiB; 4 run at once.
+//! body, and 120 in all. A query may take 10 seconds and return 100,000 rows or 64 MiB; 4 run at once. It has
+//! 10,000 columns in all its parts, and reads 1,000 relations, at most.
 //! 512 connections are open at most; one whose client takes nothing for 5 minutes is closed. Bodies have a
 //! bounded amount of memory together, whatever they unpack to: past it requests wait for one another. A
 //! subscriber's buffer is 32 MiB. Most of these have their method on [`Builder`]. There is no TLS: put a
 //! proxy in front of what others are to reach.
 //!
+//! There may be 100,000 streams, of which the open key makes 1,000, and 1,000 processes. A stream has 1,000 columns;
+//! a key longer than 256 bytes is in its event only. What comes with the open key has its own share of the memory
+//! for bodies, and 100,000 events per request.
+//!
 //! # Operations
 //!
-//! `GET /healthz` answers 200 and `{"status": "ok"}`, or 503 while the storage cannot be used. `GET
-//! /metrics` has figures for Prometheus: requests and their answers, connections, events, subscribers and
-//! what slow ones lost, transactions, queries and their time, storage errors. Both take no key and tell
-//! no names, keys or events; by default only this machine reaches them, as it does the rest.
+//! `GET /healthz` responds with 200 and `{"status": "ok"}`, or with 503 while the storage cannot be used, for which
+//! it writes to it. `GET /metrics` has figures for Prometheus: requests, their responses and how long they took,
+//! connections, events, subscribers and what slow ones lost, transactions, queries and their time, events that
+//! processes lack, processes with an old result, storage errors. Both need no key and tell
+//! no names, keys or events; by default only this machine reaches them, like the rest.
 //!
 //! # Another database
 //!
@@ -155,7 +169,7 @@
 //!
 //! A client is only as good as what it does when its server is not. [`Local::fault`] takes a
 //! [`Fault`]: a status every nth request, a delay, a port that refuses, a connection that is reset
-//! before the request is read or after it was stored, a request that is never answered, a
+//! before the request is read or after it was stored, a request without a response, a
 //! subscription that breaks off.
 //!
 //! ```
