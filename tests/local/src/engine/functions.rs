@@ -325,11 +325,13 @@ fn trim(
     Ok(Some(left.as_str().to_owned()))
 }
 
+type Pairs<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+
 /// The keys of an object with their values, in order, or nothing if it is none.
-fn pairs(json: &str) -> rusqlite::Result<Option<Vec<(Cow<'_, str>, &RawValue)>>> {
-    struct Pairs;
-    impl<'de> serde::de::Visitor<'de> for Pairs {
-        type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+fn pairs(json: &str) -> rusqlite::Result<Option<Pairs<'_>>> {
+    struct PairsVisitor;
+    impl<'de> serde::de::Visitor<'de> for PairsVisitor {
+        type Value = Pairs<'de>;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("an object")
@@ -350,7 +352,7 @@ fn pairs(json: &str) -> rusqlite::Result<Option<Vec<(Cow<'_, str>, &RawValue)>>>
         return Ok(None);
     }
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let read = serde::Deserializer::deserialize_map(&mut deserializer, Pairs);
+    let read = serde::Deserializer::deserialize_map(&mut deserializer, PairsVisitor);
     read.and_then(|pairs| deserializer.end().map(|()| Some(pairs)))
         .map_err(|_| failed("malformed JSON"))
 }

@@ -231,7 +231,7 @@ fn wide() {
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
     // What people write is far below.
-    engine.query(&vec!["SELECT * FROM s"; 5].join(" UNION ALL "));
+    engine.query(&["SELECT * FROM s"; 5].join(" UNION ALL "));
 }
 
 /// The first of these sizes, from the largest, of which a process is accepted.
