@@ -329,6 +329,9 @@ impl FrameDecoder {
                     self.examined.add(read);
                     self.start += read;
                     match step {
+                        Step::Open if self.finished && scanner.is_complete_at_end() => {
+                            self.place = Place::Between;
+                        }
                         Step::Open => return self.starved(),
                         Step::Complete => self.place = Place::Between,
                         Step::NotJson(_) | Step::TooDeep => self.place = Place::Lost,

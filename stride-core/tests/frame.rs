@@ -336,6 +336,15 @@ fn an_open_value_at_the_end_of_the_body_is_truncated() {
     assert_eq!(frames("{}\r\n12"), [ok("{}"), ok("12")]);
 }
 
+/// Found by random bodies: half a character behind a number that was too large went unseen.
+#[test]
+fn a_number_over_the_limit_ends_before_half_a_character() {
+    let items = decode(1, [&b"12\xf0\x9f"[..]], raw);
+    let expected = [FrameError::TooLarge { limit: 1 }, FrameError::Truncated { length: 2 }];
+    assert_eq!(items, expected.map(Err));
+    assert_eq!(decode(1, [&b"12"[..]], raw), [Err(FrameError::TooLarge { limit: 1 })]);
+}
+
 #[test]
 fn a_value_over_the_limit_is_one_item_and_skipped_to_its_end() {
     let large = |size: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(size - 8));
