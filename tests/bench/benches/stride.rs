@@ -58,7 +58,7 @@ fn write(all: &[Figures], json: Option<String>, is_for_readme: bool) -> io::Resu
     if is_for_readme {
         fs::write(readme::path("tests/bench/figures.svg"), chart::svg(all))?;
         let (table, taken) = (table::markdown(all), readme::taken());
-        readme::write("figures", &format!("{table}\n{taken}\n"))?;
+        readme::write(readme::OF_THE_BENCHES, "figures", &format!("{table}\n{taken}\n"))?;
     }
     Ok(())
 }

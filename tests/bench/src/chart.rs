@@ -1,4 +1,4 @@
-//! The chart in the README: for each row, how much of what the machine can do is reached.
+//! The chart in the main README: for each row, how much of what the machine can do is reached.
 
 use std::fmt::Write as _;
 

@@ -5,7 +5,7 @@
 //! cargo bench -p stride-bench                             # the table
 //! cargo bench -p stride-bench -- collect frames/raw       # the rows whose names begin so
 //! cargo bench -p stride-bench -- --json FILE              # the table, to a file, too
-//! cargo bench -p stride-bench -- --readme                 # the table and the chart of the README
+//! cargo bench -p stride-bench -- --readme                 # the table of this package's README, and the chart
 //! cargo run --release -p stride-bench --bin instructions  # the regression guard
 //! cargo run --release -p stride-bench --features peers --bin peers -- --readme
 //! ```

@@ -1,9 +1,15 @@
-//! What the README says of figures: written there by the programs that took them.
+//! What the READMEs say of figures: written there by the programs that took them.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
+
+/// The README of the benches, which has the figures.
+pub const OF_THE_BENCHES: &str = "tests/bench/README.md";
+
+/// The main README, which has the comparison with other clients.
+pub const MAIN: &str = "README.md";
 
 /// Where a file of the repository is, given its path from the top.
 #[must_use]
@@ -21,17 +27,18 @@ pub fn taken() -> String {
     format!("Taken on {date} on one machine with {cores} cores, by {rustc}.")
 }
 
-/// Puts text into the README, in place of what stands between `<!-- name -->` and
+/// Puts text into a README, in place of what stands between `<!-- name -->` and
 /// `<!-- end of name -->`.
 ///
 /// # Errors
 ///
 /// The README cannot be read or written, or lacks the marks.
-pub fn write(name: &str, text: &str) -> io::Result<()> {
-    let path = path("README.md");
-    let readme = fs::read_to_string(&path)?;
-    let readme = put(&readme, name, text);
-    fs::write(path, readme.ok_or_else(|| io::Error::other("the README lacks the marks"))?)
+pub fn write(readme: &str, name: &str, text: &str) -> io::Result<()> {
+    let path = path(readme);
+    let old = fs::read_to_string(&path)?;
+    let new = put(&old, name, text)
+        .ok_or_else(|| io::Error::other(format!("{readme} lacks the marks of {name}")))?;
+    fs::write(path, new)
 }
 
 fn put(readme: &str, name: &str, text: &str) -> Option<String> {
@@ -54,10 +61,10 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_the_marks() {
-        let readme = fs::read_to_string(path("README.md")).unwrap();
-        for name in ["figures", "peers"] {
-            assert!(put(&readme, name, "").is_some(), "{name}");
+    fn the_readmes_have_the_marks() {
+        for (readme, name) in [(OF_THE_BENCHES, "figures"), (MAIN, "peers")] {
+            let text = fs::read_to_string(path(readme)).unwrap();
+            assert!(put(&text, name, "").is_some(), "{name} in {readme}");
         }
     }
 }

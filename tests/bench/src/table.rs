@@ -34,7 +34,7 @@ pub fn line(figures: &Figures) -> String {
     text
 }
 
-/// All rows, as the README shows them.
+/// All rows, as the README of the benches shows them.
 #[must_use]
 pub fn markdown(rows: &[Figures]) -> String {
     let mut text = "| | ours | the limit | ratio | to reach |\n|---|---|---|---|---|\n".to_owned();

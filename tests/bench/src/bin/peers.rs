@@ -1,5 +1,5 @@
-//! Prints what other clients reach next to ours; see `stride_bench::peer`. With `--readme`, the README
-//! gets it, too.
+//! Prints what other clients reach next to ours; see `stride_bench::peer`. With `--readme`, the main
+//! README gets it, too.
 
 use std::process::ExitCode;
 
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
     print!("{text}");
     let is_for_readme = std::env::args().any(|argument| argument == "--readme");
     if is_for_readme
-        && let Err(error) = readme::write("peers", &format!("{text}\n{}\n", readme::taken()))
+        && let Err(error) =
+            readme::write(readme::MAIN, "peers", &format!("{text}\n{}\n", readme::taken()))
     {
         eprintln!("{error}");
         return ExitCode::FAILURE;
