@@ -114,6 +114,8 @@
 //!   endpoint cannot be built without it.
 //! * `platform-verifier`: trust in what the operating system trusts, by a setting of that name.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod alarm;
 mod client;
 mod subscription;
@@ -132,3 +134,8 @@ pub use stride_core::transport::{
 };
 pub use stride_core::{Api, ApiKey, Bytes, ConfigError, Error, Event, Response, http};
 pub use subscription::{Data, Events, SubscribeBuilder};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -133,6 +133,8 @@
 //! * `platform-verifier`: adds `StrideBuilder::platform_verifier`, to trust what the operating system
 //!   trusts instead.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod client;
 mod subscription;
 mod transport;
@@ -149,3 +151,8 @@ pub use stride_core::transport::{
 };
 pub use stride_core::{Api, ApiKey, Bytes, ConfigError, Error, Event, Response, http};
 pub use subscription::{Data, Events, StopHandle, SubscribeBuilder};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -57,6 +57,8 @@
 //! * `tokio`: adds `AsyncCollector`.
 //! * `serde`: [`Report`], [`LostBatch`], [`LossReason`] and [`Delivery`] implement `Serialize`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod batch;
 mod body;
 mod collector;
@@ -85,3 +87,8 @@ pub use stride_core::gzip::GzipLevel;
 pub use stride_core::transport::AsyncTarget;
 pub use stride_core::transport::{Delivery, Target, TransportError};
 pub use stride_core::{Bytes, ConfigError, http};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -70,6 +70,8 @@
 //! * `tls` and `platform-verifier`: the TLS settings of [`client`], for crates whose transport uses
 //!   rustls. They choose the cryptography.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod api;
 pub mod cancel;
 pub mod client;
@@ -93,3 +95,8 @@ pub use error::Error;
 pub use event::Event;
 pub use http;
 pub use response::Response;
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
