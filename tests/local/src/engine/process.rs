@@ -124,7 +124,7 @@ pub(super) const MOST_TRIED: u64 = 100;
 
 /// How long a process may take for some events. Everybody who writes waits meanwhile.
 fn time_for(events: u64) -> Duration {
-    const LEAST: Duration = Duration::from_millis(200);
+    const LEAST: Duration = Duration::from_secs(1);
     const EACH: Duration = Duration::from_micros(50);
     const MOST: Duration = Duration::from_millis(1500);
     let each = EACH.saturating_mul(u32::try_from(events).unwrap_or(u32::MAX));
@@ -243,6 +243,16 @@ impl Process {
         mut changes: Option<&mut ChangeRecords>,
     ) -> Result<Added, EngineError> {
         let mut added = Added::default();
+        // What is made once of the query is not held against the events.
+        match self.prepare(connection) {
+            Ok(()) => {}
+            Err(EngineError::Invalid(why)) => {
+                added.skipped = places.end.abs_diff(places.start);
+                added.error = Some(why);
+                return Ok(added);
+            }
+            Err(error) => return Err(error),
+        }
         let time = time_for(places.end.abs_diff(places.start));
         let deadline = Instant::now() + time;
         let mut left = vec![places];
@@ -280,8 +290,21 @@ impl Process {
         Ok(added)
     }
 
+    /// Finds out how to read events, unless that is known.
+    fn prepare(&mut self, connection: &Connection) -> Result<(), EngineError> {
+        if self.read.is_none()
+            && let Some(plan) = &self.compiled.plan
+        {
+            let read = plan.read(&Tables { connection })?;
+            let _inside = self.sandbox.enter(Some(Instant::now() + time_for(0)));
+            connection.prepare_cached(&read).map_err(query_error)?;
+            self.read = Some(read);
+        }
+        Ok(())
+    }
+
     fn add_part(
-        &mut self,
+        &self,
         connection: &Connection,
         places: &Range<i64>,
         deadline: Instant,
@@ -289,11 +312,7 @@ impl Process {
     ) -> Result<u64, EngineError> {
         let (table, delta) = (self.table(), self.delta());
         let Some(plan) = &self.compiled.plan else { return Ok(0) };
-        let read = match self.read.take() {
-            Some(read) => read,
-            None => plan.read(&Tables { connection })?,
-        };
-        let read = self.read.insert(read);
+        let Some(read) = &self.read else { return Ok(0) };
         let mut steps = execute(connection, &format!("DELETE FROM {delta}"), [])?;
         {
             // Only what reads is held to the time: SQLite ends the whole transaction when it interrupts a

@@ -132,7 +132,7 @@ fn s7_the_time_of_a_query_holds_whatever_it_calls() {
         let numbers =
             "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 1000000)";
         let took = stopped_after(&engine, &format!("{numbers} {sql}"));
-        assert!(took < Duration::from_millis(1200), "{sql}: {took:?}");
+        assert!(took < Duration::from_secs(2), "{sql}: {took:?}");
     }
 }
 
@@ -225,10 +225,10 @@ fn wide() {
         ),
     ] {
         let took = stopped_after(&engine, &sql);
-        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert!(took < Duration::from_secs(10), "{took:?}");
         let start = std::time::Instant::now();
         assert!(engine.try_process("p", &sql).is_err());
-        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     }
     // What people write is far below.
     engine.query(&["SELECT * FROM s"; 5].join(" UNION ALL "));
