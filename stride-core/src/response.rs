@@ -33,7 +33,7 @@ const LONGEST_MESSAGE: usize = 1000;
 ///
 /// ```compile_fail
 /// #![deny(unused_must_use)]
-/// # fn post() -> Result<stride_core::Response, stride_core::Error> { unimplemented!() }
+/// # fn post() -> Result<stride_core::Response, stride_core::Error> { Err(stride_core::ConfigError::EmptyKey.into()) }
 /// # fn a1_a_response_that_is_dropped_warns() -> Result<(), stride_core::Error> {
 /// post()?; // a 500 would go unnoticed
 /// # Ok(())
@@ -42,7 +42,7 @@ const LONGEST_MESSAGE: usize = 1000;
 ///
 /// ```
 /// #![deny(unused_must_use)]
-/// # fn post() -> Result<stride_core::Response, stride_core::Error> { unimplemented!() }
+/// # fn post() -> Result<stride_core::Response, stride_core::Error> { Err(stride_core::ConfigError::EmptyKey.into()) }
 /// # fn a1_a_success_may_be_dropped() -> Result<(), stride_core::Error> {
 /// post()?.error_for_status()?;
 /// # Ok(())
