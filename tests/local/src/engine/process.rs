@@ -38,6 +38,7 @@ impl Compiled {
                 "what a process keeps has names: write its columns in place of *".to_owned(),
             )
         })?;
+        check_width(&columns)?;
         let plan = plan(&parsed, catalogue)?;
         Ok(Self { parsed, columns, reads: runnable.reads, plan })
     }
@@ -68,6 +69,17 @@ impl Compiled {
     pub(super) fn mode(&self) -> Mode {
         if self.plan.is_some() { Mode::Incremental } else { Mode::Recomputed }
     }
+}
+
+/// How many columns a process may have: SQLite has 2,000 in a table, and in a result that names its rows besides.
+const MOST_COLUMNS: usize = 1_900;
+
+/// Checks that the rows of a process fit in a table.
+pub(super) fn check_width(columns: &[Column]) -> Result<(), EngineError> {
+    if columns.len() > MOST_COLUMNS {
+        return Err(EngineError::Invalid(format!("a process has at most {MOST_COLUMNS} columns")));
+    }
+    Ok(())
 }
 
 fn plan(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Option<Plan>, EngineError> {
@@ -216,14 +228,17 @@ impl Process {
                 format!("CREATE TABLE {} ({columns})", self.table())
             }
         };
-        Ok(connection.execute_batch(&create)?)
+        // With keys and states, a plan may have more columns than its result.
+        connection.execute_batch(&create).map_err(query_error)
     }
 
     pub(super) fn create_delta(&self, connection: &Connection) -> Result<(), EngineError> {
         if let Some(plan) = &self.compiled.plan {
             let delta = self.delta();
             let create = plan.create(&delta, true);
-            connection.execute_batch(&format!("DROP TABLE IF EXISTS temp.{delta}; {create}"))?;
+            connection
+                .execute_batch(&format!("DROP TABLE IF EXISTS temp.{delta}; {create}"))
+                .map_err(query_error)?;
         }
         Ok(())
     }

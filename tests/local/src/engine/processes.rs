@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::catalogue::Tables;
 use super::columns::Column;
 use super::objects::ChangeRecords;
-use super::process::{Added, Compiled, Expiry, MOST_TRIED, Process};
+use super::process::{Added, Compiled, Expiry, MOST_TRIED, Process, check_width};
 use super::recompute::{Run, Schedule, same_row_by};
 use super::sandbox::Sandbox;
 use super::storage::Stored;
@@ -565,6 +565,7 @@ fn update(
     now: i64,
     changes: &mut ChangeRecords,
 ) -> Result<(), EngineError> {
+    check_width(&run.columns)?;
     let by = same_row_by(&process.compiled.parsed);
     if process.compiled.columns != run.columns {
         let other = process.with_columns(run.columns);

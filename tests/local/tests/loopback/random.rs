@@ -248,8 +248,8 @@ fn run(seed: u64, requests: u64) {
     let local = Local::builder()
         .open_key("open")
         .threads(2)
-        .query_time(Duration::from_millis(500))
-        .max_events(200)
+        .query_time(Duration::from_millis(200))
+        .max_events(30)
         .start()
         .unwrap();
     let hidden = json!({"hidden": SECRET, "a": SECRET, "event": SECRET}).to_string();

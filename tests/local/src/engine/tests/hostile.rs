@@ -291,3 +291,27 @@ fn a_text_made_of_bytes_is_no_failure() {
     engine.wait_until(|| engine.query("SELECT count(*) AS n FROM p") == json!([{"n": 2}]));
     assert_eq!(engine.query("SELECT sum(n) AS n FROM q"), json!([{"n": 2}]));
 }
+
+#[test]
+fn s8_a_process_has_no_more_columns_than_a_table() {
+    let engine = start();
+    let keys: Vec<String> = (0..998).map(|n| format!("\"key{n}\": {n}")).collect();
+    for stream in ["s", "t"] {
+        engine.collect(stream, &format!("{{{}}}", keys.join(",")));
+    }
+    let averages: Vec<String> =
+        (0..600).map(|n| format!("avg(key{n}), min(key{n}), max(key{n})")).collect();
+    for query in [
+        "SELECT * FROM s JOIN t ON s.key1 = t.key1".to_owned(),
+        format!("SELECT {} FROM s", averages.join(", ")),
+    ] {
+        let refused = engine.try_process("p", &query);
+        assert!(matches!(refused, Err(EngineError::Invalid(_))), "{refused:?}");
+    }
+    // One that comes to it later keeps what it had, and says why.
+    engine.collect("u", r#"{"key1": 1}"#);
+    engine.process("grows", "SELECT * FROM s JOIN u ON s.key1 = u.key1");
+    engine.collect("u", &format!("{{{}}}", keys.join(",")));
+    engine.wait_until(|| engine.stats("grows").last_error.is_some());
+    engine.query("SELECT count(*) AS n FROM grows");
+}
