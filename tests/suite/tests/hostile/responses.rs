@@ -359,6 +359,12 @@ fn rows() -> Vec<Row> {
             Wait,
             ok(),
         ),
+        row(
+            "early hints with a length",
+            interim("HTTP/1.1 103 Early Hints\r\ncontent-length: 7\r\n\r\n"),
+            Wait,
+            ok(),
+        ),
         row("processing", interim("HTTP/1.1 102 Processing\r\n\r\n"), Wait, ok()),
         row("early hints", interim("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"), Wait, ok()),
         row("an interim status without a name", interim("HTTP/1.1 199 \r\n\r\n"), Wait, ok()),
