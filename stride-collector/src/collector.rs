@@ -16,8 +16,8 @@ use crate::config::Builder;
 use crate::error::StartError;
 use crate::intake::Intake;
 use crate::report::Report;
+use crate::sender::threads;
 use crate::shared::Shared;
-use crate::thread;
 
 /// How long `flush` and `stop` wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,7 +95,7 @@ impl Collector {
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let at_end = |shared: &Shared| {
-            let _ = thread::stop(shared, LAST_WAIT);
+            let _ = threads::stop(shared, LAST_WAIT);
         };
         Self { intake: Intake::new(shared, at_end) }
     }
@@ -110,9 +110,8 @@ impl Collector {
     /// pending then is still sent later. It does not make a server that is down be tried more often.
     pub fn flush_within(&self, limit: Duration) -> Report {
         let until = Instant::now().checked_add(limit);
-        let shared = &**self.intake.shared();
-        let barrier = shared.flush();
-        thread::wait(shared, until, || shared.is_settled(barrier).then_some(()));
+        let shared = self.intake.shared();
+        threads::reach(shared, until, shared.flush());
         shared.report()
     }
 
@@ -128,6 +127,6 @@ impl Collector {
     ///
     /// Of several calls at the same time, the one whose limit is reached first gives up for all.
     pub fn stop_within(&self, limit: Duration) -> Report {
-        thread::stop(self.intake.shared(), limit)
+        threads::stop(self.intake.shared(), limit)
     }
 }

@@ -12,15 +12,15 @@ use stride_core::transport::AsyncTarget;
 use stride_core::transport::Target;
 
 use crate::Collector;
+use crate::batcher::BATCH_COST;
 use crate::error::StartError;
+use crate::intake::stamp;
+use crate::intake::stream::STREAM_COST;
 use crate::report::LostBatch;
-use crate::request;
-use crate::shared::{OnLost, Shared};
-use crate::stamp;
-use crate::stream::OVERHEAD;
 #[cfg(feature = "tokio")]
-use crate::task::{self, Senders};
-use crate::thread;
+use crate::sender::tasks::{self, Senders};
+use crate::sender::{limits, threads};
+use crate::shared::{OnLost, Shared};
 
 /// All settings.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) max_event: usize,
     pub(crate) gzip_level: GzipLevel,
     pub(crate) stamp: bool,
+    pub(crate) retry_for: Duration,
 }
 
 impl Default for Settings {
@@ -48,6 +49,7 @@ impl Default for Settings {
             max_event: 1 << 20,
             gzip_level: GzipLevel::FASTEST,
             stamp: false,
+            retry_for: Duration::from_secs(120),
         }
     }
 }
@@ -72,12 +74,15 @@ impl Settings {
         if self.request_timeout.is_zero() || self.request_timeout > hour {
             return wrong("request_timeout", "is not between 1 ns and 1 h");
         }
+        if self.retry_for.is_zero() || self.retry_for > hour * 24 {
+            return wrong("retry_for", "is not between 1 ns and 24 h");
+        }
         if self.max_event < 2 || self.max_event > gigabyte {
             return wrong("max_event", "is not between 2 bytes and 1 GiB");
         }
         let stamp = if self.stamp { stamp::LONGEST } else { 0 };
         // With the comma before it.
-        if self.memory_budget < self.max_event + stamp + 1 + OVERHEAD {
+        if self.memory_budget < self.max_event + stamp + 1 + BATCH_COST + STREAM_COST {
             return wrong("memory_budget", "has no room for one event of max_event bytes");
         }
         Ok(())
@@ -153,6 +158,14 @@ impl<C> Builder<C> {
         self
     }
 
+    /// How long events are retried before they are lost. 120 s by default; at most a day. The time of a
+    /// pause that the server asks for with `Retry-After` is not counted, up to 300 s; and nothing is
+    /// lost before it was tried once.
+    pub fn retry_for(mut self, time: Duration) -> Self {
+        self.settings.retry_for = time;
+        self
+    }
+
     /// How much memory the events may take, in bytes: in open batches, closed ones, compressed ones and
     /// those in flight. 64 MiB by default. When it is used up, `collect` returns
     /// [`CollectError::Full`](crate::CollectError::Full).
@@ -214,12 +227,12 @@ impl Builder<Collector> {
         let target = target.into();
         let shared = Arc::new(Shared::new(settings, on_lost, Instant::now));
         for number in 0..settings.concurrency {
-            let sender = thread::Sender {
+            let sender = threads::Sender {
                 number,
                 shared: Arc::clone(&shared),
                 target: target.clone(),
                 gzip_level: settings.gzip_level,
-                limits: request::limits(settings.request_timeout),
+                limits: limits(settings.request_timeout),
             };
             if let Err(error) = sender.spawn() {
                 // Ends those that run already.
@@ -252,15 +265,15 @@ impl Builder<crate::AsyncCollector> {
         // Panics here, at the call that can be mended, rather than in a task.
         drop(tokio::time::sleep(Duration::ZERO));
         let target = target.into();
-        let shared = Arc::new(Shared::new(settings, on_lost, task::now));
+        let shared = Arc::new(Shared::new(settings, on_lost, tasks::now));
         let senders = Arc::new(Senders(Arc::clone(&shared)));
         for number in 0..settings.concurrency {
-            let sender = task::Sender {
+            let sender = tasks::Sender {
                 number,
                 senders: Arc::clone(&senders),
                 target: target.clone(),
                 gzip_level: settings.gzip_level,
-                limits: request::limits(settings.request_timeout),
+                limits: limits(settings.request_timeout),
             };
             sender.spawn(&runtime);
         }

@@ -59,21 +59,14 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod batch;
-mod body;
+pub mod batcher;
 mod collector;
 mod config;
 mod error;
 mod intake;
 mod report;
-mod request;
-mod scratch;
+mod sender;
 mod shared;
-mod stamp;
-mod stream;
-#[cfg(feature = "tokio")]
-mod task;
-mod thread;
 
 #[cfg(feature = "tokio")]
 pub use collector::AsyncCollector;

@@ -12,8 +12,8 @@ use crate::config::Builder;
 use crate::error::StartError;
 use crate::intake::Intake;
 use crate::report::Report;
+use crate::sender::tasks;
 use crate::shared::Shared;
-use crate::task;
 
 /// Collects events and sends them in the background, in batches, as tasks of a tokio runtime.
 ///
@@ -115,10 +115,9 @@ impl AsyncCollector {
     ///
     /// Cancel safe: when the future is dropped, the events are still sent.
     pub async fn flush_within(&self, limit: Duration) -> Report {
-        let until = task::now().checked_add(limit);
-        let shared = &**self.intake.shared();
-        let barrier = shared.flush();
-        task::wait(shared, until, || shared.is_settled(barrier).then_some(())).await;
+        let until = tasks::now().checked_add(limit);
+        let shared = self.intake.shared();
+        tasks::reach(shared, until, shared.flush()).await;
         shared.report()
     }
 
@@ -138,6 +137,6 @@ impl AsyncCollector {
     /// Once it was polled, the collector is stopped, even when the future is dropped; what is pending
     /// then is still sent.
     pub async fn stop_within(&self, limit: Duration) -> Report {
-        task::stop(self.intake.shared(), limit).await
+        tasks::stop(self.intake.shared(), limit).await
     }
 }

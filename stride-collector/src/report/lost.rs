@@ -22,18 +22,22 @@ pub enum LossReason {
     Unauthorized,
     /// The server refused them with another status that would not change on a retry.
     Refused,
+    /// No attempt could have succeeded: the transport cannot send such a request, or the server's
+    /// certificate is not trusted.
+    Undeliverable,
     /// The collector was stopped before they could be delivered.
     Stopped,
 }
 
 impl LossReason {
     /// Every reason, in the order in which reports are written.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Expired,
         Self::Rejected,
         Self::TooLarge,
         Self::Unauthorized,
         Self::Refused,
+        Self::Undeliverable,
         Self::Stopped,
     ];
 
@@ -56,6 +60,7 @@ impl fmt::Display for LossReason {
             Self::TooLarge => "too large",
             Self::Unauthorized => "unauthorized",
             Self::Refused => "refused",
+            Self::Undeliverable => "undeliverable",
             Self::Stopped => "stopped",
         })
     }

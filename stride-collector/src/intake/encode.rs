@@ -1,16 +1,19 @@
-//! What each thread keeps for itself, so that collecting an event allocates and shares nothing.
+//! Writing events as JSON, into what each thread keeps for itself: so that collecting an event
+//! allocates and shares nothing.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::CollectError;
-use crate::stream::Stream;
+use super::stamp::Stamp;
+use super::stream::Stream;
+use crate::error::CollectError;
 
 /// The streams that a thread named lately.
 const RECENT: usize = 16;
@@ -22,9 +25,9 @@ const KEPT: usize = 64 << 10;
 pub(crate) struct Local {
     scratch: RefCell<Buffer>,
     /// The shard that was free the last time.
-    pub(crate) shard: Cell<usize>,
+    pub(super) shard: Cell<usize>,
     /// Found by a hash of the name.
-    pub(crate) recent: RefCell<[Option<Arc<Stream>>; RECENT]>,
+    pub(super) recent: RefCell<[Option<Arc<Stream>>; RECENT]>,
     /// This thread's number and how many ids it gave out; 0 before the first.
     thread: Cell<u64>,
     ids: Cell<u64>,
@@ -121,7 +124,7 @@ impl Drop for Scratch<'_> {
 
 /// Where a stream is among a thread's recent ones.
 #[inline]
-pub(crate) fn slot(collector: u64, name: &str) -> usize {
+pub(super) fn slot(collector: u64, name: &str) -> usize {
     let bytes = name.as_bytes();
     let ends = match (bytes.first_chunk(), bytes.last_chunk()) {
         (Some(first), Some(last)) => {
@@ -133,31 +136,72 @@ pub(crate) fn slot(collector: u64, name: &str) -> usize {
     (hash >> 60) as usize % RECENT
 }
 
-/// Whether an event was accepted. Boxed, so that it stays in a register: copying a larger result
-/// from call to call takes a fifth of the time that a small event does.
-pub(crate) type Outcome = Result<(), Box<CollectError>>;
+/// Whether an event was accepted, and nothing else has to be done. Boxed, so that it stays in a
+/// register: copying a larger result from call to call takes a fifth of the time that a small event
+/// does.
+pub(super) type Outcome = Result<(), Box<Unusual>>;
 
-/// Writes an event as JSON; no more than `limit` bytes of it are ever held.
-#[inline(always)]
-pub(crate) fn encode<T: Serialize + ?Sized>(
-    event: &T,
-    limit: usize,
-    scratch: &mut Buffer,
-) -> Outcome {
-    let start = scratch.len();
-    scratch.end = start + limit;
-    serde_json::to_writer(&mut *scratch, event).map_err(|error| match error.classify() {
-        serde_json::error::Category::Io => CollectError::TooLarge { limit },
-        _ => CollectError::Json(error),
-    })?;
-    check(&scratch[start..], limit)
+/// What is left to do when no lock and no borrow is held.
+#[derive(Debug)]
+pub(super) struct Unusual {
+    /// Why the event was not accepted, if it was not.
+    pub(super) error: Option<CollectError>,
+    /// Whom to wake.
+    pub(super) waker: Option<Waker>,
 }
 
-/// Takes an event that is JSON already.
-pub(crate) fn copy(event: &RawValue, limit: usize, scratch: &mut Vec<u8>) -> Outcome {
-    check(event.get().as_bytes(), limit)?;
-    scratch.extend_from_slice(event.get().as_bytes());
-    Ok(())
+impl From<CollectError> for Box<Unusual> {
+    fn from(error: CollectError) -> Self {
+        Self::new(Unusual { error: Some(error), waker: None })
+    }
+}
+
+/// How events are written.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    limit: usize,
+    stamp: Option<Stamp>,
+}
+
+impl Writing {
+    pub(crate) fn new(limit: usize, stamps: bool) -> Self {
+        Self { limit, stamp: stamps.then(Stamp::new) }
+    }
+
+    /// Writes an event as JSON, behind the comma; no more than the limit is ever held of it.
+    #[inline(always)]
+    pub(super) fn encode<T: Serialize + ?Sized>(
+        &self,
+        event: &T,
+        scratch: &mut Buffer,
+        local: &Local,
+    ) -> Outcome {
+        let limit = self.limit;
+        let start = scratch.len();
+        scratch.end = start + limit;
+        serde_json::to_writer(&mut *scratch, event).map_err(|error| match error.classify() {
+            serde_json::error::Category::Io => CollectError::TooLarge { limit },
+            _ => CollectError::Json(error),
+        })?;
+        check(&scratch[start..], limit)?;
+        self.stamp(scratch, local);
+        Ok(())
+    }
+
+    /// Copies an event that is JSON already.
+    pub(super) fn copy(&self, event: &RawValue, scratch: &mut Vec<u8>, local: &Local) -> Outcome {
+        check(event.get().as_bytes(), self.limit)?;
+        scratch.extend_from_slice(event.get().as_bytes());
+        self.stamp(scratch, local);
+        Ok(())
+    }
+
+    #[inline]
+    fn stamp(&self, scratch: &mut Vec<u8>, local: &Local) {
+        if let Some(stamp) = &self.stamp {
+            stamp.apply(scratch, 1, local);
+        }
+    }
 }
 
 /// A JSON value is an object if it starts like one.

@@ -9,12 +9,13 @@ use std::time::SystemTime;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::scratch::Local;
+use super::encode::Local;
 
 /// How much longer a stamp makes an event at most, in bytes: some 75 for the id and 50 for the time.
 pub(crate) const LONGEST: usize = 128;
 
 /// What ids of one collector begin with.
+#[derive(Debug)]
 pub(crate) struct Stamp {
     prefix: [u64; 2],
 }

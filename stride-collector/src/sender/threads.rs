@@ -1,4 +1,4 @@
-//! Drives the batcher with threads. It decides nothing: it asks, does, and tells.
+//! Drives the batcher with threads.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,10 +12,10 @@ use stride_core::cancel::CancelToken;
 use stride_core::gzip::{Gzip, GzipLevel};
 use stride_core::transport::{Limits, Target, TransportError};
 
-use crate::batch::Step;
+use super::request::{self, Reading};
+use crate::batcher::{Response, Step};
 use crate::report::Report;
-use crate::request::{self, Reading, Response};
-use crate::shared::Shared;
+use crate::shared::{Goal, Shared};
 
 /// A thread that sends.
 pub(crate) struct Sender {
@@ -39,13 +39,22 @@ impl Sender {
         let waker = Waker::from(Arc::clone(&parker));
         loop {
             match self.shared.poll(self.number, &waker) {
-                Step::Send(job) => {
-                    let (id, path) = (job.id, job.body.path());
-                    let bytes = job.body.gzip(&mut gzip);
-                    self.shared.compressed(job, &bytes);
+                Step::Send(request) => {
+                    let bytes = request.body().gzip(&mut gzip);
+                    let path = request.body().path();
+                    let id = request.id();
+                    self.shared.handle_gzipped_request(id, &bytes);
+                    // Of the text, this may be the last reference.
+                    drop(request);
                     self.shared.handle_result(id, self.send(&path, bytes));
                 }
-                Step::Lost(loss) => self.shared.hand_over(&loss),
+                Step::Compress(waiting) => {
+                    self.shared.handle_gzipped(&waiting, waiting.run(&mut gzip));
+                }
+                Step::Split(split) => self.shared.handle_split(split.run()),
+                Step::Lost(loss) => self.shared.report_loss(&loss),
+                Step::Seal(seal) => self.shared.seal(&seal),
+                Step::Retire(lanes) => self.shared.retire(&lanes),
                 Step::Wait(until) => parker.park(Some(until)),
                 Step::Idle => parker.park(None),
                 Step::Finished => return,
@@ -74,25 +83,32 @@ impl Sender {
 pub(crate) fn stop(shared: &Shared, limit: Duration) -> Report {
     let until = Instant::now().checked_add(limit);
     shared.stop();
-    let finished = || shared.is_finished().then_some(());
-    if wait(shared, until, finished).is_none() {
-        shared.give_up().iter().for_each(|loss| shared.hand_over(loss));
+    if !reach(shared, until, Goal::Finished) {
+        shared.give_up();
+        while shared.end() {}
     }
     shared.report()
 }
 
+/// Waits until a goal is reached, or until then (for ever without a time).
+pub(crate) fn reach(shared: &Shared, until: Option<Instant>, goal: Goal) -> bool {
+    let waiter = shared.waiter(goal);
+    let reached = wait(until, |waker| {
+        waiter.register(waker);
+        shared.is_reached(goal).then_some(())
+    });
+    reached.is_some()
+}
+
 /// Waits on this thread until `check` gives something, or until then (for ever without a time).
 pub(crate) fn wait<R>(
-    shared: &Shared,
     until: Option<Instant>,
-    mut check: impl FnMut() -> Option<R>,
+    mut check: impl FnMut(&Waker) -> Option<R>,
 ) -> Option<R> {
     let parker = Arc::new(Parker::default());
     let waker = Waker::from(Arc::clone(&parker));
-    let waiter = shared.waiter();
     loop {
-        waiter.register(&waker);
-        let found = check();
+        let found = check(&waker);
         if found.is_some() || until.is_some_and(|until| until <= Instant::now()) {
             return found;
         }

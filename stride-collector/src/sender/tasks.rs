@@ -1,4 +1,4 @@
-//! Drives the batcher with tokio tasks. It decides nothing: it asks, does, and tells.
+//! Drives the batcher with tokio tasks.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,10 +14,10 @@ use tokio::runtime::Handle;
 use tokio::task::{coop, spawn_blocking, yield_now};
 use tokio::time::sleep_until;
 
-use crate::batch::{Job, Loss, Step};
+use super::request::{self, Reading};
+use crate::batcher::{Body, Loss, Response, Step};
 use crate::report::Report;
-use crate::request::{self, Reading, Response};
-use crate::shared::Shared;
+use crate::shared::{Goal, Shared};
 
 /// How much text is compressed before the runtime's other tasks have their turn: some 30 us of work
 /// at level 1.
@@ -51,13 +51,23 @@ impl Sender {
             coop::consume_budget().await;
             let step = poll_fn(|context| Poll::Ready(shared.poll(self.number, context.waker())));
             match step.await {
-                Step::Send(job) => {
-                    let (id, path) = (job.id, job.body.path());
-                    let bytes = compress(&job, &mut gzip).await;
-                    shared.compressed(job, &bytes);
+                Step::Send(request) => {
+                    let bytes = compress(request.body(), &mut gzip).await;
+                    let path = request.body().path();
+                    let id = request.id();
+                    shared.handle_gzipped_request(id, &bytes);
+                    // Of the text, this may be the last reference.
+                    drop(request);
                     shared.handle_result(id, self.send(&path, bytes).await);
                 }
-                Step::Lost(loss) => hand_over(shared, vec![loss]).await,
+                Step::Compress(waiting) => {
+                    let bytes = compress(waiting.body(), &mut gzip).await;
+                    shared.handle_gzipped(&waiting, bytes);
+                }
+                Step::Split(split) => shared.handle_split(split.run()),
+                Step::Lost(loss) => report(shared, loss).await,
+                Step::Seal(seal) => shared.seal(&seal),
+                Step::Retire(lanes) => shared.retire(&lanes),
                 Step::Wait(until) => woken(Some(until)).await,
                 Step::Idle => woken(None).await,
                 Step::Finished => return,
@@ -83,14 +93,14 @@ impl Sender {
 }
 
 /// The bytes to send.
-async fn compress(job: &Job, gzip: &mut Gzip) -> Bytes {
-    let pieces = match job.body.gzipped() {
-        Ok(bytes) => return bytes,
-        Err(pieces) => pieces,
-    };
+async fn compress(body: &Body, gzip: &mut Gzip) -> Bytes {
+    if let Some(bytes) = body.gzipped() {
+        return bytes;
+    }
     let mut member = gzip.member();
     let mut room = SLICE;
-    for mut piece in pieces {
+    for piece in body.pieces() {
+        let mut piece = &piece[..];
         while piece.len() >= room {
             let (slice, rest) = piece.split_at(room);
             member.write(slice);
@@ -103,24 +113,24 @@ async fn compress(job: &Job, gzip: &mut Gzip) -> Bytes {
     member.finish()
 }
 
-/// Gives losses to the user, who may take their time.
-async fn hand_over(shared: &Arc<Shared>, losses: Vec<Loss>) {
-    let losses = HandOver { shared: Arc::clone(shared), losses };
-    if shared.has_on_lost() && !losses.losses.is_empty() {
-        // They are handed over when they are dropped, also if the runtime ends before.
-        let _ = spawn_blocking(move || drop(losses)).await;
+/// Reports a loss to the user, who may take their time.
+async fn report(shared: &Arc<Shared>, loss: Loss) {
+    let reported = Reported { shared: Arc::clone(shared), loss };
+    if shared.has_on_lost() {
+        // It is reported when it is dropped, also if the runtime ends before.
+        let _ = spawn_blocking(move || drop(reported)).await;
     }
 }
 
-/// Losses that are given to the user when they are dropped, and so in any case.
-struct HandOver {
+/// A loss that is reported when it is dropped, and so in any case.
+struct Reported {
     shared: Arc<Shared>,
-    losses: Vec<Loss>,
+    loss: Loss,
 }
 
-impl Drop for HandOver {
+impl Drop for Reported {
     fn drop(&mut self) {
-        self.losses.iter().for_each(|loss| self.shared.hand_over(loss));
+        self.shared.report_loss(&self.loss);
     }
 }
 
@@ -131,8 +141,8 @@ pub(crate) struct Senders(pub(crate) Arc<Shared>);
 impl Drop for Senders {
     fn drop(&mut self) {
         self.0.stop();
-        let losses = self.0.give_up();
-        drop(HandOver { shared: Arc::clone(&self.0), losses });
+        self.0.give_up();
+        while self.0.end() {}
     }
 }
 
@@ -164,21 +174,17 @@ async fn guarded<F: Future>(future: F) -> Option<F::Output> {
     .await
 }
 
-/// Waits until `check` gives something, or until then (for ever without a time).
-pub(crate) async fn wait<R>(
-    shared: &Shared,
-    until: Option<Instant>,
-    mut check: impl FnMut() -> Option<R>,
-) -> Option<R> {
-    let waiter = shared.waiter();
+/// Waits until a goal is reached, or until then (for ever without a time).
+pub(crate) async fn reach(shared: &Shared, until: Option<Instant>, goal: Goal) -> bool {
+    let waiter = shared.waiter(goal);
     let mut sleep = pin!(until.map(|until| sleep_until(until.into())));
     poll_fn(|context| {
         waiter.register(context.waker());
-        if let Some(found) = check() {
-            return Poll::Ready(Some(found));
+        if shared.is_reached(goal) {
+            return Poll::Ready(true);
         }
         match sleep.as_mut().as_pin_mut() {
-            Some(sleep) => sleep.poll(context).map(|()| None),
+            Some(sleep) => sleep.poll(context).map(|()| false),
             None => Poll::Pending,
         }
     })
@@ -189,9 +195,15 @@ pub(crate) async fn wait<R>(
 pub(crate) async fn stop(shared: &Arc<Shared>, limit: Duration) -> Report {
     let until = now().checked_add(limit);
     shared.stop();
-    let finished = || shared.is_finished().then_some(());
-    if wait(shared, until, finished).await.is_none() {
-        hand_over(shared, shared.give_up()).await;
+    if !reach(shared, until, Goal::Finished).await {
+        shared.give_up();
+        if shared.has_on_lost() {
+            let ending = Arc::clone(shared);
+            let _ = spawn_blocking(move || while ending.end() {}).await;
+        }
+        while shared.end() {
+            yield_now().await;
+        }
     }
     shared.report()
 }

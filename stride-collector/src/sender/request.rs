@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderMap, StatusCode};
 use stride_core::Api;
 use stride_core::transport::{Call, Delivery, Limits, TransportError, TransportErrorKind};
+
+use crate::batcher::Response;
 
 /// The longest body of a response that is read to its end, which keeps its connection usable.
 const MAX_BODY: usize = 64 << 10;
@@ -24,7 +25,7 @@ pub(crate) fn limits(request_timeout: Duration) -> Limits {
 }
 
 /// What sends a compressed batch.
-pub(crate) fn call(
+pub(super) fn call(
     api: &Api,
     path: &str,
     gzipped: Bytes,
@@ -37,21 +38,13 @@ pub(crate) fn call(
 }
 
 /// The error of a request whose transport panicked.
-pub(crate) fn panicked() -> TransportError {
+pub(super) fn panicked() -> TransportError {
     TransportError::new(TransportErrorKind::Io, Delivery::MaybeSent)
         .with_source("the transport panicked")
 }
 
-/// A response to a batch.
-#[derive(Debug, Clone)]
-pub(crate) struct Response {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) message: Option<Arc<str>>,
-}
-
 /// Reads the body of a response: to use its connection again, and for its message.
-pub(crate) struct Reading {
+pub(super) struct Reading {
     head: Parts,
     /// Nothing of a success.
     body: Vec<u8>,
@@ -59,12 +52,12 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    pub(crate) fn new(head: Parts) -> Self {
+    pub(super) fn new(head: Parts) -> Self {
         Self { head, body: Vec::new(), room: MAX_BODY }
     }
 
     /// Takes a chunk, and says whether to read on.
-    pub(crate) fn takes(&mut self, chunk: Result<Bytes, TransportError>) -> bool {
+    pub(super) fn takes(&mut self, chunk: Result<Bytes, TransportError>) -> bool {
         // A body that breaks off takes nothing from its status.
         let Ok(chunk) = chunk else { return false };
         let Some(room) = self.room.checked_sub(chunk.len()) else { return false };
@@ -75,7 +68,7 @@ impl Reading {
         true
     }
 
-    pub(crate) fn finish(self) -> Response {
+    pub(super) fn finish(self) -> Response {
         let Parts { status, headers, .. } = self.head;
         Response { status, headers, message: message(&self.body) }
     }

@@ -1,0 +1,191 @@
+//! A collector's streams, by name and by number.
+
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use stride_core::api::is_name;
+
+use super::stream::{Held, Stream};
+use crate::batcher::{LaneId, Retire};
+use crate::error::CollectError;
+
+/// How many streams are looked at under one lock.
+const SLICE: usize = 256;
+
+/// The streams. Its lock comes before a stream's.
+#[derive(Debug)]
+pub(crate) struct Table {
+    collector: u64,
+    inner: RwLock<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    names: HashSet<ByName>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    stream: Option<Arc<Stream>>,
+    /// What the streams accepted that were here before.
+    accepted: u64,
+}
+
+#[derive(Debug)]
+struct ByName(Arc<Stream>);
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.hash(state);
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for ByName {}
+
+impl Table {
+    pub(crate) fn new(collector: u64) -> Self {
+        Self { collector, inner: RwLock::default() }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stream of that name, and whether it is new. A new one takes its place in the budget.
+    pub(crate) fn find(
+        &self,
+        name: &str,
+        held: &Held,
+        grant: &mut usize,
+    ) -> Result<(Arc<Stream>, bool), CollectError> {
+        if let Some(ByName(stream)) = self.read().names.get(name) {
+            return Ok((Arc::clone(stream), false));
+        }
+        if !is_name(name) {
+            return Err(CollectError::Name { name: name.to_owned() });
+        }
+        if held.inbox.is_closed() {
+            return Err(CollectError::Stopped);
+        }
+        let mut inner = self.write();
+        if let Some(ByName(stream)) = inner.names.get(name) {
+            return Ok((Arc::clone(stream), false));
+        }
+        if !held.budget.try_reserve(Stream::cost(name), grant) {
+            return Err(CollectError::Full);
+        }
+        Ok((inner.add(self.collector, name, true), true))
+    }
+
+    /// The stream of that name, which stays until it is unpinned as often.
+    pub(crate) fn pin(&self, name: &str) -> Result<Arc<Stream>, CollectError> {
+        if !is_name(name) {
+            return Err(CollectError::Name { name: name.to_owned() });
+        }
+        let mut inner = self.write();
+        let known = inner.names.get(name).map(|ByName(stream)| Arc::clone(stream));
+        // It takes nothing of the budget before its first event.
+        let stream = known.unwrap_or_else(|| inner.add(self.collector, name, false));
+        stream.pins.fetch_add(1, Ordering::Relaxed);
+        Ok(stream)
+    }
+
+    pub(crate) fn unpin(&self, stream: &Arc<Stream>, held: &Held) {
+        let mut inner = self.write();
+        if stream.pins.fetch_sub(1, Ordering::Relaxed) == 1 && stream.retire(0, false, held) {
+            inner.remove(stream);
+        }
+    }
+
+    /// Gives back a stream that the batcher has not heard of, if it is still so.
+    pub(crate) fn retire_unused(&self, stream: &Arc<Stream>, held: &Held) {
+        let mut inner = self.write();
+        if stream.retire(0, false, held) {
+            inner.remove(stream);
+        }
+    }
+
+    /// Gives back the streams that hold nothing any longer.
+    pub(crate) fn retire(&self, lanes: &[Retire], held: &Held) {
+        for lanes in lanes.chunks(SLICE / 8) {
+            let mut inner = self.write();
+            for Retire { lane, sealed } in lanes {
+                let stream = inner.slots.get(lane.0 as usize).and_then(|slot| slot.stream.clone());
+                if let Some(stream) = stream
+                    && stream.retire(*sealed, true, held)
+                {
+                    inner.remove(&stream);
+                }
+            }
+        }
+    }
+
+    /// The streams of these lanes.
+    pub(crate) fn streams(&self, lanes: &[LaneId]) -> Vec<Arc<Stream>> {
+        let inner = self.read();
+        let stream = |lane: &LaneId| inner.slots.get(lane.0 as usize)?.stream.clone();
+        lanes.iter().filter_map(stream).collect()
+    }
+
+    /// How many events were accepted: no fewer than when this began, and no more than when it ends.
+    pub(crate) fn accepted(&self) -> u64 {
+        let (mut sum, mut from) = (0, 0);
+        loop {
+            let inner = self.read();
+            let slots = inner.slots.get(from..).unwrap_or_default();
+            let accepted = |slot: &Slot| {
+                slot.accepted + slot.stream.as_ref().map_or(0, |stream| stream.accepted())
+            };
+            sum += slots.iter().take(SLICE).map(accepted).sum::<u64>();
+            if slots.len() <= SLICE {
+                return sum;
+            }
+            from += SLICE;
+        }
+    }
+}
+
+impl Inner {
+    fn add(&mut self, collector: u64, name: &str, charged: bool) -> Arc<Stream> {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        let stream = Arc::new(Stream::new(collector, LaneId(slot), name, charged));
+        self.slots[slot as usize].stream = Some(Arc::clone(&stream));
+        self.names.insert(ByName(Arc::clone(&stream)));
+        stream
+    }
+
+    fn remove(&mut self, stream: &Arc<Stream>) {
+        self.names.remove(&*stream.name);
+        let slot = &mut self.slots[stream.lane.0 as usize];
+        slot.stream = None;
+        slot.accepted += stream.accepted();
+        self.free.push(stream.lane.0);
+        if self.names.is_empty() {
+            self.names.shrink_to_fit();
+        }
+    }
+}
