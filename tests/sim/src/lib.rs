@@ -1,0 +1,14 @@
+//! Simulates the collector's batcher in virtual time, against a server that misbehaves.
+//!
+//! One seed makes a whole run of some 200 steps: a random program, a random server, and faults of
+//! which each seed has some switched off. First everything that must never happen is checked; then all
+//! faults cease, and everything that was accepted has to end in time.
+
+pub mod choice;
+pub mod run;
+pub mod server;
+pub mod shrink;
+pub mod world;
+
+/// Seeds that failed once; they run for ever.
+pub const FOUND: &[u64] = &[];
