@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -69,7 +69,7 @@ fn main() -> io::Result<ExitCode> {
                     }
                     if let Err((error, _)) = run(Choices::random(seed)) {
                         next.store(end, Ordering::Relaxed);
-                        let mut failed = failed.lock().unwrap_or_else(|error| error.into_inner());
+                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
                         if failed.as_ref().is_none_or(|(before, _)| seed < *before) {
                             *failed = Some((seed, error));
                         }
@@ -78,7 +78,7 @@ fn main() -> io::Result<ExitCode> {
             });
         }
     });
-    let failed = failed.into_inner().unwrap_or_else(|error| error.into_inner());
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     match failed {
         None => {
             let seconds = start.elapsed().as_secs_f64();
