@@ -38,7 +38,10 @@
 mod batch;
 mod lane;
 mod narrow;
+mod next;
+mod outcome;
 mod retry;
+mod schedule;
 mod step;
 mod wakeups;
 
@@ -47,17 +50,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::StatusCode;
-use stride_core::retry::{is_transient, least_delay};
-use stride_core::transport::{Delivery, TransportError};
+use stride_core::transport::Delivery;
 
-pub(crate) use self::batch::Last;
 pub use self::batch::{BATCH_COST, Body, Events, Response};
-use self::batch::{Batch, Part, Share, Text};
-use self::lane::{Lane, Place};
-use self::narrow::Narrowing;
+use self::batch::{Batch, Part, Text};
+use self::lane::Lane;
 pub use self::retry::Change;
-use self::retry::{Failure, Health, MOST_EXCUSED, Trouble, backoff, is_pause};
+use self::retry::Health;
 pub use self::step::{Input, LaneId, Loss, Parts, Request, Retire, Seal, Split, Step, Waiting};
 use self::wakeups::Wakeups;
 use crate::report::{LossReason, Report};
@@ -134,6 +133,8 @@ pub struct Batcher {
     delayed: BTreeSet<(Instant, LaneId)>,
     /// Whether the last request was for a lane in trouble; with one sender they take turns.
     was_trial: bool,
+    /// Whether batches were sealed since then.
+    has_sealed: bool,
     expiries: BTreeSet<(Instant, LaneId)>,
     splits: VecDeque<LaneId>,
     uncompressed: VecDeque<LaneId>,
@@ -178,6 +179,7 @@ impl Batcher {
             next_turn: 0,
             delayed: BTreeSet::new(),
             was_trial: false,
+            has_sealed: false,
             expiries: BTreeSet::new(),
             splits: VecDeque::new(),
             uncompressed: VecDeque::new(),
@@ -361,9 +363,10 @@ impl Batcher {
         }
         let [left_id, right_id] = [self.new_id(), self.new_id()];
         let lane = self.lane(id);
-        if !std::mem::take(&mut lane.is_splitting) {
+        if lane.front().is_none_or(|front| front.id != parts.id) {
             return;
         }
+        lane.is_splitting = false;
         let Some(batch) = lane.pop_front() else { return };
         let before = batch.cost;
         let guilty = batch.part.guilty;
@@ -397,276 +400,6 @@ impl Batcher {
         *self.unsettled.entry(batch.epoch).or_default() += 1;
         self.exchange(before, after);
         self.schedule(id);
-    }
-
-    /// What came of a request; a result that comes after [`give_up`](Self::give_up) changes nothing.
-    pub fn handle_result(
-        &mut self,
-        id: u64,
-        result: Result<Response, TransportError>,
-        now: Instant,
-    ) -> Option<Change> {
-        self.now = now;
-        let InFlight { mut parts, outage, is_trial } = self.in_flight.remove(&id)?;
-        self.trials -= usize::from(is_trial);
-        for (lane, _) in &parts {
-            self.lane(*lane).in_flight -= 1;
-        }
-        let (last, delivery) = match &result {
-            Ok(Response { status, message, .. }) => {
-                let (status, message) = (Some(*status), message.clone());
-                (Last { status, message, error: None }, Delivery::MaybeSent)
-            }
-            Err(error) => {
-                let (error, delivery) = (error.clone(), error.delivery());
-                (Last { error: Some(error), ..Last::default() }, delivery)
-            }
-        };
-        for (_, batch) in &mut parts {
-            batch.tried = true;
-            if delivery == Delivery::MaybeSent {
-                batch.delivery = delivery;
-            }
-            if last.status.is_none_or(|status| !status.is_success()) {
-                let before = batch.last.get_or_insert_default();
-                // The last response stays known after an error.
-                let status = last.status.or(before.status);
-                let message = last.message.clone().or(before.message.take());
-                **before = Last { status, message, error: last.error.clone() };
-            }
-        }
-        match result {
-            Ok(response) if response.status.is_success() => {
-                let lanes: Vec<LaneId> = parts.iter().map(|(lane, _)| *lane).collect();
-                parts.into_iter().for_each(|(lane, batch)| self.delivered(lane, &batch));
-                self.worked(&lanes)
-            }
-            Ok(response) if is_transient(response.status) => {
-                let pause = least_delay(response.status, &response.headers);
-                self.failed(parts, Failure::Transient, pause, outage)
-            }
-            Ok(response) if is_pause(response.status) => {
-                let failure = match response.status {
-                    StatusCode::UNAUTHORIZED => Failure::Unauthorized,
-                    _ => Failure::Forbidden,
-                };
-                self.failed(parts, failure, Duration::ZERO, outage)
-            }
-            Ok(response) => self.refused(parts, response.status),
-            Err(error) => match Failure::of(&error) {
-                Failure::Permanent => {
-                    for (lane, batch) in parts {
-                        self.lose(lane, *batch, LossReason::Undeliverable);
-                        self.schedule(lane);
-                    }
-                    None
-                }
-                failure => self.failed(parts, failure, Duration::ZERO, outage),
-            },
-        }
-    }
-
-    fn delivered(&mut self, id: LaneId, batch: &Batch) {
-        self.totals.pending -= u64::from(batch.count);
-        self.totals.delivered += u64::from(batch.count);
-        self.freed += batch.cost;
-        self.settled(batch.epoch);
-        let lane = self.lane(id);
-        lane.last_epoch = batch.epoch;
-        lane.trouble = None;
-        lane.is_held_alone = false;
-        lane.share = u32::MAX;
-        lane.shared_failures = 0;
-        if batch.part.member {
-            self.member_settled(id, true);
-        }
-        self.schedule(id);
-    }
-
-    /// A part of a narrowed batch is settled; `innocent` if the server took it.
-    fn member_settled(&mut self, id: LaneId, innocent: bool) {
-        let lane = self.lane(id);
-        let Some(narrowing) = &mut lane.narrowing else { return };
-        narrowing.members = narrowing.members.saturating_sub(1);
-        narrowing.left = narrowing.left.saturating_sub(1);
-        if narrowing.members == 0 {
-            lane.narrowing = None;
-            lane.narrowing_limit = narrow::REQUESTS;
-            return;
-        }
-        let used_up = narrowing.left == 0;
-        if let Some(heir) = lane.front_mut().filter(|front| front.part.member && front.part.heir) {
-            heir.part.heir = false;
-            heir.part.guilty |= innocent;
-        }
-        if used_up {
-            self.end_narrowing(id);
-        }
-    }
-
-    /// Loses what is left of a batch that took too many requests.
-    fn end_narrowing(&mut self, id: LaneId) {
-        let lane = self.lane(id);
-        lane.narrowing = None;
-        lane.narrowing_limit = narrow::REQUESTS_AFTER;
-        while self.lane(id).front().is_some_and(|front| front.part.member) {
-            let Some(batch) = self.lane(id).pop_front() else { break };
-            self.lose(id, *batch, LossReason::Rejected);
-        }
-    }
-
-    /// A status that no later attempt changes, but for a smaller part.
-    fn refused(&mut self, parts: Vec<(LaneId, Box<Batch>)>, status: StatusCode) -> Option<Change> {
-        let ids: Vec<LaneId> = parts.iter().map(|(lane, _)| *lane).collect();
-        for (id, mut batch) in parts {
-            if ids.len() > 1 {
-                self.halve(id, ids.len());
-                self.put_back(id, batch);
-                continue;
-            }
-            match status.as_u16() {
-                400 | 422 => self.rejected(id, batch),
-                413 if batch.count > 1 => {
-                    let lane = self.lane(id);
-                    lane.longest = lane.longest.min(batch.length / 2);
-                    batch.part.too_long = true;
-                    self.put_back(id, batch);
-                }
-                _ => {
-                    let member = batch.part.member;
-                    self.lose(id, *batch, LossReason::of_status(status));
-                    if member {
-                        self.member_settled(id, false);
-                    }
-                    self.schedule(id);
-                }
-            }
-        }
-        self.worked(&ids)
-    }
-
-    fn rejected(&mut self, id: LaneId, mut batch: Box<Batch>) {
-        let lane = self.lane(id);
-        if let Some(narrowing) = &mut lane.narrowing
-            && batch.part.member
-        {
-            narrowing.left = narrowing.left.saturating_sub(1);
-            // Whatever stands behind it was guilty only if this is not.
-            if let Some(next) = lane.front_mut().filter(|front| front.part.member) {
-                next.part.heir = false;
-            }
-        } else if batch.count > 1 && lane.narrowing.is_none() {
-            let left = lane.narrowing_limit - 1;
-            lane.narrowing = Some(Narrowing { left, members: 1 });
-            batch.part.member = true;
-        }
-        batch.part.guilty = true;
-        if batch.count > 1 {
-            let used_up = lane.narrowing.as_ref().is_some_and(|narrowing| narrowing.left == 0);
-            self.put_back(id, batch);
-            if used_up {
-                self.end_narrowing(id);
-                self.schedule(id);
-            }
-            return;
-        }
-        let member = batch.part.member;
-        self.lose(id, *batch, LossReason::Rejected);
-        if member {
-            // This request was counted above.
-            if let Some(narrowing) = &mut self.lane(id).narrowing {
-                narrowing.left += 1;
-            }
-            self.member_settled(id, false);
-        }
-        self.schedule(id);
-    }
-
-    /// A request failed that may succeed later.
-    fn failed(
-        &mut self,
-        parts: Vec<(LaneId, Box<Batch>)>,
-        failure: Failure,
-        pause: Duration,
-        outage: u64,
-    ) -> Option<Change> {
-        let now = self.now;
-        let single = match &parts[..] {
-            [(lane, _)] => Some(*lane),
-            _ => None,
-        };
-        let was_probing = self.health.probing;
-        let held_alone = single.filter(|id| self.lane(*id).is_held_alone && !pause.is_zero());
-        let mut began = self.health.failed(failure, single, outage, now);
-        if !pause.is_zero() && held_alone.is_none() {
-            began |= self.health.hold(pause, single, now);
-        }
-        let is_servers = was_probing || self.health.probing || failure == Failure::Unreachable;
-        let lanes = parts.len();
-        for (id, batch) in parts {
-            let forbidden = failure == Failure::Forbidden;
-            if lanes > 1 {
-                let lane = self.lane(id);
-                if forbidden {
-                    self.halve(id, lanes);
-                } else if !is_servers {
-                    lane.shared_failures += 1;
-                    if lane.shared_failures >= 2 {
-                        self.halve(id, lanes);
-                    }
-                }
-            } else if forbidden || !is_servers || held_alone.is_some() {
-                self.trouble(id, forbidden, pause);
-            } else if let Some(trouble) = &mut self.lane(id).trouble {
-                // The next probe is another lane's.
-                trouble.not_before = trouble.not_before.max(now);
-            }
-            self.put_back(id, batch);
-        }
-        began.then_some(Change::Down)
-    }
-
-    /// From now on the lane shares requests with half as many.
-    fn halve(&mut self, id: LaneId, lanes: usize) {
-        let lane = self.lane(id);
-        lane.share = u32::try_from(lanes / 2).unwrap_or(u32::MAX).max(1);
-        lane.shared_failures = 0;
-    }
-
-    fn trouble(&mut self, id: LaneId, forbidden: bool, pause: Duration) {
-        let (now, seed) = (self.now, self.policy.seed ^ u64::from(id.0).rotate_left(32));
-        let lane = self.lane(id);
-        let trouble = lane.trouble.get_or_insert_with(|| {
-            Box::new(Trouble {
-                backoff: backoff(seed),
-                not_before: now,
-                last_failure: now,
-                forbidden,
-                excused: Duration::ZERO,
-                excused_until: now,
-            })
-        });
-        trouble.last_failure = now;
-        trouble.forbidden = forbidden;
-        trouble.not_before = now + trouble.backoff.next_delay().max(pause);
-        if !pause.is_zero() {
-            trouble.excused += pause;
-            trouble.excused_until = now;
-        }
-    }
-
-    fn put_back(&mut self, id: LaneId, batch: Box<Batch>) {
-        self.lane(id).put_back(batch);
-        self.schedule(id);
-    }
-
-    /// The server gave a response as one that works.
-    fn worked(&mut self, lanes: &[LaneId]) -> Option<Change> {
-        let (recovered, held_by) = self.health.worked(|lane| lanes.contains(&lane));
-        if let Some(lane) = held_by.and_then(|id| self.lanes.get_mut(id.0 as usize)?.as_mut()) {
-            lane.is_held_alone = true;
-        }
-        recovered.then_some(Change::Up)
     }
 
     /// The user was told of a loss.
@@ -858,384 +591,6 @@ impl Batcher {
         (std::mem::take(&mut self.freed), std::mem::take(&mut self.grown))
     }
 
-    // Lanes and their places.
-
-    fn lane_or_new(&mut self, id: LaneId, stream: Arc<str>) -> &mut Lane {
-        let index = id.0 as usize;
-        if index >= self.lanes.len() {
-            self.lanes.resize_with(index + 1, || None);
-        }
-        let count = &mut self.lane_count;
-        self.lanes[index].get_or_insert_with(|| {
-            *count += 1;
-            Box::new(Lane::new(stream))
-        })
-    }
-
-    /// A lane that something is known of, and that so exists.
-    fn lane(&mut self, id: LaneId) -> &mut Lane {
-        self.lane_or_new(id, Arc::default())
-    }
-
-    /// Puts a lane to where it has to wait now.
-    fn schedule(&mut self, id: LaneId) {
-        if self.given_up {
-            self.watch_expiry(id);
-            return self.ask_to_retire(id);
-        }
-        let lane = self.lane(id);
-        let longest = lane.longest;
-        let is_whole = |batch: &Batch| {
-            batch.count == 1
-                || (!batch.part.guilty && !batch.part.too_long && batch.length <= longest)
-        };
-        let in_turn = lane.in_flight == 0;
-        let place = match (lane.front(), &lane.trouble) {
-            _ if lane.is_splitting => Place::None,
-            (None, _) => Place::None,
-            (Some(front), _) if !is_whole(front) => {
-                if in_turn {
-                    lane.is_splitting = true;
-                    lane.join_narrowing();
-                    self.splits.push_back(id);
-                }
-                Place::None
-            }
-            (Some(_), Some(trouble)) if in_turn => Place::Delayed(trouble.not_before),
-            (Some(_), None) if in_turn || lane.narrowing.is_none() => match lane.place {
-                Place::Ready(turn) => Place::Ready(turn),
-                _ => Place::Ready(u64::MAX),
-            },
-            _ => Place::None,
-        };
-        self.put(id, place);
-        self.watch_expiry(id);
-        self.ask_to_retire(id);
-    }
-
-    fn put(&mut self, id: LaneId, place: Place) {
-        let before = std::mem::replace(&mut self.lane(id).place, place);
-        if before == place {
-            return;
-        }
-        match before {
-            Place::None => {}
-            Place::Ready(turn) => {
-                self.ready.remove(&turn);
-            }
-            Place::Delayed(until) => {
-                self.delayed.remove(&(until, id));
-            }
-        }
-        match place {
-            Place::None => {}
-            Place::Ready(_) => {
-                let turn = self.next_turn;
-                self.next_turn += 1;
-                self.lane(id).place = Place::Ready(turn);
-                self.ready.insert(turn, id);
-            }
-            Place::Delayed(until) => {
-                self.delayed.insert((until, id));
-            }
-        }
-    }
-
-    fn mark_uncompressed(&mut self, id: LaneId) {
-        let lane = self.lane(id);
-        if !std::mem::replace(&mut lane.is_uncompressed, true) {
-            self.uncompressed.push_back(id);
-        }
-    }
-
-    fn ask_to_retire(&mut self, id: LaneId) {
-        let lane = self.lane(id);
-        if lane.is_empty() && lane.retire_asked.is_none() {
-            // What a lane takes of the budget is given back before a flush ends.
-            let epoch = lane.last_epoch;
-            lane.retire_asked = Some(epoch);
-            *self.unsettled.entry(epoch).or_default() += 1;
-            self.retires.push_back(id);
-        }
-    }
-
-    /// Something came for a lane: it is not given back, or it has been.
-    fn keep(&mut self, id: LaneId) {
-        let lane = self.lanes.get_mut(id.0 as usize).and_then(Option::as_mut);
-        if let Some(epoch) = lane.and_then(|lane| lane.retire_asked.take()) {
-            self.settled(epoch);
-        }
-    }
-
-    // Age.
-
-    /// When a lane's first batch is too old.
-    fn expiry(&mut self, id: LaneId) -> Option<Instant> {
-        let retry_for = self.policy.retry_for;
-        let lane = self.lanes.get(id.0 as usize)?.as_deref()?;
-        let front = lane.front()?;
-        let mut excuse = self.health.excuse(front.excused);
-        if let Some(trouble) = &lane.trouble
-            && front.closed <= trouble.excused_until
-        {
-            excuse += trouble.excused;
-        }
-        Some(front.closed + retry_for + excuse.min(MOST_EXCUSED))
-    }
-
-    /// Sees to it that a lane's first batch is looked at when it is too old.
-    fn watch_expiry(&mut self, id: LaneId) {
-        if self.lane(id).expires.is_none()
-            && let Some(expiry) = self.expiry(id)
-        {
-            self.lane(id).expires = Some(expiry);
-            self.expiries.insert((expiry, id));
-        }
-    }
-
-    fn forget_expiry(&mut self, id: LaneId) {
-        if let Some(expiry) = self.lane(id).expires.take() {
-            self.expiries.remove(&(expiry, id));
-        }
-    }
-
-    /// Loses batches that are too old.
-    fn expire(&mut self) {
-        for _ in 0..SLICE {
-            let Some(&(due, id)) = self.expiries.first() else { return };
-            if due > self.now {
-                return;
-            }
-            self.forget_expiry(id);
-            let Some(expiry) = self.expiry(id) else {
-                self.ask_to_retire(id);
-                continue;
-            };
-            let now = self.now;
-            let last_failure = self.health.last_failure;
-            let lane = self.lane(id);
-            let Some(front) = lane.front() else { continue };
-            let failures =
-                [last_failure, lane.trouble.as_ref().map(|trouble| trouble.last_failure)];
-            // Nothing is lost untried; a probe that failed was a try of all that waited behind it.
-            let tried =
-                front.tried || failures.into_iter().flatten().any(|failed| failed > front.closed);
-            if expiry > now || lane.is_splitting || !tried {
-                let next = expiry.max(now + self.policy.retry_for / 64 + Duration::from_millis(1));
-                let next = if expiry > now { expiry } else { next };
-                self.lane(id).expires = Some(next);
-                self.expiries.insert((next, id));
-                continue;
-            }
-            let status = front.last.as_ref().and_then(|last| last.status);
-            let forbidden = lane.trouble.as_ref().is_some_and(|trouble| trouble.forbidden);
-            let paused = match status {
-                Some(status) => is_pause(status),
-                None => forbidden || self.health.unauthorized,
-            };
-            let reason = if paused { LossReason::Unauthorized } else { LossReason::Expired };
-            if let Some(batch) = self.lane(id).pop_front() {
-                let member = batch.part.member;
-                self.lose(id, *batch, reason);
-                if member {
-                    self.member_settled(id, false);
-                }
-            }
-            self.schedule(id);
-        }
-    }
-
-    fn lose(&mut self, id: LaneId, batch: Batch, reason: LossReason) {
-        let mut batch = batch;
-        let (text, gzipped) = batch.share();
-        let Batch { epoch, cost, count, delivery, last, .. } = batch;
-        self.totals.pending -= u64::from(count);
-        self.totals.add_lost(reason, delivery, count.into());
-        let lane = self.lane(id);
-        lane.last_epoch = epoch;
-        let stream = Arc::clone(&lane.stream);
-        let share = Share { stream, text, gzipped };
-        self.losses.push_back(Loss { epoch, cost, share, count, reason, delivery, last });
-    }
-
-    // The steps.
-
-    fn next_seal(&mut self) -> Option<Seal> {
-        if self.opened.first_key_value().is_some_and(|(_, (_, due))| *due <= self.now) {
-            // All of them, so that streams that trickle share few requests however their events are
-            // spread over the interval.
-            self.seal_through = self.next_opened - 1;
-        }
-        let first = *self.opened.first_key_value()?.0;
-        let mut lanes = Vec::new();
-        while lanes.len() < SLICE
-            && let Some(entry) = self.opened.first_entry()
-            && *entry.key() <= self.seal_through
-        {
-            let (id, _) = entry.remove();
-            self.lane(id).opened = 0;
-            lanes.push(id);
-        }
-        if lanes.is_empty() {
-            return None;
-        }
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.sealing.insert(ticket, Sealing { first, lanes: lanes.clone() });
-        Some(Seal { ticket, lanes })
-    }
-
-    /// Ends the epochs of flushes whose batches are all known.
-    fn resolve_flushes(&mut self) {
-        while let Some(&through) = self.flushes.front() {
-            let is_open = self.opened.first_key_value().is_some_and(|(first, _)| *first <= through);
-            let is_sealing = self.sealing.values().next().is_some_and(|it| it.first <= through);
-            if is_open || is_sealing {
-                return;
-            }
-            self.flushes.pop_front();
-            self.epoch += 1;
-        }
-    }
-
-    fn next_retire(&mut self) -> Option<Step> {
-        let mut retire = Vec::new();
-        while retire.len() < SLICE
-            && let Some(id) = self.retires.pop_front()
-        {
-            let lane = self.lanes.get(id.0 as usize).and_then(Option::as_ref);
-            if let Some(lane) = lane.filter(|lane| lane.retire_asked.is_some() && lane.is_empty()) {
-                let sealed = lane.sealed;
-                self.forget_expiry(id);
-                retire.push(Retire { lane: id, sealed });
-            }
-        }
-        (!retire.is_empty()).then_some(Step::Retire(retire))
-    }
-
-    fn next_split(&mut self) -> Option<Split> {
-        while let Some(id) = self.splits.pop_front() {
-            let lane = self.lane(id);
-            let stream = Arc::clone(&lane.stream);
-            if let Some(front) = lane.front_mut() {
-                let (text, gzipped) = front.share();
-                let at = front.count / 2;
-                return Some(Split { lane: id, share: Share { stream, text, gzipped }, at });
-            }
-        }
-        None
-    }
-
-    fn next_compress(&mut self) -> Option<Waiting> {
-        while let Some(&id) = self.uncompressed.front() {
-            let Some(lane) = self.lanes[id.0 as usize].as_mut() else {
-                self.uncompressed.pop_front();
-                continue;
-            };
-            let mut position = lane.uncompressed_from.max(lane.base());
-            let end = lane.base() + lane.len() as i64;
-            for _ in 0..SLICE {
-                let Some(batch) = lane.at(position).filter(|_| position < end) else { break };
-                position += 1;
-                if batch.is_gzipped() || batch.length < COMPRESSED_FROM {
-                    continue;
-                }
-                let batch_id = batch.id;
-                let (text, gzipped) = batch.share();
-                lane.uncompressed_from = position;
-                let stream = Arc::clone(&lane.stream);
-                let body = Body { shares: vec![Share { stream, text, gzipped }] };
-                return Some(Waiting { lane: id, position: position - 1, id: batch_id, body });
-            }
-            lane.uncompressed_from = position;
-            if position >= end {
-                lane.is_uncompressed = false;
-                self.uncompressed.pop_front();
-            }
-        }
-        None
-    }
-
-    /// How many requests for lanes in trouble may be under way at a time: a sender is left to the
-    /// others.
-    fn most_trials(&self) -> usize {
-        self.policy.senders.saturating_sub(1).max(1)
-    }
-
-    /// The lane in trouble whose turn it is.
-    fn next_trial(&self) -> Option<LaneId> {
-        let &(due, id) = self.delayed.first()?;
-        (due <= self.now && self.trials < self.most_trials()).then_some(id)
-    }
-
-    fn next_request(&mut self) -> Option<Request> {
-        let ready = self.ready.first_key_value().map(|(_, id)| *id);
-        if self.health.probing {
-            if !self.in_flight.is_empty() || self.now < self.health.probes_at() {
-                return None;
-            }
-            let trial = self.next_trial();
-            let id = if self.was_trial { ready.or(trial) } else { trial.or(ready) }?;
-            self.was_trial = trial == Some(id);
-            // One lane alone, so that a lane in trouble does not make the server look down.
-            return self.request(id, 1, true);
-        }
-        let trial = self.next_trial();
-        // With one sender, every other request is left to the others.
-        let id = match (trial, ready) {
-            (Some(_), Some(ready)) if self.was_trial && self.policy.senders == 1 => ready,
-            (Some(trial), _) => trial,
-            (None, ready) => ready?,
-        };
-        self.was_trial = trial == Some(id);
-        let most = usize::MAX;
-        self.request(id, most, self.was_trial)
-    }
-
-    /// Makes a request of the lane's first batch, and of those of other lanes if they fit.
-    fn request(&mut self, first: LaneId, most: usize, is_trial: bool) -> Option<Request> {
-        let (size, bytes) = (self.policy.batch_size, self.policy.batch_bytes);
-        let mut most = most;
-        let (mut count, mut length) = (0, 0);
-        let (mut parts, mut shares) = (Vec::new(), Vec::new());
-        let mut next = Some(first);
-        while let Some(id) = next {
-            let lane = self.lane(id);
-            if !parts.is_empty() && !lane.may_share() {
-                break;
-            }
-            most = most.min(if lane.may_share() { lane.share as usize } else { 1 });
-            let Some(front) = lane.front() else { break };
-            count += front.count as usize;
-            length += front.length + lane.stream.len() + r#","":[]"#.len();
-            if !parts.is_empty() && (parts.len() >= most || count > size || length > bytes) {
-                break;
-            }
-            let Some(mut batch) = lane.pop_front() else { break };
-            lane.in_flight += 1;
-            let (text, gzipped) = batch.share();
-            shares.push(Share { stream: Arc::clone(&lane.stream), text, gzipped });
-            parts.push((id, batch));
-            // Its next batch has its turn after the others.
-            self.put(id, Place::None);
-            self.schedule(id);
-            if parts.len() >= most {
-                break;
-            }
-            next = self.ready.first_key_value().map(|(_, id)| *id);
-            if next.is_some_and(|id| parts.iter().any(|(other, _)| *other == id)) {
-                break;
-            }
-        }
-        if parts.is_empty() {
-            return None;
-        }
-        let id = self.new_id();
-        self.trials += usize::from(is_trial);
-        self.in_flight.insert(id, InFlight { parts, outage: self.health.outage(), is_trial });
-        Some(Request { id, body: Body { shares } })
-    }
-
     // Time.
 
     /// When polling gives something to do, as far as is known now.
@@ -1262,8 +617,7 @@ impl Batcher {
     }
 
     fn sends_at(&self) -> Option<Instant> {
-        let trials_left = self.trials < self.most_trials();
-        let trial = self.delayed.first().map(|(due, _)| *due).filter(|_| trials_left);
+        let trial = self.delayed.first().map(|(due, _)| *due).filter(|_| self.may_try());
         if self.health.probing {
             if !self.in_flight.is_empty() {
                 return None;

@@ -118,6 +118,7 @@ impl Waiting {
 #[derive(Debug)]
 pub struct Split {
     pub(super) lane: LaneId,
+    pub(super) id: u64,
     pub(super) share: Share,
     pub(super) at: u32,
 }
@@ -126,6 +127,7 @@ pub struct Split {
 #[derive(Debug)]
 pub struct Parts {
     pub(super) lane: LaneId,
+    pub(super) id: u64,
     pub(super) left: Bytes,
     pub(super) right: Bytes,
 }
@@ -134,7 +136,7 @@ impl Split {
     /// Finds where the events end, and splits between two of them. It takes as long as the batch is.
     #[must_use]
     pub fn run(self) -> Parts {
-        let Self { lane, share, at } = self;
+        let Self { lane, id, share, at } = self;
         let text: Bytes = if share.gzipped {
             let mut text = gunzip(&share.text).unwrap_or_default();
             // From an array to events with a comma before each.
@@ -149,7 +151,7 @@ impl Split {
         let end = narrow::end_of_events(&text, at);
         // Each in its own memory, so that one can be given back without the other.
         let copy = |part: &[u8]| Bytes::from(part.to_vec());
-        Parts { lane, left: copy(&text[..end]), right: copy(&text[end..]) }
+        Parts { lane, id, left: copy(&text[..end]), right: copy(&text[end..]) }
     }
 }
 

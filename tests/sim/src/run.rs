@@ -201,6 +201,7 @@ pub fn exhaust(limit: usize) -> Result<usize, (String, Vec<u32>)> {
             Choices::recorded(taken),
         );
         world.server.chosen = 3;
+        world.compresses = 1;
         let result = small(&mut world);
         if let Err(error) = result {
             return Err((error, world.choices.taken().to_vec()));

@@ -81,6 +81,10 @@ pub enum Ailment {
     Missing,
     /// 503 with a `Retry-After` of 2 s.
     Limited,
+    /// 503 with a `Retry-After` of so many seconds.
+    Paused(u64),
+    /// The transport cannot send such a request.
+    Unsupported,
 }
 
 /// The server.
@@ -191,6 +195,11 @@ impl Server {
             Some(Ailment::Forbidden) => return (Outcome::Status(403, None), soon),
             Some(Ailment::Missing) => return (Outcome::Status(404, None), soon),
             Some(Ailment::Limited) => return (Outcome::Status(503, Some(2)), soon),
+            Some(Ailment::Paused(seconds)) => return (Outcome::Status(503, Some(*seconds)), soon),
+            Some(Ailment::Unsupported) => {
+                let kind = TransportErrorKind::Unsupported;
+                return (Outcome::Error(kind, Delivery::NotSent), Duration::ZERO);
+            }
             None => {}
         }
         let events: Vec<u64> = arrived.iter().flat_map(|(_, events)| events).copied().collect();

@@ -92,6 +92,8 @@ pub struct World {
     gzip: Gzip,
     /// How long the user takes to look at a loss.
     pub reporting: Duration,
+    /// One in so many requests is compressed.
+    pub compresses: u32,
     /// Every request.
     pub sent: Vec<Sent>,
     /// What happened, a line each, if it is written down.
@@ -136,6 +138,7 @@ impl World {
             given_up: false,
             gzip: Gzip::new(GzipLevel::FASTEST),
             reporting: Duration::ZERO,
+            compresses: 8,
             sent: Vec::new(),
             log: None,
         }
@@ -371,7 +374,7 @@ impl World {
         match step {
             Step::Send(request) => {
                 // Not always: to compress takes most of a run's time.
-                let text = if self.choices.pick(8) == 0 {
+                let text = if self.choices.pick(self.compresses) == 0 {
                     let bytes = request.body().gzip(&mut self.gzip);
                     self.batcher.handle_gzipped_request(request.id(), &bytes);
                     gunzip(&bytes).map_err(|error| error.to_string())?
