@@ -416,6 +416,10 @@ impl Batcher {
     pub fn poll(&mut self, sender: usize, now: Instant) -> Step {
         self.now = now;
         self.wakeups.awake(sender);
+        if self.given_up && sender < self.policy.senders {
+            // Whoever gave up does the rest, and knows when it is done.
+            return Step::Finished;
+        }
         let step = self.next_step();
         self.resolve_flushes();
         match step {
@@ -538,6 +542,12 @@ impl Batcher {
         self.unsettled.keys().next().map_or(self.epoch, |oldest| self.epoch.min(*oldest))
     }
 
+    /// Whether nothing is held, not even an open batch that was told of.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lane_count == 0
+    }
+
     /// Whether the batcher was stopped and nothing is left.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -548,7 +558,8 @@ impl Batcher {
             && self.sealing.is_empty()
     }
 
-    /// Gives up what is pending: from now on, [`poll`](Self::poll) makes losses of it.
+    /// Gives up what is pending. The senders are finished; whoever polls as no sender is told what is
+    /// left to do, until that is [`Step::Idle`] or [`Step::Finished`].
     pub fn give_up(&mut self, now: Instant) {
         self.now = now;
         if std::mem::replace(&mut self.given_up, true) {

@@ -124,6 +124,9 @@ impl Shared {
             let step = state.batcher.poll(sender, (self.now)());
             let sleeps = matches!(step, Step::Wait(_) | Step::Idle);
             if sleeps {
+                if matches!(step, Step::Idle) && state.batcher.is_empty() {
+                    self.held.drop_spares();
+                }
                 if state.senders[sender].as_ref().is_none_or(|known| !known.will_wake(waker)) {
                     state.senders[sender] = Some(waker.clone());
                 }

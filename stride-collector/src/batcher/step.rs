@@ -95,6 +95,14 @@ impl Request {
     pub fn body(&self) -> &Body {
         &self.body
     }
+
+    /// The buffer of its text, to be used again: once it was compressed nobody else needs it. `None`
+    /// if it is not the text of a single stream.
+    #[must_use]
+    pub fn into_buffer(mut self) -> Option<Vec<u8>> {
+        let share = self.body.shares.pop().filter(|share| !share.gzipped)?;
+        (self.body.shares.is_empty() && share.text.is_unique()).then(|| share.text.into())
+    }
 }
 
 /// A batch that waits, and takes less room compressed.

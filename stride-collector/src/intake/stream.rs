@@ -27,17 +27,66 @@ pub(crate) struct BatchLimits {
     pub(crate) bytes: usize,
 }
 
+/// How many buffers are kept for the next batches: those that two senders just emptied, and as many
+/// again.
+const SPARES: usize = 4;
+
+/// Smaller buffers are as fast from the allocator.
+const SPARE_FROM: usize = 16 << 10;
+
 /// What streams of a collector share.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) limits: BatchLimits,
     pub(crate) budget: Budget,
     pub(crate) inbox: Inbox,
+    /// Buffers of sent batches: fresh memory costs more than filling it (`collect/web`).
+    spares: Mutex<Vec<Vec<u8>>>,
+    longest_spare: usize,
 }
 
 impl Held {
     pub(crate) fn new(limits: BatchLimits, budget: usize) -> Self {
-        Self { limits, budget: Budget::new(budget), inbox: Inbox::default() }
+        Self {
+            limits,
+            budget: Budget::new(budget),
+            inbox: Inbox::default(),
+            spares: Mutex::default(),
+            longest_spare: budget / 16 / SPARES,
+        }
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes back the buffer of a batch. All of them take a sixteenth of the budget at most, beside
+    /// it, and nothing when the collector is idle.
+    pub(crate) fn recycle(&self, mut buffer: Vec<u8>) {
+        if (SPARE_FROM..=self.longest_spare).contains(&buffer.capacity()) {
+            buffer.clear();
+            let mut spares = self.spares();
+            if spares.len() < SPARES {
+                spares.push(buffer);
+            }
+        }
+    }
+
+    /// Gives the spare buffers back: nothing is going on.
+    pub(crate) fn drop_spares(&self) {
+        self.spares().clear();
+    }
+
+    /// A spare buffer that is as long as it is likely to be needed, and for which there is room.
+    fn spare(&self, hint: usize, least: usize, grant: &mut usize) -> Option<Vec<u8>> {
+        if hint < SPARE_FROM {
+            return None;
+        }
+        let mut spares = self.spares();
+        let fits = |spare: &Vec<u8>| spare.capacity() >= (hint - hint / 16).max(least);
+        let index = spares.iter().position(fits)?;
+        let cost = spares[index].capacity() + BATCH_COST;
+        self.budget.try_reserve(cost, grant).then(|| spares.swap_remove(index))
     }
 }
 
@@ -232,13 +281,19 @@ impl Stream {
         let is_full = held.limits.events == 1;
         let hint = if is_full { 0 } else { self.hint.load(Ordering::Relaxed).max(SMALLEST) };
         let generously = hint.min(held.limits.bytes).max(event.len());
-        let reserved = [generously, event.len()]
-            .into_iter()
-            .find(|capacity| budget.try_reserve(capacity + BATCH_COST, grant));
-        let Some(capacity) = reserved else { return refuse(Refused::Full) };
-        let mut text = Vec::with_capacity(capacity);
+        let mut reserve = || {
+            if let Some(spare) = held.spare(hint, event.len(), grant) {
+                return Some(spare);
+            }
+            let mut capacities = [generously, event.len()].into_iter();
+            let capacity =
+                capacities.find(|capacity| budget.try_reserve(capacity + BATCH_COST, grant))?;
+            let text = Vec::with_capacity(capacity);
+            budget.adjust(capacity, text.capacity());
+            Some(text)
+        };
+        let Some(mut text) = reserve() else { return refuse(Refused::Full) };
         text.extend_from_slice(event);
-        budget.adjust(capacity, text.capacity());
         if is_full {
             let events = Events { text, count: 1 };
             // Counted before it can be seen among those that were sealed.

@@ -56,8 +56,7 @@ impl Sender {
                     let path = request.body().path();
                     let id = request.id();
                     shared.handle_gzipped_request(id, &bytes);
-                    // Of the text, this may be the last reference.
-                    drop(request);
+                    request.into_buffer().into_iter().for_each(|it| shared.held.recycle(it));
                     shared.handle_result(id, self.send(&path, bytes).await);
                 }
                 Step::Compress(waiting) => {

@@ -44,8 +44,7 @@ impl Sender {
                     let path = request.body().path();
                     let id = request.id();
                     self.shared.handle_gzipped_request(id, &bytes);
-                    // Of the text, this may be the last reference.
-                    drop(request);
+                    request.into_buffer().into_iter().for_each(|it| self.shared.held.recycle(it));
                     self.shared.handle_result(id, self.send(&path, bytes));
                 }
                 Step::Compress(waiting) => {
