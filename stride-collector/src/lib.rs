@@ -63,6 +63,7 @@ pub mod batcher;
 mod collector;
 mod config;
 mod error;
+pub mod guide;
 mod intake;
 mod report;
 mod sender;

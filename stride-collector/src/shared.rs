@@ -227,10 +227,14 @@ impl Shared {
             match change {
                 Some(Change::Down) => {
                     let text = "events cannot be delivered; they are kept and retried";
-                    tracing::warn!(status, message, error, "{text}");
+                    tracing::warn!(target: "stride::collector", status, message, error, "{text}");
                 }
-                Some(Change::Up) => tracing::info!("events are delivered again"),
-                None => tracing::trace!(status, message, error, "a request ended"),
+                Some(Change::Up) => {
+                    tracing::info!(target: "stride::collector", "events are delivered again")
+                }
+                None => {
+                    tracing::trace!(target: "stride::collector", status, message, error, "a request ended")
+                }
             }
         });
     }
@@ -261,6 +265,7 @@ impl Shared {
     pub(crate) fn report_loss(&self, loss: &Loss) {
         guarded(|| {
             tracing::warn!(
+                target: "stride::collector",
                 stream = &**loss.stream(),
                 events = loss.count(),
                 reason = %loss.reason(),

@@ -1,0 +1,137 @@
+//! Guides: what delivery means, how to tune a collector, how to deploy it, and how to watch it.
+
+/// What "delivered" and "lost" mean, and what becomes of an event when something fails.
+///
+/// An event is *accepted* when `collect` returns `Ok`. From then on it is *pending*, until it ends exactly
+/// once:
+///
+/// * *delivered*: a request that held it got a success (2xx);
+/// * *lost*: with a [`LossReason`](crate::LossReason), and handed to
+///   [`on_lost`](crate::Builder::on_lost) as a [`LostBatch`](crate::LostBatch), with the bytes of the
+///   events, the server's status and message or the transport's error. Its `delivery` tells whether the
+///   server may have stored the events.
+///
+/// `accepted = delivered + lost + pending` in every [`Report`](crate::Report).
+///
+/// # At least once, or exactly once
+///
+/// When the response to a request is lost, the collector cannot know whether the server stored the
+/// events, and sends the same bytes again: delivery is *at least once*. A Stride stores an event with an
+/// `$id` once, however often it is sent. So give your events an `$id`
+/// ([`Event::id`](stride_core::Event::id)), or let [`stamp`](crate::Builder::stamp) do it.
+///
+/// # What fails, and what it costs
+///
+/// | the server | what happens |
+/// |---|---|
+/// | 408, 425, 429, 5xx but 501 and 505; a connection that breaks; a time-out | tried again for [`retry_for`](crate::Builder::retry_for) (120 s), then lost as `Expired` |
+/// | `Retry-After` | obeyed, up to 300 s, which do not count towards `retry_for` |
+/// | 400, 422 | the batch is narrowed down to the event at fault, which alone is lost as `Rejected` |
+/// | 413 | the batch is halved, and later batches are smaller; one event that is too large is lost as `TooLarge` |
+/// | 401 | everything is kept, and one request at a time probes whether the key is valid again |
+/// | 403 | the same for the stream that was refused |
+/// | any other refusal | the batch is lost as `Refused` |
+/// | what cannot pass: a transport without TLS for `https`, a certificate that is not trusted | lost at once as `Undeliverable`, with the error |
+///
+/// Each stream has its own retries and delays. A stream that the server refuses, fails or stalls on does
+/// not delay the others.
+///
+/// # Order
+///
+/// The order of events is kept within a batch. Batches of a stream may overtake each other, when one of
+/// them is retried or several are in flight.
+pub mod delivery {}
+
+/// Which settings matter, and when.
+///
+/// The defaults suit a program that sends up to some millions of small events a minute to a server that is
+/// near. Change them for a reason:
+///
+/// | symptom | setting |
+/// |---|---|
+/// | `collect` returns [`Full`](crate::CollectError::Full) in bursts, and the server keeps up on average | a larger [`memory_budget`](crate::Builder::memory_budget), or `collect_timeout` and `collect_wait` to wait for room |
+/// | `Full` all the time | the server or the network is slower than the events: more [`concurrency`](crate::Builder::concurrency) if responses take long, otherwise fewer events |
+/// | events should arrive sooner | a shorter [`flush_interval`](crate::Builder::flush_interval); below some 20 ms batches become small, and each request costs as much as compressing hundreds of events |
+/// | outages last longer than two minutes | a longer [`retry_for`](crate::Builder::retry_for), and the memory to match |
+/// | the network is expensive | a higher [`gzip_level`](crate::Builder::gzip_level): level 6 sends a third less for six times the work |
+/// | many streams | nothing: streams that trickle share requests, and a stream without events gives its memory back |
+///
+/// In the hottest loops, [`stream`](crate::Intake::stream) returns a handle that looks up no name. Derive
+/// `Serialize` for your event rather than building a `serde_json::Value`.
+///
+/// An estimate of memory: an event takes its length in JSON until it is compressed, then about a seventh of
+/// it (nested page views), or a third (very small events). While the server is down, what waits is
+/// compressed.
+pub mod tuning {}
+
+/// Starting and stopping in a program that runs for months.
+///
+/// # The end of the program
+///
+/// Events in memory are gone when the process ends. Call [`stop`](crate::Collector::stop) before that, and
+/// look at the report. Dropping the last handle of a `Collector` also drains it, for at most a second.
+///
+/// * **SIGTERM** (containers, systemd): the default action ends the process at once, and nothing runs.
+///   Handle the signal, leave the main loop, then `stop_within` less than the grace period (10 s in
+///   Docker, 30 s in Kubernetes):
+///
+///   ```no_run
+///   # use std::time::Duration;
+///   # fn wait_for_signal() {}
+///   # fn example(collector: stride_collector::Collector) {
+///   wait_for_signal(); // for example the crate `ctrlc` with its feature `termination`
+///   let report = collector.stop_within(Duration::from_secs(8));
+///   if report.lost() > 0 {
+///       eprintln!("{report}");
+///   }
+///   # }
+///   ```
+///
+/// * **`std::process::exit`** runs no destructors: `stop` first. The same holds for `panic = "abort"`.
+/// * **A `static`** is never dropped. A collector in a `static` or a `OnceLock` is fine, if `main` calls
+///   `stop` at its end: handles are cheap to clone, and any of them can stop it.
+///
+///   ```no_run
+///   # use std::sync::OnceLock;
+///   # use stride_collector::Collector;
+///   static EVENTS: OnceLock<Collector> = OnceLock::new();
+///   # fn example(target: stride_core::transport::Target) -> Result<(), stride_core::Error> {
+///   let collector = Collector::start(target)?;
+///   EVENTS.get_or_init(|| collector.clone());
+///   // ... the program runs ...
+///   println!("{}", collector.stop());
+///   # Ok(())
+///   # }
+///   ```
+///
+/// * **`fork`** copies no threads: a collector that was started before the fork accepts events in the
+///   child and never sends them. Start it after the fork.
+/// * **A tokio runtime that ends** under an `AsyncCollector` loses what is pending, and reports it. Await
+///   [`stop`](crate::Collector::stop) first.
+///
+/// # Keys
+///
+/// A key can be rotated while a collector runs, if the new client is a new collector: start one with the
+/// new key, then stop the old one. If the old key is revoked before that, its events are kept and probed
+/// for `retry_for`.
+pub mod deployment {}
+
+/// What a collector reports while it runs.
+///
+/// [`stats`](crate::Intake::stats) returns a [`Report`](crate::Report), and
+/// [`memory`](crate::Intake::memory) the part of the budget that is used. Both are cheap enough for every
+/// scrape of a metrics endpoint. With the feature `serde` a report serialises.
+///
+/// What happens in the background is told to `tracing`, target `stride::collector`, without events and
+/// without the key:
+///
+/// | level | what | fields |
+/// |---|---|---|
+/// | `WARN` | "events were lost" | `stream`, `events`, `reason`, `delivery`, `status`, `message`, `error` with its sources |
+/// | `WARN` | the server, or a stream, began to fail | `status`, `message`, `error` |
+/// | `INFO` | "events are delivered again" | |
+/// | `TRACE` | "a request ended" | `status`, `message`, `error` |
+///
+/// Alert on `lost()` of the report, and on `memory` that stays near the budget. The requests themselves go
+/// through the transport, so a [middleware](stride_core::transport#middleware) sees each of them.
+pub mod observability {}
