@@ -129,29 +129,29 @@ impl Builder {
     }
 
     /// How long a client may take over the head of a request, the silence before it included. A
-    /// head that stops half-way is then answered with 408; a connection without one is closed. By
+    /// head that stops half-way then gets a 408; a connection without one is closed. By
     /// default 60 seconds.
     pub fn head_time(mut self, limit: Duration) -> Self {
         self.limits.head_time = limit;
         self
     }
 
-    /// How long a request may take in all, from its head to the head of its answer. One that takes
-    /// longer is answered with 503; what it was to store may be stored all the same. By default 120
+    /// How long a request may take in all, from its head to the head of its response. One that takes
+    /// longer gets a 503; what it was to store may still be stored. By default 120
     /// seconds.
     pub fn request_time(mut self, limit: Duration) -> Self {
         self.limits.request_time = limit;
         self
     }
 
-    /// How long a client may take nothing of what it is sent, an answer or a subscription, before its
+    /// How long a client may take nothing of what it is sent, a response or a subscription, before its
     /// connection is closed. By default 5 minutes.
     pub fn write_time(mut self, limit: Duration) -> Self {
         self.limits.write_time = limit;
         self
     }
 
-    /// How many connections may be open at once. One more is answered with 503 and closed. By
+    /// How many connections may be open at once. One more gets a 503 and is closed. By
     /// default 512.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.max_connections = connections;
@@ -159,7 +159,7 @@ impl Builder {
     }
 
     /// The file to keep everything in; it is made if it is not there, and two more files lie beside
-    /// it. What was answered with 200 is in it, whatever happens to the server, and on the disk,
+    /// it. What had a 200 as response is in it, whatever happens to the server, and on the disk,
     /// whatever happens to the machine, as far as the disk does what it says.
     ///
     /// By default there is no such file: everything is gone with the server. It is then kept in a

@@ -16,12 +16,12 @@ impl Changes {
         self.changed.notify_all();
     }
 
-    /// Waits until `done` answers `true`, at most `within`, and returns its last answer.
+    /// Waits until `done` returns `true`, at most `within`, and returns its last result.
     pub(crate) fn wait_until(&self, within: Duration, done: impl Fn() -> bool) -> bool {
         let end = Instant::now() + within;
         loop {
             let seen = *self.count.lock().unwrap_or_else(PoisonError::into_inner);
-            // Asked without the lock, as the answer may take locks of its own. What changes
+            // Asked without the lock, as `done` may take other locks. What changes
             // meanwhile moves the count, and the wait below returns at once.
             if done() {
                 return true;

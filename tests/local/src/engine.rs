@@ -11,7 +11,7 @@
 //! * **Writes** are made by one thread. Requests that wait while it commits share the next
 //!   transaction, and each has a savepoint in it, so that one that is refused leaves the others alone.
 //!   With a file ([`Builder::data`](crate::Builder::data)) a commit is synced to the disk before it is
-//!   answered: neither the end of the process nor that of the machine loses what was answered with
+//!   answered: neither the end of the process nor that of the machine loses what had the response
 //!   200, if the disk does what it says. Without one, a database in a temporary folder is never
 //!   synced, and loses its name as soon as it is open, so that nothing is left behind.
 //! * **Retention.** A stream keeps its last events, by count, bytes and age; the oldest go when new
@@ -330,7 +330,7 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
     fn saved_query(&self, name: &str) -> Result<String, EngineError>;
     fn delete_query(&self, name: &str) -> Result<(), EngineError>;
 
-    /// Runs one `SELECT` and answers with a JSON array of objects. `parameters` stand in for `:name` in
+    /// Runs one `SELECT` and returns a JSON array of objects. `parameters` stand in for `:name` in
     /// the query; those that it does not name are ignored.
     fn query(&self, sql: &str, parameters: &[(String, String)]) -> Result<Bytes, EngineError>;
 

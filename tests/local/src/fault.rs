@@ -12,12 +12,12 @@ use http::StatusCode;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Every `every`th request (1, like 0, is each) is answered with `status` and, if given, with
+    /// Every `every`th request (1, like 0, is each) gets `status` as response and, if given, with
     /// `Retry-After` in whole seconds. Its body is read and thrown away.
     Status {
         /// Counted from when the fault was set: with 5, the 5th, the 10th and so on.
         every: u32,
-        /// The status to answer with.
+        /// The status of the response.
         status: u16,
         /// Rounded up to whole seconds.
         retry_after: Option<Duration>,
@@ -29,9 +29,9 @@ pub enum Fault {
     Refuse,
     /// The connection is reset when the head of the request has arrived, and nothing is stored.
     ResetBeforeRead,
-    /// The request is carried out in full, but instead of the answer comes a reset.
+    /// The request is carried out in full, but a reset comes instead of the response.
     ResetAfterStore,
-    /// The request is read and never answered; nothing is stored.
+    /// The request is read and gets no response; nothing is stored.
     Stall,
     /// A subscription breaks off after `at` bytes of its body, without the end that HTTP asks for.
     CutSubscription {

@@ -227,7 +227,7 @@ impl Local {
         self.shared.faults.add(fault, times);
     }
 
-    /// Ends all faults. What they have already struck stays so: a stalled request is not answered.
+    /// Ends all faults. What they have already struck stays so: a stalled request gets no response.
     pub fn clear_faults(&self) {
         self.shared.faults.clear();
         self.tell(|done| Command::Accept { done });

@@ -33,7 +33,7 @@ const TRY_IT: &str = r#"Try it:
 /// queries, and sends events and changes on to whoever is subscribed. Clients need its endpoint, which
 /// is the first line it prints, and a key.
 ///
-/// With --data everything is kept in a file: what was answered with 200 is in it, however the program
+/// With --data everything is kept in a file: what had a 200 as response is in it, however the program
 /// ends. Without, everything is gone with the program. Ctrl-C (or SIGTERM, or SIGHUP) ends it: open
 /// requests finish, and subscriptions get a clean end. A second one ends it at once.
 ///
@@ -293,7 +293,7 @@ impl Signals {
     async fn next(&mut self) -> &'static str {
         match tokio::signal::ctrl_c().await {
             Ok(()) => "Ctrl-C",
-            Err(_) => "no Ctrl-C to be had",
+            Err(_) => "Ctrl-C cannot be received",
         }
     }
 }

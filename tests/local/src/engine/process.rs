@@ -206,7 +206,7 @@ impl Process {
     }
 
     /// Looks again at what is true or false: the keys of the stream have had new kinds of values.
-    /// Answers whether that is news.
+    /// Returns whether anything changed.
     pub(super) fn learn_columns(&mut self, connection: &Connection) -> Result<bool, EngineError> {
         let runnable = rewrite::rewrite(&self.compiled.parsed, &Tables { connection })?;
         if let Some(columns) = runnable.columns
@@ -486,7 +486,7 @@ pub(super) fn table(number: i64) -> String {
     format!("process_{number}")
 }
 
-/// Runs a statement of a process and answers with the steps that it took.
+/// Runs a statement of a process and returns the steps that it took.
 fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<u64, EngineError> {
     let mut statement = connection.prepare_cached(sql).map_err(query_error)?;
     statement.execute(params).map_err(query_error)?;

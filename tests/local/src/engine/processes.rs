@@ -362,7 +362,7 @@ impl Processes {
         Ok(())
     }
 
-    /// Gives a process some more of the events that were stored before it, and answers whether there are more. It
+    /// Gives a process some more of the events that were stored before it, and returns whether there are more. It
     /// is done in slices, because everybody who writes waits meanwhile.
     pub(super) fn fill(
         &mut self,

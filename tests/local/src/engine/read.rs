@@ -30,7 +30,7 @@ const READERS: usize = 4;
 pub(crate) struct QueryLimits {
     pub(crate) time: Duration,
     pub(crate) rows: usize,
-    /// Of the answer.
+    /// Of the result.
     pub(crate) bytes: usize,
 }
 
@@ -159,7 +159,7 @@ impl Reader {
         Ok(Self { connection, limits, clock, sandbox })
     }
 
-    /// Runs a query and answers with a JSON array of objects.
+    /// Runs a query and returns a JSON array of objects.
     pub(super) fn json(
         &mut self,
         parsed: &Parsed,

@@ -40,7 +40,7 @@ impl Storage {
         Ok(true)
     }
 
-    /// Lets go of what is too old or of no stream, and answers whether there is more of it.
+    /// Lets go of what is too old or of no stream, and returns whether there is more of it.
     pub(super) fn sweep(
         &mut self,
         connection: &Connection,

@@ -223,7 +223,7 @@ impl Stream {
         Ok(Some(stream))
     }
 
-    /// Remembers which keys the events have had, and answers whether that is news.
+    /// Remembers which keys the events have had, and returns whether anything changed.
     fn note_columns(
         &mut self,
         connection: &Connection,

@@ -16,7 +16,7 @@ use time::{Duration, OffsetDateTime, UtcOffset};
 use super::EngineError;
 use crate::streams::stamp;
 
-/// The names that [`install`] gives to SQL, all of which answer with a time.
+/// The names that [`install`] gives to SQL, all of which return a time.
 pub(super) const FUNCTIONS: [&str; 4] = ["now", "utc", "time_add", "date_trunc"];
 
 /// What `now()` is to a connection, in microseconds since 1970: one moment for a whole statement.

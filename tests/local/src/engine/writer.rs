@@ -39,7 +39,7 @@ pub(super) enum Job {
     Stop,
 }
 
-/// Work in a transaction. What it is to answer it keeps until it is `finish`ed.
+/// Work in a transaction. It keeps its result until it is `finish`ed.
 pub(super) trait Task: Send {
     fn run(&mut self, writer: &mut Writer) -> Result<(), EngineError>;
     /// The transaction is over, or did not come about.
@@ -136,7 +136,7 @@ impl Writer {
         }
     }
 
-    /// Stores what was asked for and what has come since, and answers with the first job that is of
+    /// Stores what was asked for and what has come since, and returns the first job that is of
     /// another kind.
     fn append(
         &mut self,
@@ -221,7 +221,7 @@ impl Writer {
         stored
     }
 
-    /// Lets go of what is too old, and answers whether there is more of it.
+    /// Lets go of what is too old, and returns whether there is more of it.
     fn sweep(&mut self) -> bool {
         let mut more = false;
         let swept = self.transaction(|writer| {

@@ -207,7 +207,7 @@ async fn serve(tcp: TcpStream, open: Open, mut finish: watch::Receiver<bool>) {
     }
 }
 
-/// Answers a connection that is one too many.
+/// Responds to a connection that is one too many.
 async fn turn_away(tcp: TcpStream) {
     let ending = Arc::new(Ending::default());
     let socket = Socket::new(tcp, Arc::clone(&ending), LAST_WORDS);

@@ -28,7 +28,7 @@ impl Ending {
         self.reset.store(true, Ordering::Relaxed);
     }
 
-    /// With patience: the client has been answered before it has sent all it wanted to. To close at
+    /// With patience: the client gets a response before it has sent all it wanted to. To close at
     /// once would reset the connection and destroy the response on its way.
     pub(crate) fn linger(&self) {
         self.linger.store(true, Ordering::Relaxed);

@@ -16,7 +16,7 @@ const HEADERS: HeaderValue =
 /// How long a browser may remember what it was told, in seconds. No browser takes more than a day.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 
-/// Answers a browser that asks beforehand whether a page may `POST` to `/collect`. It asks without a key.
+/// Responds to a browser that asks beforehand whether a page may `POST` to `/collect`. It asks without a key.
 pub(super) fn preflight<B>(request: &Request<B>) -> Option<Response> {
     let headers = request.headers();
     let asks = request.method() == Method::OPTIONS

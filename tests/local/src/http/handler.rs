@@ -64,7 +64,7 @@ pub(crate) async fn serve(
     Ok(response)
 }
 
-/// Answers one request to the API, with what a test wants to go wrong.
+/// Responds to one request to the API, with what a test wants to go wrong.
 async fn respond(
     shared: &Arc<Shared>,
     ending: &Ending,
@@ -151,7 +151,7 @@ async fn response_to(
     carried_out.unwrap_or_else(|refusal| refusal.response())
 }
 
-/// Answers what operators ask, which takes no key and meets no fault.
+/// Responds to what operators ask, which needs no key and meets no fault.
 async fn operations(shared: &Arc<Shared>, request: &Request<Incoming>) -> Option<Response> {
     let path = request.uri().path();
     if !matches!(path, "/healthz" | "/metrics") {

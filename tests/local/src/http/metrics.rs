@@ -14,7 +14,7 @@ use crate::shared::Shared;
 pub(crate) struct Counters {
     /// Requests whose head has arrived.
     pub(crate) requests: AtomicU64,
-    /// Answers by the first digit of their status, less one.
+    /// Responses by the first digit of their status, less one.
     responses: [AtomicU64; 5],
     /// Responses to the API by how long they took: no longer than that of [`BUCKETS`], or longer.
     took: [AtomicU64; BUCKETS.len() + 1],
