@@ -192,8 +192,7 @@ fn first_wrong(text: &str) -> usize {
     });
     // `serde_json` looks at the digits of an escape only when there are four.
     let digits = wrong.saturating_sub(3)..=wrong;
-    let escape =
-        digits.clone().find(|&start| start >= 2 && text.as_bytes()[..start].ends_with(b"\\u"));
+    let escape = digits.clone().find(|&start| opens_escape(&text.as_bytes()[..start]));
     match escape {
         Some(start) if is_invalid_escape(&text[..=last_of(text, wrong)]) => {
             (start..=wrong).find(|&at| !text.as_bytes()[at].is_ascii_hexdigit()).unwrap_or(wrong)
@@ -207,6 +206,12 @@ fn last_of(text: &str, at: usize) -> usize {
     at + text[at..].chars().next().map_or(1, char::len_utf8) - 1
 }
 
+/// Whether the text ends with `\u`, of which the backslash is not escaped itself.
+fn opens_escape(text: &[u8]) -> bool {
+    let Some(before) = text.strip_suffix(b"u") else { return false };
+    before.iter().rev().take_while(|&&byte| byte == b'\\').count() % 2 == 1
+}
+
 fn is_invalid_escape(text: &str) -> bool {
     parse(text).is_err_and(|error| error.to_string().starts_with("invalid escape"))
 }
@@ -214,7 +219,7 @@ fn is_invalid_escape(text: &str) -> bool {
 /// Where the text ends inside an escape that is wrong already.
 fn unfinished_escape(text: &str) -> Option<usize> {
     let start = (text.len().saturating_sub(3)..=text.len())
-        .find(|&start| text.as_bytes()[..start].ends_with(b"\\u"))?;
+        .find(|&start| opens_escape(&text.as_bytes()[..start]))?;
     let wrong = text.as_bytes()[start..].iter().position(|byte| !byte.is_ascii_hexdigit())?;
     is_invalid_escape(&format!("{text}0000")).then_some(start + wrong)
 }
