@@ -166,8 +166,8 @@ impl<C> Builder<C> {
         self
     }
 
-    /// How much memory the events may take, in bytes: in open batches, closed ones, compressed ones and
-    /// those in flight. 64 MiB by default. When it is used up, `collect` returns
+    /// How much memory the collector may take, in bytes: events in open batches, closed ones, compressed
+    /// ones and those in flight, and what it has to know of their streams. 64 MiB by default. When it is used up, `collect` returns
     /// [`CollectError::Full`](crate::CollectError::Full).
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.settings.memory_budget = bytes;

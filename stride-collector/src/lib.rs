@@ -37,13 +37,49 @@
 //!   `accepted = delivered + lost + pending` in every report.
 //! * Delivery is at least once. When a response is lost, the same bytes are sent again; with
 //!   [`stamp`](Builder::stamp) every event has an `$id` by which Stride stores it once.
-//! * What fails for now (408, 425, 429, 5xx but 501 and 505, and whatever happens to a connection)
-//!   is sent again, for up to 120 s. A server that is down is probed by one request at a time, after
-//!   pauses that double from 100 ms to 10 s, each of random length; `Retry-After` is obeyed.
+//! * What may pass (408, 425, 429, 5xx but 501 and 505, and what happens to a connection) is sent
+//!   again, for up to [`retry_for`](Builder::retry_for). `Retry-After` is obeyed, and does not count for
+//!   an event's age. A server that is down, or fails as a whole, is probed by one request at a time,
+//!   after pauses that double from 100 ms to 10 s, each of random length.
+//! * Streams do not wait for each other's trouble: each has its own retries and delays. Streams with few
+//!   events share requests, and one that makes such a request fail is singled out.
+//! * One event that the server rejects (400, 422) does not take its batch down: the batch is halved
+//!   until the event is found, in at most 64 requests, and it alone is lost. 413 halves the batch. 401
+//!   and 403 pause and are probed, so that a key can be rotated back.
+//! * What cannot pass, such as a certificate that is refused, is lost at once, with its error.
 //! * [`flush`](Collector::flush) and [`stop`](Collector::stop) return by their deadline, whatever
-//!   the server does.
+//!   the server does. Only time that is spent inside your own `on_lost` comes on top.
+//! * Memory stays within the [budget](Builder::memory_budget): events, buffers and streams. When it runs
+//!   out, open batches are sent; while the server is down, batches that wait are compressed.
 //! * The order of events is kept within a batch, not between batches.
 //! * An idle collector does nothing: none of its threads wakes up.
+//!
+//! # The end of a program
+//!
+//! A collector in a `static` is never dropped, and neither `std::process::exit` nor a signal drops
+//! anything: what is pending then is gone, unreported. Call [`stop`](Collector::stop) before the program
+//! ends. For SIGTERM, let the handler only set a flag or close a channel, and stop at the end of `main`:
+//!
+//! ```
+//! # use std::sync::mpsc;
+//! # fn serve(_: &stride_collector::Collector, _: &mpsc::Receiver<()>) {}
+//! # fn example(target: stride_collector::Target, terminated: mpsc::Receiver<()>) -> Result<(), stride_core::Error> {
+//! let collector = stride_collector::Collector::start(target)?;
+//! serve(&collector, &terminated); // returns when the signal came
+//! let report = collector.stop();
+//! # let _ = report;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Threads do not survive a fork: start the collector in the child, not before.
+//!
+//! # The log
+//!
+//! What happens in the background is a `tracing` event, with the target `stride_collector::shared` and
+//! without payloads or key: each lost batch is a warning (`stream`, `events`, `reason`, `delivery`,
+//! `status`, `message`, `error`), a server that stops taking events is one (`status`, `message`,
+//! `error`), its recovery is an info, and each request a trace.
 //!
 //! # Threads or tasks
 //!

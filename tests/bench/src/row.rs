@@ -141,7 +141,14 @@ pub const ROWS: &[Row] = &[
         unit: "bytes",
         mark: AtMost(1.2),
         rounds: 5,
-        pair: || Box::new(outage::Outage),
+        pair: || Box::new(outage::Memory),
+    },
+    Row {
+        name: "outage/held",
+        unit: "bytes",
+        mark: AtLeast(4.0),
+        rounds: 3,
+        pair: || Box::new(outage::Held),
     },
     Row {
         name: "local/ingest",

@@ -1,5 +1,5 @@
-//! How much memory a program has at its peak while its server is down, all of it: in a process of
-//! its own.
+//! How much memory a program has at its peak while its server is down, all of it, and how much its
+//! collector then holds: in a process of its own.
 
 use std::io::{self, Write as _};
 use std::net::TcpListener;
@@ -16,8 +16,8 @@ use crate::measure::Pair;
 
 pub(super) const PART: &str = "outage";
 
-/// 300 MB of event (b).
-const EVENTS: u64 = 880_000;
+/// 1 GB of event (b).
+const EVENTS: u64 = 3_000_000;
 
 /// A collector's memory budget, as it stands by default.
 const BUDGET: u32 = 64 << 20;
@@ -28,17 +28,19 @@ const PAUSE_AFTER: u64 = 2_000;
 
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Collects against a port where nobody listens, and prints the peak.
+/// Collects against a port where nobody listens, and prints the peak, and how many bytes of JSON were
+/// accepted: none of them is delivered, and none is old enough to be lost.
 pub(super) fn play(_: &[String]) -> io::Result<()> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let endpoint = format!("http://127.0.0.1:{port}/v1");
     let stride = Stride::builder("key").endpoint(&endpoint).no_proxy().build();
     let collector = Collector::start(&stride.map_err(io::Error::other)?);
     let collector = collector.map_err(io::Error::other)?;
-    let mut full = 0;
+    let (mut full, mut held) = (0, 0);
     for id in 0..EVENTS {
-        match collector.collect("mystream", &Web::new(id)) {
-            Ok(()) => {}
+        let event = Web::new(id);
+        match collector.collect("mystream", &event) {
+            Ok(()) => held += serde_json::to_vec(&event).map_or(0, |json| json.len()),
             Err(CollectError::Full) => {
                 full += 1;
                 if full % PAUSE_AFTER == 0 {
@@ -48,16 +50,37 @@ pub(super) fn play(_: &[String]) -> io::Result<()> {
             Err(error) => return Err(io::Error::other(error)),
         }
     }
-    assert!(full > 0, "300 MB do not fit");
+    assert!(full > 0, "1 GB does not fit");
     let _ = collector.stop_within(Duration::from_millis(100));
-    writeln!(io::stdout(), "{}", account::peak_memory()?)
+    writeln!(io::stdout(), "{} {held}", account::peak_memory()?)
 }
 
-pub(super) struct Outage;
+/// The peak, over the budget.
+pub(super) struct Memory;
 
-impl Pair for Outage {
+/// The bytes of JSON that are held, over the budget.
+pub(super) struct Held;
+
+fn played() -> (f64, f64) {
+    let answer = Player::start(PART, &[]).answer();
+    let (peak, held) = answer.trim().split_once(' ').expect("it prints two numbers");
+    let number = |text: &str| text.parse().expect("it prints two numbers");
+    (number(peak), number(held))
+}
+
+impl Pair for Held {
     fn ours(&mut self) -> f64 {
-        Player::start(PART, &[]).answer().trim().parse().expect("it prints a number")
+        played().1
+    }
+
+    fn limit(&mut self) -> f64 {
+        BUDGET.into()
+    }
+}
+
+impl Pair for Memory {
+    fn ours(&mut self) -> f64 {
+        played().0
     }
 
     fn limit(&mut self) -> f64 {
