@@ -54,32 +54,8 @@
 //! * The order of events is kept within a batch, not between batches.
 //! * An idle collector does nothing: none of its threads wakes up.
 //!
-//! # The end of a program
-//!
-//! A collector in a `static` is never dropped, and neither `std::process::exit` nor a signal drops
-//! anything: what is pending then is gone, unreported. Call [`stop`](Collector::stop) before the program
-//! ends. For SIGTERM, let the handler only set a flag or close a channel, and stop at the end of `main`:
-//!
-//! ```
-//! # use std::sync::mpsc;
-//! # fn serve(_: &stride_collector::Collector, _: &mpsc::Receiver<()>) {}
-//! # fn example(target: stride_collector::Target, terminated: mpsc::Receiver<()>) -> Result<(), stride_core::Error> {
-//! let collector = stride_collector::Collector::start(target)?;
-//! serve(&collector, &terminated); // returns when the signal came
-//! let report = collector.stop();
-//! # let _ = report;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! Threads do not survive a fork: start the collector in the child, not before.
-//!
-//! # The log
-//!
-//! What happens in the background is a `tracing` event, with the target `stride_collector::shared` and
-//! without payloads or key: each lost batch is a warning (`stream`, `events`, `reason`, `delivery`,
-//! `status`, `message`, `error`), a server that stops taking events is one (`status`, `message`,
-//! `error`), its recovery is an info, and each request a trace.
+//! The [guides](guide) say more: what delivery means and what each failure costs, which settings matter,
+//! how to end a program (SIGTERM, a `static`, a fork), and what is in the log.
 //!
 //! # Threads or tasks
 //!

@@ -143,6 +143,39 @@ fn data_comes_before_the_news_that_the_connection_is_lost() {
 }
 
 #[test]
+fn n8_the_body_of_a_refusal_has_ten_seconds_however_it_drips() {
+    for dripped in [true, false] {
+        let mut bench = Bench::new(Reconnect::Always, 1);
+        assert!(matches!(bench.run(), Stop::Connect(0)));
+        let refused = bench.now;
+        bench.answer(401, &[]);
+        while matches!(bench.run(), Stop::Read) {
+            let Step::Read { by } = bench.subscription.poll(bench.now) else { panic!() };
+            assert_eq!(by, Some(refused + 10 * SECOND));
+            assert!(bench.now < refused + 10 * SECOND, "it is read for too long");
+            bench.pass(SECOND);
+            if dripped {
+                bench.bytes("x");
+            }
+        }
+        bench.subscription.poll(bench.now);
+        assert_eq!(bench.now, refused + 10 * SECOND);
+    }
+}
+
+#[test]
+fn n8_a_refusal_that_ran_out_of_time_has_what_was_read() {
+    let mut bench = Bench::new(Reconnect::Always, 1);
+    assert!(matches!(bench.run(), Stop::Connect(0)));
+    bench.answer(401, &[]);
+    bench.bytes(r#"{"message": "revoked"}"#);
+    bench.pass(11 * SECOND);
+    let Stop::Closed(Err(Error::Status(error))) = bench.run() else { panic!() };
+    assert_eq!((error.status().as_u16(), error.message().as_deref()), (401, Some("revoked")));
+    assert!(matches!(bench.run(), Stop::Closed(Ok(()))));
+}
+
+#[test]
 fn a_reconnect_tells_of_the_gap() {
     let mut bench = Bench::connected();
     bench.end(Err(broken(TransportErrorKind::Io)));

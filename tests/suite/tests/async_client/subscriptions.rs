@@ -9,10 +9,12 @@ use std::time::Duration;
 use futures_core::Stream;
 use serde_json::{Value, json};
 use stride_async::{Data, Events, Stride};
-use stride_core::mock::{Mock, Reply};
+use stride_core::mock::{LiveBody, Mock, Reply};
 use stride_tests::wire::{Act, STREAM, Server};
 
-use crate::{client, run, with_mock};
+use tokio::time::Instant;
+
+use crate::{client, run, run_paused, with_mock};
 
 #[test]
 fn streams_can_be_sent_and_moved() {
@@ -74,5 +76,21 @@ fn a_busy_stream_lets_other_tasks_run() {
             taken += 1;
             assert!(taken <= 1000, "the other task has not run");
         }
+    });
+}
+
+#[test]
+fn n8_a_refusal_that_falls_silent_ends_after_ten_seconds() {
+    run_paused(async || {
+        let mock = Mock::new();
+        let silent = LiveBody::default();
+        let refusal = Reply::status(401).body(r#"{"message": "revoked"}"#).live(&silent);
+        mock.subscribe("/collect/a").reply(refusal);
+        let start = Instant::now();
+        let error = with_mock(&mock).subscribe("/collect/a").data::<Value>().await.unwrap_err();
+        let stride_async::Error::Status(error) = error else { panic!("{error}") };
+        assert_eq!(error.message().as_deref(), Some("revoked"));
+        assert_eq!(start.elapsed(), Duration::from_secs(10));
+        assert!(silent.is_closed());
     });
 }

@@ -164,3 +164,16 @@ fn a_stop_ends_that_subscription_and_nothing_else() {
         assert_eq!(server.connections(), 3, "the requests share one");
     });
 }
+
+/// In real time, because nothing but time ends a blocked read.
+#[test]
+fn n8_a_refusal_that_falls_silent_ends_though_the_idle_limit_is_far() {
+    watchdog(|| {
+        let head = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 100\r\n\r\n{\"message\": ";
+        let server = Server::start([silent(head)]);
+        let subscribe = client(&server).subscribe("/collect/a").idle_timeout(MINUTE);
+        let error = subscribe.data::<Value>().unwrap_err();
+        assert_eq!(error.status().map(|status| status.as_u16()), Some(401), "{error}");
+        server.wait_until_closed(1);
+    });
+}
