@@ -230,10 +230,10 @@ impl Shared {
                     tracing::warn!(target: "stride::collector", status, message, error, "{text}");
                 }
                 Some(Change::Up) => {
-                    tracing::info!(target: "stride::collector", "events are delivered again")
+                    tracing::info!(target: "stride::collector", "events are delivered again");
                 }
                 None => {
-                    tracing::trace!(target: "stride::collector", status, message, error, "a request ended")
+                    tracing::trace!(target: "stride::collector", status, message, error, "a request ended");
                 }
             }
         });
