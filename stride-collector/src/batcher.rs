@@ -282,13 +282,12 @@ impl Batcher {
             let Text::Growing(text) = &mut back.text else { return false };
             // A bracket takes the place of the first comma.
             let fits = (back.count + count) as usize <= most && text.len() + length < longest;
-            if !fits || back.tried || now.saturating_duration_since(back.closed) > merges {
+            if !fits || back.tried || now.saturating_duration_since(back.first) > merges {
                 return false;
             }
             text.extend_from_slice(&events.text);
             back.count += count;
             back.length = text.len();
-            // The youngest counts: nothing expires early. It is merged with few that are older.
             back.closed = now;
             true
         });
@@ -314,6 +313,7 @@ impl Batcher {
             count,
             length,
             cost,
+            first: now,
             closed: now,
             excused,
             delivery: Delivery::NotSent,

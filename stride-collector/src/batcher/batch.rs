@@ -72,6 +72,10 @@ pub(super) struct Batch {
     /// Of the text before compression, in bytes.
     pub(super) length: usize,
     pub(super) cost: usize,
+    /// When the first batch that was merged into it was closed. Only batches of a tenth of `retry_for` are
+    /// merged, so that none expires much too late.
+    pub(super) first: Instant,
+    /// When the last of them was: nothing expires early.
     pub(super) closed: Instant,
     /// The time before it that does not count for its age, see [`Health`](super::retry::Health).
     pub(super) excused: Duration,
