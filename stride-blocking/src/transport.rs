@@ -38,6 +38,9 @@ use dial::{Dial, Dialer};
 /// at once open new ones.
 const KEPT_CONNECTIONS: usize = 16;
 
+/// The most headers of a response, as with hyper; ureq takes 128.
+const MOST_HEADERS: usize = 100;
+
 /// HTTP/1.1 over ureq.
 ///
 /// Calls that nobody can cancel share a pool of connections. A call that can be cancelled has an
@@ -146,6 +149,10 @@ fn response_with_body(
     let length = response.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let chunked = is_chunked(&response)?;
+    if response.headers().len() > MOST_HEADERS {
+        return Err(TransportError::new(TransportErrorKind::Protocol, Delivery::MaybeSent)
+            .with_source("the response has more than 100 headers"));
+    }
     Ok(response.map(|body| {
         Body::new(Chunks {
             reader: Some(body.into_reader()),
