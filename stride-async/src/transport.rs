@@ -46,9 +46,6 @@ use self::pool::Pool;
 use crate::alarm::{Alarm, Limit, after, current_runtime, earlier, within};
 use crate::turn::Turn;
 
-/// The most headers of a response; as with ureq.
-const MOST_HEADERS: usize = 128;
-
 /// How many bytes are read, and informational responses among them passed over, in the time in which
 /// one is decoded as JSON.
 const READ_FOR_DECODED: usize = 16;
@@ -159,6 +156,8 @@ impl Origin {
     }
 }
 
+type HttpConnection = Connection<TokioIo<Wire>, Full<Bytes>>;
+
 /// A connection. It moves only while it is polled.
 struct Link {
     /// The runtime whose socket it is.
@@ -166,7 +165,7 @@ struct Link {
     origin: Origin,
     requests: SendRequest<Full<Bytes>>,
     /// Until it is closed.
-    connection: Option<Connection<TokioIo<Wire>, Full<Bytes>>>,
+    connection: Option<HttpConnection>,
     bell: Bell,
     notes: Arc<Notes>,
 }
@@ -196,7 +195,6 @@ impl Link {
         let wire = Wire { socket, notes: Arc::clone(&notes), turn, is_broken: false };
         let (requests, connection) = http1::Builder::new()
             .max_buf_size(LARGEST_CHUNK)
-            .max_headers(MOST_HEADERS)
             .handshake(TokioIo::new(wire))
             .await
             .map_err(|error| failed(TransportErrorKind::Connect, error))?;
@@ -216,7 +214,8 @@ impl Link {
         let mut alarm = Alarm::default();
         let mut answer = pin!(self.requests.try_send_request(request));
         poll_fn(|context| {
-            let answer = self.advance(context, |context| answer.as_mut().poll(context));
+            advance(&mut self.connection, context);
+            let answer = answer.as_mut().poll(context);
             // The limit on the head begins with the last byte of the request.
             if self.written() != written {
                 written = self.written();
@@ -239,29 +238,17 @@ impl Link {
         .await
     }
 
-    /// Moves bytes as far as they go, until there is what is waited for. What goes wrong is told to
-    /// the request or the body it goes wrong for.
-    fn advance<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        mut outcome: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        let connection = &mut self.connection;
-        self.bell.poll(context, |context| {
-            if let Poll::Ready(outcome) = outcome(context) {
-                return Poll::Ready(outcome);
-            }
-            if let Some(open) = connection
-                && Pin::new(open).poll(context).is_ready()
-            {
-                *connection = None;
-            }
-            outcome(context)
-        })
-    }
-
     fn written(&self) -> u64 {
         self.notes.written.load(Ordering::Relaxed)
+    }
+}
+
+/// Moves bytes as far as they go. What goes wrong is told to the request or the body it goes wrong for.
+fn advance(connection: &mut Option<HttpConnection>, context: &mut Context<'_>) {
+    if let Some(open) = connection
+        && Pin::new(open).poll(context).is_ready()
+    {
+        *connection = None;
     }
 }
 
@@ -286,8 +273,14 @@ impl Chunks {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, TransportError>>> {
         let Some(link) = &mut self.link else { return Poll::Ready(None) };
-        let body = &mut self.body;
-        let frame = link.advance(context, |context| Pin::new(&mut *body).poll_frame(context));
+        let frame =
+            link.bell.poll(context, |context| match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Pending => {
+                    advance(&mut link.connection, context);
+                    Pin::new(&mut self.body).poll_frame(context)
+                }
+                ready => ready,
+            });
         frame.map_err(|error| failure(error, Delivery::MaybeSent))
     }
 
@@ -312,7 +305,7 @@ impl Chunks {
     fn finish(&mut self) {
         let (Some(mut link), Some(pool)) = (self.link.take(), self.pool.take()) else { return };
         // Nobody is to be woken for it from now on.
-        let _: Poll<()> = link.advance(&mut Context::from_waker(Waker::noop()), |_| Poll::Pending);
+        advance(&mut link.connection, &mut Context::from_waker(Waker::noop()));
         link.notes.is_suspect.store(true, Ordering::Relaxed);
         if link.requests.is_ready() {
             pool.keep(link);
