@@ -2,8 +2,6 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_core::FusedStream as _;
@@ -12,7 +10,6 @@ use serde_json::{Value, json};
 use stride_collector::{AsyncCollector, Collector};
 use stride_core::mock::{Fault, Mock, Reply};
 use stride_tests::watchdog;
-use tracing_subscriber::fmt::MakeWriter;
 
 const KEY: &str = "k3y_that_is_secret";
 
@@ -167,79 +164,6 @@ fn a8_a_mock_that_hangs_takes_no_real_time_under_a_paused_clock() {
             assert!(silent.is_closed());
         });
     });
-}
-
-/// What a log shows.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
-impl Log {
-    fn of(run: impl FnOnce()) -> String {
-        let log = Self::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_max_level(tracing::Level::TRACE)
-            .with_writer(log.clone())
-            .finish();
-        tracing::subscriber::with_default(subscriber, run);
-        String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-#[test]
-fn a7_a_request_is_a_span_with_its_outcome_and_without_the_key() {
-    let script = || {
-        let mock = Mock::new();
-        mock.get("/analyze/a/results").reply(503);
-        mock.get("/analyze/a/results").reply(Fault::ResetAfterRequest);
-        mock
-    };
-    const PATH: &str = "/analyze/a/results?name=bojack";
-    let blocking = Log::of(|| {
-        let mock = script();
-        let stride = blocking(&mock);
-        assert_eq!(stride.get(PATH).unwrap().status(), 503);
-        assert!(stride.get(PATH).is_err());
-    });
-    let asynchronous = Log::of(|| {
-        let mock = script();
-        let stride = asynchronous(&mock);
-        paused(async {
-            assert_eq!(stride.get(PATH).await.unwrap().status(), 503);
-            assert!(stride.get(PATH).await.is_err());
-        });
-    });
-    for log in [blocking, asynchronous] {
-        let lines: Vec<&str> =
-            log.lines().filter(|line| line.contains("stride::request")).collect();
-        let [received, failed] = lines[..] else { panic!("{log}") };
-        let span =
-            r#"request{method="GET" host="api.stride.io" path="/v1/analyze/a/results" status=503}"#;
-        assert!(received.contains(span), "{received}");
-        assert!(received.contains("response received status=503"), "{received}");
-        assert!(failed.contains(r#"path="/v1/analyze/a/results"}"#), "{failed}");
-        assert!(failed.contains("request failed error=the connection broke"), "{failed}");
-        assert!(failed.contains("delivery=MaybeSent"), "{failed}");
-        assert!(!log.contains(KEY) && !log.contains("bojack"), "{log}");
-    }
 }
 
 #[test]
