@@ -129,8 +129,7 @@ fn s7_the_time_of_a_query_holds_whatever_it_calls() {
         "SELECT sum(length(json_patch(j, j))) AS x FROM (SELECT json_group_object('k' || n, n) AS j
          FROM (SELECT n FROM n LIMIT 50000)), n",
     ] {
-        let numbers =
-            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 1000000)";
+        let numbers = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n)";
         let took = stopped_after(&engine, &format!("{numbers} {sql}"));
         assert!(took < Duration::from_secs(2), "{sql}: {took:?}");
     }
