@@ -35,7 +35,7 @@ impl Missing {
         TransportError::new(TransportErrorKind::Unsupported, delivery).with_source(self)
     }
 
-    /// What tokio makes, unless it panics because it misses this. There is no other way to ask it.
+    /// What tokio makes, unless it panics because this is missing: it cannot be asked beforehand.
     pub(crate) fn unless<T>(self, make: impl FnOnce() -> T) -> Result<T, Self> {
         catch_unwind(AssertUnwindSafe(make)).map_err(|_| self)
     }

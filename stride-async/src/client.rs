@@ -78,7 +78,7 @@ impl Stride {
     ///
     /// # Errors
     ///
-    /// There is no key, or one of [`new`](Self::new).
+    /// As [`new`](Self::new), and the key is not set.
     pub fn from_env() -> Result<Self, ConfigError> {
         StrideBuilder::from_env()?.build()
     }

@@ -283,7 +283,7 @@ struct Limit {
 }
 
 impl Limit {
-    /// `None` if there is no thread to be had; the idle limit still holds then.
+    /// `None` if a thread cannot be started; the idle limit still holds then.
     fn start(at: Instant, cancel: CancelToken) -> Option<Self> {
         let (_dropped, dropped) = mpsc::channel::<()>();
         let wait = move || {

@@ -164,7 +164,7 @@ impl Measured {
 }
 
 /// What may be left of hostile requests, in MiB. The allocator keeps what threads have used, in some heaps for each
-/// core: a hundred requests of the worst kinds left 70 to 87 MiB, of which the next hundred left less.
+/// core: a second hundred requests of the worst kinds left 70 to 87 MiB.
 const MOST: u64 = 160;
 
 /// Sends `times` requests of a kind from four clients, while another one goes on posting, and checks what is left
