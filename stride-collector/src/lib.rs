@@ -77,9 +77,12 @@ mod config;
 mod error;
 pub mod guide;
 mod intake;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod report;
 mod sender;
 mod shared;
+mod sync;
 
 #[cfg(feature = "tokio")]
 pub use collector::AsyncCollector;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -23,6 +23,7 @@ use crate::intake::stamp;
 use crate::intake::stream::{BatchLimits, Held};
 use crate::intake::table::Table;
 use crate::report::{LostBatch, Report, with_sources};
+use crate::sync::{Mutex, MutexGuard};
 
 /// How many inputs are taken in under one lock.
 const SLICE: usize = 1024;

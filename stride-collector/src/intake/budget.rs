@@ -1,9 +1,11 @@
 //! The memory budget, and those who wait for room in it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
+
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
 
 /// The memory that everything that is held may take. Reserved when a buffer is made or grows, never
 /// per event.

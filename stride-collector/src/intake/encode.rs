@@ -47,7 +47,7 @@ impl Local {
     /// Runs `work` with the calling thread's things; with new ones while the thread is ending.
     #[inline(always)]
     pub(crate) fn with<R>(work: impl FnOnce(&Self) -> R) -> R {
-        thread_local! {
+        crate::sync::thread_local! {
             static LOCAL: Local = const { Local::new() };
         }
         #[cold]

@@ -1,11 +1,12 @@
 //! What the intake tells the batcher, in the order in which it happened.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use crate::batcher::{Events, Input, LaneId};
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 
 /// Filled under a stream's lock, so that what comes after a flush cannot overtake it; emptied under
 /// the batcher's. No other lock is taken under its own.

@@ -1,13 +1,14 @@
 //! The open batches of one stream, where `collect` leaves its events.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError, TryLockError};
 use std::task::Waker;
 
 use super::budget::Budget;
 use super::inbox::{Closed, Inbox};
 use crate::batcher::{BATCH_COST, Events, Input, LaneId};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard};
 
 /// How many open batches a stream has for threads that collide on it. Four keep eight threads apart;
 /// a stream gets the others when two threads first collide, and a lone thread fills the first only.

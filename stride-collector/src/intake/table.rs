@@ -4,13 +4,14 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError};
 
 use stride_core::api::is_name;
 
 use super::stream::{Held, Stream};
 use crate::batcher::{LaneId, Retire};
 use crate::error::CollectError;
+use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How many streams are looked at under one lock.
 const SLICE: usize = 256;

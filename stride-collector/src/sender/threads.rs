@@ -2,7 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use super::request::{self, Reading};
 use crate::batcher::{Response, Step};
 use crate::report::Report;
 use crate::shared::{Goal, Shared};
+use crate::sync::{Condvar, Mutex};
 
 /// A thread that sends.
 pub(crate) struct Sender {
@@ -118,13 +119,13 @@ pub(crate) fn wait<R>(
 /// Puts its thread to sleep until it is woken; a wake that came before counts. Unlike
 /// `std::thread::park` it shares nothing with other uses of the thread.
 #[derive(Default)]
-struct Parker {
+pub(crate) struct Parker {
     woken: Mutex<bool>,
     condition: Condvar,
 }
 
 impl Parker {
-    fn park(&self, until: Option<Instant>) {
+    pub(crate) fn park(&self, until: Option<Instant>) {
         let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
         while !std::mem::take(&mut *woken) {
             let Some(until) = until else {
