@@ -9,6 +9,9 @@ use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
 
 /// The memory that everything that is held may take. Reserved when a buffer is made or grows, never
 /// per event.
+///
+/// Who frees bytes looks for waiters afterwards, and who waits says so and looks for bytes afterwards.
+/// One of the two must see the other, which takes sequential consistency.
 #[derive(Debug)]
 pub(crate) struct Budget {
     used: AtomicUsize,
@@ -48,7 +51,7 @@ impl Budget {
     pub(crate) fn try_reserve(&self, bytes: usize, grant: &mut usize) -> bool {
         let missing = bytes.saturating_sub(*grant);
         // Who has been granted something has had its turn.
-        let is_turn = *grant > 0 || !self.is_waited_for.load(Ordering::Acquire);
+        let is_turn = *grant > 0 || !self.is_waited_for.load(Ordering::SeqCst);
         if missing > 0 && !(is_turn && self.try_take(missing)) {
             return false;
         }
@@ -58,16 +61,16 @@ impl Budget {
 
     fn try_take(&self, bytes: usize) -> bool {
         let within = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, within).is_ok()
     }
 
     /// Counts what one thing costs after a change. This may exceed the limit a little: what was
     /// accepted is held, whatever form it takes.
     pub(crate) fn adjust(&self, before: usize, after: usize) {
         if after >= before {
-            self.used.fetch_add(after - before, Ordering::Relaxed);
+            self.used.fetch_add(after - before, Ordering::SeqCst);
         } else {
-            self.used.fetch_sub(before - after, Ordering::Relaxed);
+            self.used.fetch_sub(before - after, Ordering::SeqCst);
         }
     }
 
@@ -83,7 +86,7 @@ impl Budget {
         // More than the limit is never free; to ask for all of it is to ask for as much as there is.
         let bytes = bytes.min(self.limit);
         queue.waiting.insert(number, Waiting { bytes, waker: waker.clone() });
-        self.is_waited_for.store(true, Ordering::Release);
+        self.is_waited_for.store(true, Ordering::SeqCst);
         number
     }
 
@@ -108,9 +111,9 @@ impl Budget {
         let mut queue = self.queue();
         let waiting = queue.waiting.remove(&number);
         if let Some(bytes) = queue.granted.remove(&number) {
-            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            self.used.fetch_sub(bytes, Ordering::SeqCst);
         }
-        self.is_waited_for.store(!queue.waiting.is_empty(), Ordering::Release);
+        self.is_waited_for.store(!queue.waiting.is_empty(), Ordering::SeqCst);
         drop(queue);
         drop(waiting);
     }
@@ -118,7 +121,7 @@ impl Budget {
     /// Gives what is free to those who wait, first come, first served. They are to be woken.
     #[must_use]
     pub(crate) fn serve(&self) -> Vec<Waker> {
-        if !self.is_waited_for.load(Ordering::Acquire) {
+        if !self.is_waited_for.load(Ordering::SeqCst) {
             return Vec::new();
         }
         let mut queue = self.queue();
@@ -130,7 +133,7 @@ impl Budget {
             queue.granted.insert(number, bytes);
             wakers.push(waker);
         }
-        self.is_waited_for.store(!queue.waiting.is_empty(), Ordering::Release);
+        self.is_waited_for.store(!queue.waiting.is_empty(), Ordering::SeqCst);
         wakers
     }
 
