@@ -34,10 +34,10 @@
 //! socket.read_to_string(&mut response)?;
 //! assert!(response.starts_with("HTTP/1.1 200 OK\r\n"));
 //!
-//! assert_eq!(stride.streams(), ["mystream"]);
-//! assert_eq!(stride.count("mystream"), 1);
-//! assert_eq!(stride.events("mystream")[0]["bojack"], "horseman");
-//! # Ok::<(), std::io::Error>(())
+//! assert_eq!(stride.streams()?, ["mystream"]);
+//! assert_eq!(stride.count("mystream")?, 1);
+//! assert_eq!(stride.events("mystream")?[0]["bojack"], "horseman");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # As a program
@@ -200,4 +200,4 @@ mod streams;
 pub use self::builder::Builder;
 pub use self::engine::backup::backup;
 pub use self::fault::Fault;
-pub use self::local::Local;
+pub use self::local::{Local, StorageError};

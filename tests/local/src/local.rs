@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::builder::Builder;
@@ -23,6 +24,12 @@ use crate::streams::subscribers::Source;
 
 /// How long [`Local::stop`] lets open requests and subscriptions come to their end.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Why a [`Local`] could not say what it has stored: the disk is full, the file is damaged, or a result is too
+/// large.
+#[derive(Clone, Debug, Error)]
+#[error(transparent)]
+pub struct StorageError(#[from] EngineError);
 
 /// A Stride that runs on this machine, on a thread of its own.
 ///
@@ -89,60 +96,54 @@ impl Local {
 
     /// The names of all streams, sorted.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If the storage fails: a test is not to take that for nothing. So do [`count`](Self::count),
-    /// [`events`](Self::events), [`processes`](Self::processes) and [`rows`](Self::rows).
-    #[must_use]
-    pub fn streams(&self) -> Vec<String> {
-        sound(self.shared.engine.streams())
+    /// The storage failed.
+    pub fn streams(&self) -> Result<Vec<String>, StorageError> {
+        Ok(self.shared.engine.streams()?)
     }
 
     /// How many events were ever stored in this stream; 0 if there is none of that name.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If the storage fails.
-    #[must_use]
-    pub fn count(&self, stream: &str) -> u64 {
-        found(self.shared.engine.stream(stream)).map_or(0, |summary| summary.count)
+    /// The storage failed.
+    pub fn count(&self, stream: &str) -> Result<u64, StorageError> {
+        Ok(found(self.shared.engine.stream(stream))?.map_or(0, |summary| summary.count))
     }
 
     /// The events that this stream still holds, the oldest first, with `$id` and `$timestamp`; none if there is
     /// no stream of that name.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If the storage fails.
-    #[must_use]
-    pub fn events(&self, stream: &str) -> Vec<Value> {
-        let events = sound(self.shared.engine.events(stream));
+    /// The storage failed.
+    pub fn events(&self, stream: &str) -> Result<Vec<Value>, StorageError> {
+        let events = self.shared.engine.events(stream)?;
         events.iter().map(|event| json(event.as_bytes())).collect()
     }
 
     /// The names of all processes, sorted.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If the storage fails.
-    #[must_use]
-    pub fn processes(&self) -> Vec<String> {
-        sound(self.shared.engine.processes())
+    /// The storage failed.
+    pub fn processes(&self) -> Result<Vec<String>, StorageError> {
+        Ok(self.shared.engine.processes()?)
     }
 
     /// The rows that this process has now, as queries see them; none if there is none of that name. A process
     /// that is recomputed lags behind its streams: see [`wait_until`](Self::wait_until).
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If the storage fails, or the rows are more than a query may have.
-    #[must_use]
-    pub fn rows(&self, process: &str) -> Vec<Value> {
+    /// The storage failed, or there are more rows than a query may return.
+    pub fn rows(&self, process: &str) -> Result<Vec<Value>, StorageError> {
         let engine = &self.shared.engine;
-        if found(engine.process(process)).is_none() {
-            return Vec::new();
+        match found(engine.process(process))? {
+            Some(_) => json(&engine.query(&format!("SELECT * FROM \"{process}\""), &[])?),
+            None => Ok(Vec::new()),
         }
-        json(&sound(engine.query(&format!("SELECT * FROM \"{process}\""), &[])))
     }
 
     /// How many are subscribed to the changes of this process now.
@@ -269,23 +270,18 @@ impl Local {
     }
 }
 
-/// What the engine has, unless it failed.
-fn sound<T>(has: Result<T, EngineError>) -> T {
-    has.unwrap_or_else(|error| panic!("the storage of the server failed: {error}"))
-}
-
 /// What the engine has, if there is something of that name.
-fn found<T>(has: Result<T, EngineError>) -> Option<T> {
+fn found<T>(has: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
     match has {
-        Err(EngineError::NotFound(_)) => None,
-        has => Some(sound(has)),
+        Err(EngineError::NotFound(_)) => Ok(None),
+        has => has.map(Some),
     }
 }
 
-/// What the engine has as JSON, and has checked before.
-fn json<T: DeserializeOwned>(text: &[u8]) -> T {
-    serde_json::from_slice(text)
-        .unwrap_or_else(|error| panic!("the storage of the server gave bad JSON: {error}"))
+fn json<T: DeserializeOwned>(text: &[u8]) -> Result<T, StorageError> {
+    serde_json::from_slice(text).map_err(|error| {
+        StorageError(EngineError::Damaged(format!("the storage holds bad JSON: {error}")))
+    })
 }
 
 impl Drop for Local {

@@ -34,6 +34,7 @@ fn n3_a_bad_event_is_an_error_at_the_call_and_takes_no_other_along() {
         assert_eq!((report.accepted, report.delivered, report.lost()), (3, 3, 0), "{report:?}");
         let mut stored: Vec<(String, Value)> = local
             .events("a")
+            .unwrap()
             .iter()
             .map(|event| (event["$id"].as_str().unwrap().to_owned(), event["kind"].clone()))
             .collect();

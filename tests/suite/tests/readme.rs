@@ -55,7 +55,7 @@ fn the_readme_runs_in_its_order(over: Over) {
     // stride.post('/collect/mystream', {'bojack': 'horseman'})
     let response = client.post("/collect/mystream", &json!({"bojack": "horseman"})).unwrap();
     assert_eq!(shown(&response), (200, None));
-    assert_eq!(local.events("mystream")[0]["bojack"], "horseman");
+    assert_eq!(local.events("mystream").unwrap()[0]["bojack"], "horseman");
 
     // stride.get('/collect'), once there are the streams that the README has.
     for stream in ["clicks", "app_events", "web_logs"] {
@@ -108,7 +108,7 @@ fn the_readme_runs_in_its_order(over: Over) {
     let count = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
     let report = collect(&client, count);
     assert_eq!((report.delivered, report.lost()), (count, 0), "{report}");
-    assert_eq!(local.count("mystream"), 1 + count);
+    assert_eq!(local.count("mystream").unwrap(), 1 + count);
     let sum = json!({"query": "SELECT count(DISTINCT id) AS ids FROM mystream"});
     let response = client.post("/analyze", &sum).unwrap();
     assert_eq!(shown(&response), (200, Some(json!([{ "ids": count }]))));

@@ -178,7 +178,7 @@ impl Rig {
     }
 
     fn arrived(&self, events: u64) -> bool {
-        self.local.wait_until(MINUTE, |local| local.count("mystream") >= events)
+        self.local.wait_until(MINUTE, |local| local.count("mystream").unwrap() >= events)
     }
 
     /// Compares a report with what can be seen from outside.
@@ -186,7 +186,7 @@ impl Rig {
         assert_eq!(report.accepted, EVENTS);
         assert_eq!(report.accepted, report.delivered + report.lost() + report.pending);
         assert_eq!(self.lost.load(Ordering::SeqCst), report.lost(), "what is lost is handed over");
-        assert!(self.local.count("mystream") >= report.delivered);
+        assert!(self.local.count("mystream").unwrap() >= report.delivered);
     }
 
     fn is_stopped(&self) -> bool {
@@ -211,7 +211,7 @@ fn a_flush_waits_until_all_is_settled(host: Host) {
     let report = rig.collector.flush_within(&rig.runtime.handle, MINUTE);
     assert_eq!((report.delivered, report.pending), (EVENTS, 0));
     rig.check(report);
-    assert_eq!(rig.local.count("mystream"), EVENTS);
+    assert_eq!(rig.local.count("mystream").unwrap(), EVENTS);
 }
 
 fn a_flush_keeps_its_limit(host: Host) {
@@ -247,7 +247,7 @@ fn dropping_the_last_handle_loses_nothing(host: Host) {
     rig.collect();
     let Rig { local, runtime, collector, .. } = rig;
     drop(collector);
-    assert!(local.wait_until(MINUTE, |local| local.count("mystream") == EVENTS));
+    assert!(local.wait_until(MINUTE, |local| local.count("mystream").unwrap() == EVENTS));
     runtime.end();
 }
 

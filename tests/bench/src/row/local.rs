@@ -42,7 +42,12 @@ impl Ingest {
         let json = serde_json::to_vec(&events).expect("it is JSON");
         let body = Gzip::new(GzipLevel::FASTEST).compress([&json[..]]).to_vec();
         clients[0].post(&body, true).expect("the server takes everything");
-        let rows = local.events("mystream").iter().map(Value::to_string).collect();
+        let rows = local
+            .events("mystream")
+            .expect("the storage works")
+            .iter()
+            .map(Value::to_string)
+            .collect();
 
         let folder = tempfile::tempdir().expect("there is a place for it");
         let database = Connection::open(folder.path().join("events.db")).expect("it opens");
@@ -74,7 +79,7 @@ impl Ingest {
 
 impl Pair for Ingest {
     fn ours(&mut self) -> f64 {
-        let before = self.local.count("mystream");
+        let before = self.local.count("mystream").expect("the storage works");
         let events = 2 * REQUESTS * self.rows.len();
         let rate = per_second(events, || {
             std::thread::scope(|scope| {
@@ -87,7 +92,10 @@ impl Pair for Ingest {
                 }
             });
         });
-        assert_eq!(self.local.count("mystream") - before, events as u64);
+        assert_eq!(
+            self.local.count("mystream").expect("the storage works") - before,
+            events as u64
+        );
         rate
     }
 

@@ -47,7 +47,7 @@ fn p2_events_can_be_posted_with_the_open_key_from_any_origin() {
     let bad = request(&local, "POST", "/v1/collect/s").key("open").header("Origin", PAGE);
     let refused = bad.json("nope").send(&local);
     assert_eq!((refused.status, &*refused.headers["access-control-allow-origin"]), (400, "*"));
-    assert_eq!(local.count("s"), 2);
+    assert_eq!(local.count("s").unwrap(), 2);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn p2_nothing_else_is_for_a_page_of_another_origin() {
     let refused = secret.json("{}").send(&local);
     assert_eq!((refused.status, shares(&refused)), (403, false));
     assert!(refused.message().contains("secret key"));
-    assert_eq!(local.count("s"), 0);
+    assert_eq!(local.count("s").unwrap(), 0);
     // A page of the server itself has no other origin.
     let own =
         request(&local, "POST", "/v1/collect/s").key("secret").header("Origin", "http://localhost");
@@ -99,7 +99,7 @@ fn s13_a_body_without_a_type_is_refused() {
             assert!(refused.message().contains("application/json"));
         }
     }
-    assert!(local.streams().is_empty());
+    assert!(local.streams().unwrap().is_empty());
     // What has no body needs no type.
     let saved = request(&local, "PUT", "/v1/analyze/a").json(r#"{"query": "SELECT 1 AS x"}"#);
     assert_eq!(saved.send(&local).status, 200);
@@ -250,7 +250,7 @@ fn p2_a_browser_lets_a_page_collect_events_and_nothing_else() {
         "text": 0,
     });
     assert_eq!(outcomes, expected);
-    let events = local.events("clicks");
+    let events = local.events("clicks").unwrap();
     assert_eq!(events.len(), 2, "{events:?}");
     assert!(events.iter().all(|event| event["from"] == "page"));
 }

@@ -74,7 +74,7 @@ fn many_servers_live_side_by_side() {
         }
     }
     for (n, local) in locals.iter().enumerate() {
-        assert_eq!(local.count("s"), n as u64);
+        assert_eq!(local.count("s").unwrap(), n as u64);
     }
 }
 
@@ -104,7 +104,7 @@ fn it_can_be_used_from_an_async_test() {
         post(&local, "/v1/collect/s", "{}").assert_stored();
         local.fault(Fault::Refuse);
         local.clear_faults();
-        assert_eq!(local.count("s"), 1);
+        assert_eq!(local.count("s").unwrap(), 1);
         local.stop();
         drop(Local::start().unwrap());
     });

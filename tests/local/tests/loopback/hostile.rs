@@ -309,7 +309,7 @@ fn visible(local: &Local) -> Vec<Value> {
         "/v1/analyze/a/results",
     ];
     let mut visible: Vec<Value> = paths.map(|path| get(local, path).json()).to_vec();
-    visible.extend(local.events("s"));
+    visible.extend(local.events("s").unwrap());
     visible
 }
 

@@ -50,7 +50,7 @@ fn an_open_key_may_write_and_nothing_else() {
         assert_eq!(response.status, 403, "{method} {path}");
         assert!(response.message().contains("POST to /collect"));
     }
-    assert_eq!(local.count("s"), 2);
+    assert_eq!(local.count("s").unwrap(), 2);
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn a_locked_file_is_503_and_recovers() {
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(get(&local, "/healthz").status, 200);
     post(&local, "/v1/collect/s", "{}").assert_stored();
-    assert_eq!(local.count("s"), 2, "what was answered with 503 is not stored");
+    assert_eq!(local.count("s").unwrap(), 2, "what was answered with 503 is not stored");
     assert!(metrics(&local)["storage_errors_total"] >= 1.0);
 }
 
@@ -117,7 +117,7 @@ fn one_connection_too_many_is_told_so() {
     assert!(response.message().contains("too many connections"));
     assert_eq!(response.headers["retry-after"], "1", "P4: a client is to come again");
     assert!(third.is_closed());
-    assert_eq!(local.count("s"), 0);
+    assert_eq!(local.count("s").unwrap(), 0);
 
     drop(first);
     assert!(local.wait_until(WATCHDOG, |local| local.open_connections() == 1));
@@ -184,7 +184,7 @@ fn many_large_bodies_at_once_are_all_taken_in_turn() {
             scope.spawn(|| post(&local, "/v1/collect/s", &body).assert_stored());
         }
     });
-    assert_eq!(local.count("s"), 16);
+    assert_eq!(local.count("s").unwrap(), 16);
 }
 
 #[test]

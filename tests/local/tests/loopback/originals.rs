@@ -147,7 +147,7 @@ fn p1_stamped_events_of_every_original_are_stored() {
         at(4, "123000"),
     ]);
     assert_json(&Original::new(&local, PYSTRIDE).plain("POST /v1/analyze", query), &expected);
-    assert_eq!(local.events("s")[0]["$timestamp"], "2015-05-05T23:40:27.123456Z");
+    assert_eq!(local.events("s").unwrap()[0]["$timestamp"], "2015-05-05T23:40:27.123456Z");
 }
 
 /// The clients send `Content-Type` with what has no body, too, as pystride's own test server insists.

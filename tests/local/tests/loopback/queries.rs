@@ -88,7 +88,7 @@ fn streams_and_processes_share_their_names() {
         assert_eq!(response.status, 409);
         assert!(response.message().contains("\"p\""));
     }
-    assert_eq!(local.count("s"), 1, "all of a request or nothing of it");
+    assert_eq!(local.count("s").unwrap(), 1, "all of a request or nothing of it");
 }
 
 #[test]

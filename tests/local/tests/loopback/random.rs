@@ -303,7 +303,7 @@ fn run(seed: u64, requests: u64) {
     assert_eq!(get(&local, "/healthz").status, 200);
     let metrics = String::from_utf8(get(&local, "/metrics").body).unwrap();
     assert!(metrics.contains("storage_errors_total 0\n"), "seed {seed}: {metrics}");
-    assert_eq!(local.count("hidden"), 1);
+    assert_eq!(local.count("hidden").unwrap(), 1);
 }
 
 #[test]

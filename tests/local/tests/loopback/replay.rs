@@ -76,7 +76,7 @@ fn pystride() {
     let gzip = ["Content-Encoding: gzip"];
     let stored = send("POST /v1/collect/mystream HTTP/1.1", &gzip, &bytes(STAMPED));
     assert_is(&stored, 200, &Value::Null);
-    let events = local.events("mystream");
+    let events = local.events("mystream").unwrap();
     assert_eq!(events[0], json!({"$timestamp": "2015-05-05T23:40:27.123456Z", "$id": "a", "x": 1}));
     assert_eq!(events[1]["x"], 2);
     assert_is(&send("GET /v1/collect HTTP/1.1", &gzip, &bytes(NULL)), 200, &json!(["mystream"]));
@@ -114,7 +114,7 @@ fn gostride() {
     // Its collector sends every stream at once, and its events are stamped with nanoseconds and a zone.
     let events = r#"{"app_events":[{"$id":"7","$timestamp":"2015-05-05T23:40:27.123456789+02:00","x":1}],"clicks":[{"y":2}]}"#;
     assert_is(&send("POST /v1/collect HTTP/1.1", gzip, &flushed(events)), 200, &Value::Null);
-    let timestamp = &local.events("app_events")[0]["$timestamp"];
+    let timestamp = &local.events("app_events").unwrap()[0]["$timestamp"];
     assert_eq!(timestamp, "2015-05-05T23:40:27.123456789+02:00");
     assert_is(&send("GET /v1/collect HTTP/1.1", None, b""), 200, &json!(["app_events", "clicks"]));
     let process = br#"{"action":"MATERIALIZE","query":"SELECT sum(y) AS s FROM clicks"}"#;
@@ -149,7 +149,7 @@ fn stride_js() {
     let events =
         br#"[{"$timestamp":1430869227123,"$id":1,"x":1},{"$timestamp":1430869228000,"x":2}]"#;
     assert_is(&send("POST /v1/collect/clicks HTTP/1.1", events), 200, &Value::Null);
-    assert_eq!(local.events("clicks")[0]["$timestamp"], "2015-05-05T23:40:27.123000Z");
+    assert_eq!(local.events("clicks").unwrap()[0]["$timestamp"], "2015-05-05T23:40:27.123000Z");
     assert_is(&send("GET /v1/collect HTTP/1.1", b""), 200, &json!(["clicks"]));
     let since =
         br#"{"query":"SELECT x FROM clicks WHERE \"$timestamp\" >= :start_date ORDER BY x"}"#;
