@@ -12,6 +12,7 @@ use crate::engine::read::QueryLimits;
 use crate::engine::retention::Retention;
 use crate::engine::sql::STACK;
 use crate::engine::sqlite::{Settings, Sqlite};
+use crate::engine::storage::OpenShare;
 use crate::fault::Faults;
 use crate::http::accept;
 use crate::http::auth::Keys;
@@ -66,7 +67,7 @@ impl Builder {
                     rows: 100_000,
                     bytes: 64 * MIB,
                 },
-                open_share: 1000,
+                open_share: OpenShare { streams: 1000, bytes: 4 * 1024 * 1024 * 1024 },
             },
         }
     }
@@ -93,6 +94,13 @@ impl Builder {
     /// any, and make 1,000 new ones; past those it gets a 507.
     pub fn open_streams<S: Into<String>>(mut self, streams: impl IntoIterator<Item = S>) -> Self {
         self.keys.open_streams = Some(streams.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// How large the database may become by what the open key writes, in bytes. From there on the open key gets a
+    /// 507, until events grow old or something is deleted; the secret key can still write. By default 4 GiB.
+    pub fn max_open_bytes(mut self, bytes: usize) -> Self {
+        self.storage.open_share.bytes = bytes as u64;
         self
     }
 

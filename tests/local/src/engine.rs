@@ -83,7 +83,7 @@ mod rewrite;
 mod sandbox;
 mod schema;
 pub(crate) mod sql;
-mod storage;
+pub(crate) mod storage;
 #[cfg(test)]
 mod tests;
 mod times;

@@ -96,7 +96,7 @@
 //!   for an open key elsewhere, 404, 405 with `Allow`, 408 for a head or a body that does not arrive, 409
 //!   for a name that is taken, 413 over a limit, 415 for another type or encoding, 503 when the storage
 //!   cannot be used, too much is going on, or a request takes too long, 507 when there is no room for another
-//!   stream. After a 503 or a 507 nothing was stored, except by a request that took too long. What is not HTTP
+//!   stream, or for what the open key writes. After a 503 or a 507 nothing was stored, except by a request that took too long. What is not HTTP
 //!   at all gets a 400 without a message.
 //!
 //! # Queries
@@ -147,8 +147,10 @@
 //! proxy in front of what others are to reach.
 //!
 //! There may be 100,000 streams, of which the open key makes 1,000, and 1,000 processes. A stream has 1,000 columns;
-//! a key longer than 256 bytes is in its event only. What comes with the open key has its own share of the memory
-//! for bodies, and 100,000 events per request.
+//! a key longer than 256 bytes, or with a NUL in it, is in its event only: it is no column. What comes with the open
+//! key has its own share of the memory for bodies, and 100,000 events per request. It is refused with 507 once the
+//! database has 4 GiB, which includes the ids of events, the names of keys and the rows of processes
+//! ([`Builder::max_open_bytes`]); what the secret key writes is bounded for each stream only.
 //!
 //! # Operations
 //!

@@ -86,6 +86,10 @@ struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 256, help_heading = STORAGE)]
     max_event_mib: usize,
 
+    /// How many MiB the database may have for the open key to add to it; past that, the key gets a 507
+    #[arg(long, value_name = "MIB", default_value_t = 4096, help_heading = STORAGE)]
+    max_open_mib: usize,
+
     /// How many days a stream keeps an event
     #[arg(long, value_name = "DAYS", default_value_t = 30, help_heading = STORAGE)]
     max_days: u32,
@@ -188,6 +192,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .threads(std::thread::available_parallelism().map_or(1, Into::into))
         .max_events(options.max_events)
         .max_event_bytes(options.max_event_mib.saturating_mul(MIB))
+        .max_open_bytes(options.max_open_mib.saturating_mul(MIB))
         .max_age(Duration::from_secs(60 * 60 * 24 * u64::from(options.max_days)))
         .keep_alive(Duration::from_secs(options.keep_alive))
         .max_connections(options.max_connections)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::schema::{parts, place};
-use super::storage::{Now, Storage, Stream};
+use super::storage::{Now, Storage, Stream, Totals};
 use super::writer::Notice;
 use super::{Author, EngineError};
 
@@ -35,8 +35,7 @@ impl Storage {
         let insert = "INSERT INTO garbage VALUES (?, ?)";
         connection.execute(insert, [place(number, first), place(number, next)])?;
         self.streams.remove(name);
-        self.count = None;
-        self.key_bytes = None;
+        self.totals = Totals::default();
         Ok(true)
     }
 

@@ -20,7 +20,7 @@ use super::read::{QueryLimits, Readers};
 use super::recompute::{self, Schedule};
 use super::retention::Retention;
 use super::sandbox::Sandbox;
-use super::storage::Storage;
+use super::storage::{OpenShare, Storage};
 use super::writer::{Job, Notice, Task, Writer};
 use super::{
     Author, Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener,
@@ -35,8 +35,7 @@ pub(crate) struct Settings {
     pub(crate) path: Option<PathBuf>,
     pub(crate) retention: Retention,
     pub(crate) limits: QueryLimits,
-    /// How many streams the open key may make.
-    pub(crate) open_share: u64,
+    pub(crate) open_share: OpenShare,
 }
 
 /// Events, processes and saved queries in an SQLite database.

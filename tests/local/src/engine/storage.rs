@@ -18,7 +18,8 @@ use crate::streams::stamp::{EventId, Ids};
 /// How many streams there may be: they cost memory even when nobody writes to them.
 const MOST_STREAMS: u64 = 100_000;
 
-/// How many bytes the keys of all streams may have that are remembered. Those past it are in their events only.
+/// How many bytes the keys of all streams may have that are remembered, and those of the open key's events only up
+/// to half of it. Those past it are in their events only.
 const MOST_KEY_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How much of what is known of streams is kept in memory: bytes of keys, and what a stream takes besides.
@@ -33,14 +34,28 @@ pub(super) struct Storage {
     pub(super) retention: Retention,
     /// As they are in the table. Thrown away when a transaction fails.
     pub(super) streams: HashMap<String, Stream>,
-    /// How many there are, and how many of them the open key has made.
-    pub(super) count: Option<(u64, u64)>,
-    /// How many the open key may make.
-    open_share: u64,
-    /// How many bytes the keys of all streams have.
-    pub(super) key_bytes: Option<u64>,
+    pub(super) totals: Totals,
+    open_share: OpenShare,
     /// How much `streams` takes, in bytes.
     cached: usize,
+}
+
+/// Sums over all streams; `None` is counted when it is needed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    /// How many there are, and how many of them the open key has made.
+    count: Option<(u64, u64)>,
+    /// How many bytes their keys have.
+    key_bytes: Option<u64>,
+}
+
+/// What the open key may use up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenShare {
+    /// How many streams it may make.
+    pub(crate) streams: u64,
+    /// How large it may make the database, in bytes.
+    pub(crate) bytes: u64,
 }
 
 #[derive(Debug)]
@@ -73,23 +88,39 @@ pub(super) struct Now {
 }
 
 impl Storage {
-    pub(super) fn new(ids: Ids, retention: Retention, open_share: u64) -> Self {
-        Self {
-            ids,
-            retention,
-            streams: HashMap::new(),
-            count: None,
-            open_share,
-            key_bytes: None,
-            cached: 0,
-        }
+    pub(super) fn new(ids: Ids, retention: Retention, open_share: OpenShare) -> Self {
+        let (streams, totals) = (HashMap::new(), Totals::default());
+        Self { ids, retention, streams, totals, open_share, cached: 0 }
     }
 
-    /// Forgets what may not have become true.
-    pub(super) fn rolled_back(&mut self) {
+    /// Forgets what may not have become true, and takes the totals for those from before.
+    pub(super) fn rolled_back(&mut self, totals: Totals) {
         self.forget();
-        self.count = None;
-        self.key_bytes = None;
+        self.totals = totals;
+    }
+
+    /// Refuses the open key once the database is as large as it may make it. All that events leave behind counts:
+    /// keys, ids, indexes and the rows of processes.
+    pub(super) fn check_room(
+        &self,
+        connection: &Connection,
+        author: Author,
+    ) -> Result<(), EngineError> {
+        let most = self.open_share.bytes;
+        if author == Author::Trusted {
+            return Ok(());
+        }
+        let used = "SELECT (page_count - freelist_count) * page_size
+            FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
+        let used: u64 = connection.prepare_cached(used)?.query_row([], |row| row.get(0))?;
+        if used < most {
+            return Ok(());
+        }
+        Err(EngineError::Full(format!(
+            "the database has {} MiB, and the open key may add nothing past {} MiB",
+            used >> 20,
+            most >> 20
+        )))
     }
 
     fn forget(&mut self) {
@@ -107,7 +138,11 @@ impl Storage {
         now: &Now,
     ) -> Result<Stored, EngineError> {
         let ids = self.ids;
-        let mut key_bytes = match self.key_bytes {
+        let most_key_bytes = match author {
+            Author::Trusted => MOST_KEY_BYTES,
+            Author::Anybody => MOST_KEY_BYTES / 2,
+        };
+        let mut key_bytes = match self.totals.key_bytes {
             Some(bytes) => bytes,
             None => {
                 let sum = "SELECT coalesce(sum(octet_length(name)), 0) FROM columns";
@@ -116,9 +151,9 @@ impl Storage {
         };
         let before = key_bytes;
         let stream = self.stream(connection, name, author, now)?;
-        let new_kinds = stream.note_columns(connection, &batch, &mut key_bytes)?;
+        let new_kinds = stream.note_columns(connection, &batch, &mut key_bytes, most_key_bytes)?;
         let (places, records) = stream.insert(connection, ids, batch, now)?;
-        self.key_bytes = Some(key_bytes);
+        self.totals.key_bytes = Some(key_bytes);
         self.cached += usize::try_from(key_bytes - before).unwrap_or(usize::MAX);
         Ok(Stored { places, records, new_kinds })
     }
@@ -172,7 +207,7 @@ impl Storage {
         if connection.prepare_cached(taken)?.exists([name])? {
             return Err(EngineError::Conflict(format!("{name:?} is a process, not a stream")));
         }
-        let (all, open) = match self.count {
+        let (all, open) = match self.totals.count {
             Some(count) => count,
             None => {
                 let count = "SELECT (SELECT count(*) FROM streams),
@@ -186,12 +221,12 @@ impl Storage {
             )));
         }
         let is_open = author == Author::Anybody;
-        if is_open && open >= self.open_share {
+        if is_open && open >= self.open_share.streams {
             return Err(EngineError::Full(format!(
                 "the open key has made {open} streams already, which is the most it may make"
             )));
         }
-        self.count = Some((all + 1, open + u64::from(is_open)));
+        self.totals.count = Some((all + 1, open + u64::from(is_open)));
         let insert = "INSERT INTO streams (name, first, next, bytes, first_seen, last_seen)
             VALUES (?1, 1, 1, 0, ?2, ?2)";
         let number = connection.prepare_cached(insert)?.insert(params![name, now.text])?;
@@ -229,12 +264,13 @@ impl Stream {
         connection: &Connection,
         batch: &Batch,
         key_bytes: &mut u64,
+        most_key_bytes: u64,
     ) -> Result<bool, EngineError> {
         let mut news = false;
         for (name, kinds) in batch.keys.iter() {
             let (place, known) = match self.columns.get(name) {
                 Some((place, known)) => (*place, *known),
-                None if self.columns.len() < MOST && *key_bytes < MOST_KEY_BYTES => {
+                None if self.columns.len() < MOST && *key_bytes < most_key_bytes => {
                     *key_bytes += name.len() as u64;
                     let place = self.columns.len();
                     self.columns.insert(name.into(), (place, Kinds::NULL));

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::read::QueryLimits;
 use super::retention::Retention;
 use super::sqlite::{Settings, Sqlite};
+use super::storage::OpenShare;
 use super::{Author, Definition, Engine, EngineError, ProcessStats, Ttl};
 use crate::changes::Changes;
 use crate::streams::mailbox::Next;
@@ -40,7 +41,7 @@ fn settings() -> Settings {
             age: Duration::from_secs(24 * 60 * 60),
         },
         limits: QueryLimits { time: Duration::from_secs(60), rows: 100_000, bytes: 1 << 24 },
-        open_share: 1000,
+        open_share: OpenShare { streams: 1000, bytes: u64::MAX },
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::objects::ChangeRecords;
 use super::processes::Processes;
-use super::storage::{Now, Storage};
+use super::storage::{Now, Storage, Totals};
 use super::{Author, Counted, EngineError, Listener};
 use crate::streams::batch::Batch;
 use crate::streams::records::Records;
@@ -191,7 +191,8 @@ impl Writer {
         batches: Vec<(String, Batch)>,
         author: Author,
     ) -> Result<(), EngineError> {
-        let notices = self.notices.len();
+        self.storage.check_room(&self.connection, author)?;
+        let (notices, totals) = (self.notices.len(), self.storage.totals);
         self.connection.prepare_cached("SAVEPOINT request")?.execute([])?;
         let stored = batches.into_iter().try_for_each(|(name, batch)| {
             // A stream comes into being with its first event, and an empty array has none.
@@ -209,7 +210,8 @@ impl Writer {
         });
         if stored.is_err() {
             self.notices.truncate(notices);
-            self.storage.rolled_back();
+            // Not counted anew: that would let requests that are refused hold up the others.
+            self.storage.rolled_back(totals);
             self.processes.rolled_back();
             // SQLite has ended the whole transaction: the disk is full, say.
             if self.connection.is_autocommit() {
@@ -272,7 +274,7 @@ impl Writer {
             }
             Err(error) => {
                 self.notices.clear();
-                self.storage.rolled_back();
+                self.storage.rolled_back(Totals::default());
                 self.processes.rolled_back();
                 self.counted.failed(error);
             }

@@ -32,6 +32,31 @@ fn s3_a_long_key_stays_in_its_event() {
 }
 
 #[test]
+fn s3_the_open_key_fills_the_disk_up_to_its_limit() {
+    let local =
+        Local::builder().open_key("open").max_open_bytes(8 << 20).max_events(1).start().unwrap();
+    // The stream keeps one event of these; the process keeps a row of each.
+    let process =
+        r#"{"query": "SELECT page, count(*) FROM s GROUP BY page", "action": "MATERIALIZE"}"#;
+    assert_eq!(post(&local, "/v1/process/pages", process).status, 201);
+    let long = "x".repeat(250_000);
+    let send = |key: &str, n: usize| {
+        let event = json!({"page": format!("{n}{long}")}).to_string();
+        request(&local, "POST", "/v1/collect/s").key(key).json(event).send(&local)
+    };
+    let stored = (0..100).take_while(|n| send("open", *n).status == 200).count();
+    assert!((10..50).contains(&stored), "{stored}");
+    let refused = send("open", 100);
+    assert_eq!(refused.status, 507);
+    assert!(refused.message().contains("past 8 MiB"), "{}", refused.message());
+    send(local.secret_key(), 100).assert_stored();
+    assert_eq!(local.rows("pages").unwrap().len(), stored + 1);
+    // What is deleted makes room.
+    assert_eq!(request(&local, "DELETE", "/v1/process/pages").send(&local).status, 200);
+    send("open", 101).assert_stored();
+}
+
+#[test]
 fn s10_the_open_key_leaves_names_to_others() {
     let local = with_keys();
     let names = |from: usize| -> String {
