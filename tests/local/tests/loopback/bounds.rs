@@ -57,6 +57,46 @@ fn s3_the_open_key_fills_the_disk_up_to_its_limit() {
 }
 
 #[test]
+fn s9_a_key_with_a_nul_breaks_no_query() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        let file = folder.path().join("stride.db");
+        Local::builder().open_key("open").data(file).start().unwrap()
+    };
+    let check = |local: &Local, events: usize| {
+        let query = json!({"query": "SELECT * FROM s ORDER BY n"}).to_string();
+        let all = post(local, "/v1/analyze", &query).json();
+        let mut all = all.as_array().unwrap().clone();
+        for row in &mut all {
+            let row = row.as_object_mut().unwrap();
+            row.retain(|key, _| !key.starts_with('$'));
+        }
+        let rows = [
+            json!({"n": 1, "o": null}),
+            json!({"n": 2, "o": {"c\u{0}d": 1}}),
+            json!({"n": 3, "o": "e\u{0}f"}),
+        ];
+        assert_eq!(all, rows[..events]);
+        let stored = local.events("s").unwrap();
+        assert_eq!(stored[0]["a\u{0}b"], 1, "the event itself is whole");
+        assert_eq!(local.rows("p").unwrap(), [json!({"count": events, "sum": 1})]);
+    };
+    let process =
+        json!({"query": "SELECT count(*), sum(n = 1) AS sum FROM s", "action": "MATERIALIZE"});
+    let local = start();
+    assert_eq!(post(&local, "/v1/process/p", &process.to_string()).status, 201);
+    let open = |local: &Local, body: &str| {
+        request(local, "POST", "/v1/collect/s").key("open").json(body).send(local).assert_stored();
+    };
+    open(&local, r#"{"n": 1, "o": null, "a\u0000b": 1}"#);
+    check(&local, 1);
+    open(&local, r#"[{"n": 2, "o": {"c\u0000d": 1}}, {"n": 3, "o": "e\u0000f"}]"#);
+    check(&local, 3);
+    local.stop();
+    check(&start(), 3);
+}
+
+#[test]
 fn s10_the_open_key_leaves_names_to_others() {
     let local = with_keys();
     let names = |from: usize| -> String {
