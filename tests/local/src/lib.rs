@@ -107,6 +107,9 @@
 //! column that no event has had is `NULL`. A process is a relation, too. Streams and processes share one
 //! namespace.
 //!
+//! SQLite's SQL is close to PostgreSQL's, in which queries for Stride were written.
+//! [What works, what differs and what is refused](coming_from_postgresql) is listed with an example for each.
+//!
 //! A saved query may name parameters, such as `:start_date`. They come from the query string,
 //! `/analyze/NAME/results?start_date=2015-05-05`, or as an object in the body of a `POST`. What is written
 //! as a number is one (`12`, but not `012`): compare a text with `CAST(:zip AS TEXT)`.
@@ -198,6 +201,10 @@ mod http;
 mod local;
 mod shared;
 mod streams;
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/postgresql.md")]
+pub mod coming_from_postgresql {}
 
 pub use self::builder::Builder;
 pub use self::engine::backup::backup;

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod incremental;
+mod page;
 mod process;
 mod query;
 mod quoting;
