@@ -26,8 +26,8 @@
 //!   that, and in SQL is 1 or 0. A query may take 10 seconds, 100,000 rows, 64 MiB of result, and no
 //!   value larger than 4 MiB.
 //! * **Times** are texts, as in RFC 3339. `now()`, `date_trunc(unit, time)`, `TIMESTAMP '...'` and
-//!   adding and taking away an `INTERVAL` of weeks or shorter units give them in UTC and in one length,
-//!   and what is compared to such a time is brought to that form first, whatever its offset.
+//!   adding and taking away an `INTERVAL` of weeks or shorter units give them in UTC and in one length. Each mention of
+//!   a time is given a collation that compares times. The tables have none of it, so that other programs can read them.
 //! * **Processes** with a query of one stream that aggregates with `count`, `sum`, `min`, `max`,
 //!   `avg` or `total`, with or without `GROUP BY` and `WHERE`, are *incremental*: in the transaction
 //!   that stores events, these alone are aggregated, and the result is merged into one row for each
@@ -68,6 +68,7 @@ pub(crate) mod sqlite;
 pub(crate) mod backup;
 mod catalogue;
 mod columns;
+mod compare;
 mod diff;
 mod functions;
 mod home;

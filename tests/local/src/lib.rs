@@ -114,9 +114,9 @@
 //! `/analyze/NAME/results?start_date=2015-05-05`, or as an object in the body of a `POST`. What is written
 //! as a number is one (`12`, but not `012`): compare a text with `CAST(:zip AS TEXT)`.
 //!
-//! Times are texts, and compare as such: `utc("$timestamp")` is the same time in UTC, always of the same
-//! length, and so is what `now()`, `date_trunc` and `- INTERVAL '5 minutes'` give. What is compared with
-//! one of these is made the same by itself.
+//! Times are texts, but are compared as times, whatever their offset and precision: `"$timestamp"`, what `now()`, `date_trunc`,
+//! `TIMESTAMP '...'` and `- INTERVAL '5 minutes'` give, the results of queries and processes that are made of these, and what
+//! is compared with one of them. Another key is compared as a text, unless it is written `utc(key)`.
 //!
 //! A process whose query is one stream with `count`, `sum`, `min`, `max` and `avg`, `WHERE` and `GROUP
 //! BY`, is kept incrementally: what an event costs does not grow with the events before it, and the

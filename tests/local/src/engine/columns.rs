@@ -8,6 +8,7 @@ use sqlparser::ast::{
     Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, UnaryOperator, Value,
 };
 
+use super::compare::{first_select, is_marked};
 use super::sql::function_name;
 
 /// A column of a result.
@@ -16,6 +17,9 @@ pub(super) struct Column {
     pub(super) name: String,
     /// All its values are true, false or `NULL`, which SQLite has only as numbers.
     pub(super) boolean: bool,
+    /// Its texts are times.
+    #[serde(default)]
+    pub(super) time: bool,
 }
 
 /// Two columns of one name would be one in an object, and in SQL: the second gets `_2` added to its
@@ -65,16 +69,7 @@ fn name_of(expr: &Expr) -> String {
 
 /// The names of a query's columns, unless a `*` hides them.
 pub(super) fn output_names(query: &Query) -> Option<Vec<String>> {
-    let mut body = &*query.body;
-    let select = loop {
-        match body {
-            SetExpr::Select(select) => break select,
-            SetExpr::SetOperation { left, .. } => body = left,
-            SetExpr::Query(query) => return output_names(query),
-            _ => return None,
-        }
-    };
-    let names = select.projection.iter().map(|item| match item {
+    let names = first_select(query)?.projection.iter().map(|item| match item {
         SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
         SelectItem::UnnamedExpr(expr) => Some(name_of(expr)),
         _ => None,
@@ -120,7 +115,12 @@ impl<'a> Outputs<'a> {
             SetExpr::SetOperation { left, right, .. } => {
                 let (left, right) = (self.of_body(left)?, self.of_body(right)?);
                 let both = left.into_iter().zip(right);
-                Some(both.map(|(l, r)| Column { boolean: l.boolean && r.boolean, ..l }).collect())
+                let both = both.map(|(l, r)| Column {
+                    boolean: l.boolean && r.boolean,
+                    time: l.time || r.time,
+                    ..l
+                });
+                Some(both.collect())
             }
             _ => None,
         }
@@ -133,7 +133,8 @@ impl<'a> Outputs<'a> {
         }
         let columns = select.projection.iter().map(|item| match item {
             SelectItem::ExprWithAlias { expr, alias } => {
-                Some(Column { name: alias.value.clone(), boolean: is_boolean(expr, &relations) })
+                let boolean = is_boolean(expr, &relations);
+                Some(Column { name: alias.value.clone(), boolean, time: is_marked(expr) })
             }
             _ => None,
         });

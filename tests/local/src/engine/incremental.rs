@@ -14,6 +14,7 @@ use sqlparser::ast::{
 
 use super::EngineError;
 use super::columns::name_results;
+use super::compare::is_time;
 use super::print::{self, is_raw, raw};
 use super::rewrite::{self, Catalogue, Relation};
 use super::sql::{Parsed, call, function_name};
@@ -76,6 +77,8 @@ struct State {
     /// What it is of some events.
     part: Expr,
     merge: Merge,
+    /// Of its texts, those are equal that are the same time.
+    time: bool,
 }
 
 /// How two states become one.
@@ -225,12 +228,17 @@ impl Plan {
             .enumerate()
             .map(|(place, state)| {
                 let (old, new) = (format!("{table}.a{place}"), format!("excluded.a{place}"));
+                let collation = if state.time { times::COLLATED } else { "" };
                 let other = match state.merge {
                     Merge::Add => return format!("a{place} = {old} + {new}"),
                     Merge::Sum => format!("{old} + {new}"),
                     // As the aggregates do: of equals, the first.
-                    Merge::Min => format!("CASE WHEN {new} < {old} THEN {new} ELSE {old} END"),
-                    Merge::Max => format!("CASE WHEN {new} > {old} THEN {new} ELSE {old} END"),
+                    Merge::Min => {
+                        format!("CASE WHEN {new} < {old}{collation} THEN {new} ELSE {old} END")
+                    }
+                    Merge::Max => {
+                        format!("CASE WHEN {new} > {old}{collation} THEN {new} ELSE {old} END")
+                    }
                 };
                 format!(
                     "a{place} = CASE WHEN {new} IS NULL THEN {old} WHEN {old} IS NULL THEN {new} \
@@ -314,7 +322,10 @@ fn keys(select: &Select, named: &[(Expr, String)]) -> Option<Vec<Expr>> {
         }
         let key = spelled_out(expr, named)?;
         check(&key, named)?;
-        Some(key)
+        // The table of groups compares texts. Those that a function gives are the same for the same time.
+        let is_call = matches!(&key, Expr::Function(function)
+            if times::FUNCTIONS.contains(&&*function_name(function)));
+        (is_call || !is_time(&key)).then_some(key)
     });
     keys.collect()
 }
@@ -403,6 +414,7 @@ impl VisitorMut for Split<'_> {
             // A cast says how its value is compared, too.
             *expr = match &self.keys[key] {
                 Expr::Cast { data_type, .. } => raw(&format!("CAST({column} AS {data_type})")),
+                key if is_time(key) => raw(&format!("({column}{})", times::COLLATED)),
                 _ => raw(&column),
             };
             return ControlFlow::Continue(());
@@ -439,19 +451,22 @@ impl Split<'_> {
             function.name = vec![Ident::new(name)].into();
             Expr::Function(function)
         };
+        let of_times = is_time(&Expr::Function(function.clone()));
         let mut keep = |part: Expr, merge| {
-            let state = State { part, merge };
+            let time = of_times && matches!(merge, Merge::Min | Merge::Max);
+            let state = State { part, merge, time };
             self.states.iter().position(|known| *known == state).unwrap_or_else(|| {
                 self.states.push(state);
                 self.states.len() - 1
             })
         };
+        let collated = if of_times { times::COLLATED } else { "" };
         let value = match aggregate {
             Aggregate::Count => format!("(a{})", keep(named("count"), Merge::Add)),
             Aggregate::Total => format!("(a{})", keep(named("total"), Merge::Add)),
             Aggregate::Sum => format!("(a{})", keep(named("sum"), Merge::Sum)),
-            Aggregate::Min => format!("(a{})", keep(named("min"), Merge::Min)),
-            Aggregate::Max => format!("(a{})", keep(named("max"), Merge::Max)),
+            Aggregate::Min => format!("(a{}{collated})", keep(named("min"), Merge::Min)),
+            Aggregate::Max => format!("(a{}{collated})", keep(named("max"), Merge::Max)),
             Aggregate::Average => {
                 let total = keep(named("total"), Merge::Add);
                 let count = keep(named("count"), Merge::Add);

@@ -13,7 +13,7 @@ use super::diff::Stored;
 use super::incremental::Plan;
 use super::objects::{ChangeRecords, Objects, kept};
 use super::read::query_error;
-use super::rewrite::{self, Catalogue, Relation};
+use super::rewrite::{self, Catalogue, Relation, Runnable};
 use super::sandbox::Sandbox;
 use super::sql::{self, Parsed};
 use super::{EngineError, Mode, Ttl, print, times};
@@ -52,9 +52,14 @@ impl Compiled {
     ) -> Result<(Self, Option<String>), EngineError> {
         let again = || {
             let parsed = sql::parse(query)?;
-            let reads = rewrite::rewrite(&parsed, catalogue)?.reads;
+            let Runnable { columns: known, reads, .. } = rewrite::rewrite(&parsed, catalogue)?;
             let plan = plan(&parsed, catalogue)?;
-            Ok(Self { parsed, columns: columns.clone(), reads, plan })
+            // What they are called is not changed, only what is known about them.
+            let same = |known: &Vec<Column>| {
+                known.iter().map(|it| &it.name).eq(columns.iter().map(|it| &it.name))
+            };
+            let columns = known.filter(same).unwrap_or_else(|| columns.clone());
+            Ok(Self { parsed, columns, reads, plan })
         };
         match again() {
             Ok(compiled) => Ok((compiled, None)),
@@ -190,7 +195,8 @@ impl Process {
     /// A `SELECT` of its rows, for those who read it.
     pub(super) fn select(&self) -> String {
         let columns = self.compiled.columns.iter().enumerate().map(|(place, column)| {
-            format!("{} AS {}", self.value(place), print::name(&column.name))
+            let collation = if column.time { times::COLLATED } else { "" };
+            format!("{}{collation} AS {}", self.value(place), print::name(&column.name))
         });
         let columns = columns.collect::<Vec<_>>().join(", ");
         format!("SELECT {columns} FROM main.{}", self.table())

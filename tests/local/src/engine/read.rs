@@ -278,7 +278,8 @@ fn columns(statement: &Statement<'_>, known: Option<Vec<Column>>) -> Vec<Column>
     match known {
         Some(columns) if columns.len() == names.len() => columns,
         _ => {
-            let column = |name: &str| Column { name: print::decode(name), boolean: false };
+            let column =
+                |name: &str| Column { name: print::decode(name), boolean: false, time: false };
             unique(names.into_iter().map(column).collect())
         }
     }

@@ -15,9 +15,10 @@ use sqlparser::ast::{
 
 use super::EngineError;
 use super::columns::{Column, Outputs, name_results, output_names, unique};
+use super::compare::TIMESTAMP;
 use super::print::{self, MARK};
 use super::sql::Parsed;
-use super::visit;
+use super::{compare, times, visit};
 use crate::streams::keys::Kinds;
 
 /// How many columns a query may have in all its parts, with each `*` spelled out: what SQLite plans grows with
@@ -71,6 +72,8 @@ pub(super) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
         )));
     }
     let Names { reads, sources, .. } = names;
+    let of_processes = sources.iter().flat_map(Source::columns).filter(|column| column.time);
+    compare::times(&mut query, of_processes.map(|it| it.name.to_ascii_lowercase()).collect())?;
     let columns_of = |name: &ObjectName| Some(sources.get(source_number(name)?)?.columns());
     let columns = Outputs::new(&columns_of).of_query(&query).map(unique);
     Ok(Runnable { sql: with_sources(&query, &sources)?, columns, reads })
@@ -126,6 +129,7 @@ impl Source {
                 .map(|(name, of)| Column {
                     name: name.clone(),
                     boolean: keys.iter().any(|(key, kinds)| key == of && kinds.is_boolean()),
+                    time: of == TIMESTAMP,
                 })
                 .collect(),
         }
@@ -141,6 +145,9 @@ impl Source {
                     .map(|(name, key)| {
                         let name = print::name(name);
                         match rows {
+                            Some(_) if key == TIMESTAMP => {
+                                format!("{}{} AS {name}", value_of(key), times::COLLATED)
+                            }
                             Some(_) if !key.contains('\0') => {
                                 format!("{} AS {name}", value_of(key))
                             }

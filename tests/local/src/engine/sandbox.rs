@@ -143,6 +143,7 @@ const FUNCTIONS: &[&str] = &[
     "tanh",
     "time",
     "time_add",
+    "time_or_null",
     "timediff",
     "total",
     "trim",

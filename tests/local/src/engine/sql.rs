@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    BinaryOperator, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
+    BinaryOperator, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Query, Statement,
     UnaryOperator, Value, VisitorMut,
 };
@@ -191,17 +191,16 @@ impl VisitorMut for Translation {
                         Ok(sum) => *expr = sum,
                         Err(error) => return ControlFlow::Break(error),
                     }
-                } else if is_comparison(op) && (is_time(left) || is_time(right)) {
-                    as_time(left);
-                    as_time(right);
                 }
             }
-            Expr::Between { expr, low, high, .. }
-                if [&expr, &low, &high].iter().any(|it| is_time(it)) =>
-            {
-                as_time(expr);
-                as_time(low);
-                as_time(high);
+            Expr::Cast { expr: value, data_type, .. } => {
+                let function = match data_type {
+                    DataType::Date => "date",
+                    DataType::Timestamp(..) | DataType::Datetime(_) => "utc",
+                    _ => return ControlFlow::Continue(()),
+                };
+                let value = std::mem::replace(&mut **value, Expr::Value(Value::Null.into()));
+                *expr = call(function, vec![value]);
             }
             _ => {}
         }
@@ -321,27 +320,6 @@ fn micros(interval: &Interval) -> Result<i64, EngineError> {
     }
 }
 
-fn is_comparison(op: &BinaryOperator) -> bool {
-    use BinaryOperator as Op;
-    matches!(op, Op::Gt | Op::Lt | Op::GtEq | Op::LtEq | Op::Eq | Op::NotEq)
-}
-
-/// Whether an expression is sure to be a time.
-fn is_time(expr: &Expr) -> bool {
-    match expr {
-        Expr::Nested(expr) => is_time(expr),
-        Expr::Function(function) => times::FUNCTIONS.contains(&&*function_name(function)),
-        _ => false,
-    }
-}
-
-fn as_time(expr: &mut Expr) {
-    if !is_time(expr) {
-        let text = std::mem::replace(expr, Expr::Value(Value::Null.into()));
-        *expr = call("utc", vec![text]);
-    }
-}
-
 /// A call of the function of this name.
 pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
     Expr::Function(function_call(name, arguments))
@@ -429,20 +407,20 @@ mod tests {
     }
 
     #[test]
-    fn windows_compare_times() {
+    fn intervals_become_calls() {
         assert_eq!(
             translated("SELECT 1 FROM s WHERE \"$timestamp\" > now() - INTERVAL '5 minutes'"),
-            "SELECT 1 FROM s WHERE utc(\"$timestamp\") > time_add(now(), -300000000)"
+            "SELECT 1 FROM s WHERE \"$timestamp\" > time_add(now(), -300000000)"
         );
         assert_eq!(
             translated("SELECT 1 FROM s WHERE $timestamp >= CURRENT_TIMESTAMP - INTERVAL '1' DAY"),
-            "SELECT 1 FROM s WHERE utc(\"$timestamp\") >= time_add(now(), -86400000000)"
+            "SELECT 1 FROM s WHERE \"$timestamp\" >= time_add(now(), -86400000000)"
         );
         assert_eq!(
             translated(
                 "SELECT 1 FROM s WHERE at BETWEEN now() AND TIMESTAMP '2015-05-05T23:40:27Z'"
             ),
-            "SELECT 1 FROM s WHERE utc(at) BETWEEN now() AND utc('2015-05-05T23:40:27Z')"
+            "SELECT 1 FROM s WHERE at BETWEEN now() AND utc('2015-05-05T23:40:27Z')"
         );
         assert!(parse("SELECT now() - INTERVAL '1 month'").is_err());
     }

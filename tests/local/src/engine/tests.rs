@@ -7,6 +7,7 @@ mod process;
 mod query;
 mod quoting;
 mod storage;
+mod times;
 
 use std::num::NonZeroU32;
 use std::path::Path;

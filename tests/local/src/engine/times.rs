@@ -1,16 +1,15 @@
 //! Times in SQL: `now()`, `date_trunc`, and `INTERVAL`s.
 //!
-//! SQLite has no type for them. Here a time is a text as in `2015-05-05T23:40:27.000000Z`: in UTC and
-//! of one length, so that texts compare as the times do. `utc` makes it of any RFC 3339 text, and of
-//! the texts that SQLite's own functions make.
+//! SQLite has no type for them. A time is a text: RFC 3339, or what SQLite's own functions make. The functions here give it as
+//! in `2015-05-05T23:40:27.000000Z`; under the collation [`COLLATION`] all texts of one time are equal.
 
+use std::cmp::Ordering::{self, Greater, Less};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error};
-use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, UtcOffset};
 
 use super::EngineError;
@@ -19,13 +18,20 @@ use crate::streams::stamp;
 /// The names that [`install`] gives to SQL, all of which return a time.
 pub(super) const FUNCTIONS: [&str; 4] = ["now", "utc", "time_add", "date_trunc"];
 
+/// The collation under which texts come in the order of the times that they are; those that are none come after
+/// them. It is part of queries only: a table of it could not be read without this program.
+pub(super) const COLLATION: &str = "stride_time";
+
+/// Puts an expression before it under [`COLLATION`].
+pub(super) const COLLATED: &str = " COLLATE stride_time";
+
 /// What `now()` is to a connection, in microseconds since 1970: one moment for a whole statement.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Clock(Arc<AtomicI64>);
 
 impl Clock {
     pub(super) fn set(&self, micros: i64) {
-        self.0.store(micros, Ordering::Relaxed);
+        self.0.store(micros, Relaxed);
     }
 
     pub(super) fn set_now(&self) {
@@ -34,7 +40,7 @@ impl Clock {
     }
 
     fn text(&self) -> String {
-        text_of(self.0.load(Ordering::Relaxed))
+        text_of(self.0.load(Relaxed))
     }
 }
 
@@ -52,12 +58,17 @@ pub(super) fn micros_of(text: &str) -> Option<i64> {
 /// Teaches a connection the functions that queries are written with.
 pub(super) fn install(connection: &Connection) -> rusqlite::Result<Clock> {
     let clock = Clock::default();
+    connection.create_collation(COLLATION, compare)?;
     let pure = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     let of_statement = clock.clone();
     connection.create_scalar_function("now", 0, FunctionFlags::SQLITE_UTF8, move |_| {
         Ok(of_statement.text())
     })?;
     connection.create_scalar_function("utc", 1, pure, |context| Ok(time(context, 0).map(text)))?;
+    connection.create_scalar_function("time_or_null", 1, pure, |context| {
+        let is_time = time(context, 0).is_some();
+        Ok(is_time.then(|| context.get_raw(0).as_str().unwrap_or_default().to_owned()))
+    })?;
     connection.create_scalar_function("time_add", 2, pure, |context| {
         let micros = Duration::microseconds(context.get(1)?);
         let at = time(context, 0).and_then(|at| at.checked_add(micros));
@@ -70,6 +81,40 @@ pub(super) fn install(connection: &Connection) -> rusqlite::Result<Clock> {
     Ok(clock)
 }
 
+fn compare(one: &str, other: &str) -> Ordering {
+    // Most times are as this program writes them.
+    if one.len() == other.len() && is_plain(one) && is_plain(other) {
+        return one.cmp(other);
+    }
+    match (parse(one), parse(other)) {
+        (Some(one), Some(other)) => one.cmp(&other),
+        (Some(_), None) => Less,
+        (None, Some(_)) => Greater,
+        (None, None) => one.cmp(other),
+    }
+}
+
+/// Whether a text is surely a time, in UTC and of the usual form: two such of one length compare as texts.
+fn is_plain(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let least = |at: usize, least: &[u8], most: &[u8]| {
+        bytes.get(at..at + 2).is_some_and(|digits| (least..=most).contains(&digits))
+    };
+    let is_digit = |at: usize| bytes[at].is_ascii_digit();
+    (20..=30).contains(&bytes.len())
+        && [4, 7].iter().all(|at| bytes[*at] == b'-')
+        && (bytes[10], bytes[13], bytes[16]) == (b'T', b':', b':')
+        && (0..4).chain([6, 9, 12, 15, 18]).all(is_digit)
+        && least(5, b"01", b"12")
+        && least(8, b"01", b"28")
+        && least(11, b"00", b"23")
+        && least(14, b"00", b"59")
+        && least(17, b"00", b"59")
+        && bytes[bytes.len() - 1] == b'Z'
+        && (bytes.len() == 20
+            || bytes.len() > 21 && bytes[19] == b'.' && (20..bytes.len() - 1).all(is_digit))
+}
+
 /// An argument as a time; anything that is none is `NULL`.
 fn time(context: &Context<'_>, argument: usize) -> Option<OffsetDateTime> {
     let ValueRef::Text(text) = context.get_raw(argument) else { return None };
@@ -77,10 +122,15 @@ fn time(context: &Context<'_>, argument: usize) -> Option<OffsetDateTime> {
 }
 
 /// Reads what a `$timestamp` may be, and what SQLite's own functions make, which has parts left out.
-fn parse(text: &str) -> Option<OffsetDateTime> {
+pub(super) fn parse(text: &str) -> Option<OffsetDateTime> {
+    if !text.as_bytes().first().is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
     let at = stamp::parse(text).or_else(|| {
         let (date, time) = text.split_once([' ', 'T']).unwrap_or((text, "00:00"));
-        OffsetDateTime::parse(&format!("{date}T{time}:00Z"), &Rfc3339).ok()
+        let offset = time.find(|letter: char| !letter.is_ascii_digit() && letter != ':');
+        let (minutes, offset) = time.split_at(offset.unwrap_or(time.len()));
+        stamp::parse(&format!("{date}T{minutes}:00{offset}"))
     })?;
     // What has no year of four digits in UTC would not compare as a text.
     at.checked_to_offset(UtcOffset::UTC).filter(|at| (0..=9999).contains(&at.year()))

@@ -90,6 +90,10 @@ impl<B> VisitorMut for Changes<'_, B> {
         self.0.pre_visit_select(select)
     }
 
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<B> {
+        self.0.post_visit_select(select)
+    }
+
     fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<B> {
         self.0.pre_visit_table_factor(table)
     }

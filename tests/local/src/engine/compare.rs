@@ -1,0 +1,255 @@
+//! What is compared with what: times with times, whatever their texts look like.
+//!
+//! A time is a text, and SQLite would compare it as one. So each time that a query mentions is given the
+//! collation under which texts are in the order of the times. It is written out at each place, because
+//! that of a column gives way to the column on its left, and is lost in functions and subqueries.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, InTarget,
+    ObjectName, Query, Select, SelectItem, SetExpr, Value, VisitorMut,
+};
+
+use super::EngineError;
+use super::sql::{call, function_name};
+use super::{times, visit};
+
+/// The key of an event that is always a time.
+pub(super) const TIMESTAMP: &str = "$timestamp";
+
+/// Functions that hand on one of their arguments.
+const PASSING: [&str; 11] = [
+    "coalesce",
+    "first_value",
+    "ifnull",
+    "iif",
+    "lag",
+    "last_value",
+    "lead",
+    "max",
+    "min",
+    "nth_value",
+    "nullif",
+];
+
+/// Has times compared as times. `known`: names of columns that are times, besides `$timestamp`.
+pub(super) fn times(query: &mut Query, known: BTreeSet<String>) -> Result<(), EngineError> {
+    let mut names = known;
+    names.insert(TIMESTAMP.to_owned());
+    // A part of the query may call a time by another name, and that part may come after those who read it.
+    loop {
+        let mut marked = query.clone();
+        let mut times = Times { found: names.clone(), names: &names };
+        visit::change(&mut marked, &mut times)?;
+        let Times { found, .. } = times;
+        if found.len() == names.len() {
+            *query = marked;
+            return Ok(());
+        }
+        names = found;
+    }
+}
+
+/// Whether an expression over the columns of a stream is a time.
+pub(super) fn is_time(expr: &Expr) -> bool {
+    let names = BTreeSet::from([TIMESTAMP.to_owned()]);
+    let mut marked = expr.clone();
+    let marks = visit::change(&mut marked, &mut Times { found: names.clone(), names: &names });
+    marks.is_ok() && is_marked(&marked)
+}
+
+/// Whether [`times`] has found an expression to be a time.
+pub(super) fn is_marked(expr: &Expr) -> bool {
+    marked(expr).is_some()
+}
+
+/// The time that the collation was given to.
+fn marked(expr: &Expr) -> Option<&Expr> {
+    match expr {
+        Expr::Nested(inner) => marked(inner),
+        Expr::Collate { expr, collation } => {
+            matches!(&collation.0[..], [name] if name.as_ident().is_some_and(|name| name.value == times::COLLATION))
+                .then_some(expr)
+        }
+        _ => None,
+    }
+}
+
+struct Times<'n> {
+    /// Names of columns that are times, in lower case.
+    names: &'n BTreeSet<String>,
+    /// Those, and what the query itself calls a time.
+    found: BTreeSet<String>,
+}
+
+impl VisitorMut for Times<'_> {
+    type Break = EngineError;
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<EngineError> {
+        for part in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let results = first_select(&part.query).into_iter().flat_map(|it| &it.projection);
+            for (name, item) in part.alias.columns.iter().zip(results) {
+                self.find(&name.name, item);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<EngineError> {
+        for item in &select.projection {
+            if let SelectItem::ExprWithAlias { alias, .. } = item {
+                self.find(alias, item);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
+        match self.expression(expr) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(why) => ControlFlow::Break(EngineError::Invalid(why)),
+        }
+    }
+}
+
+impl Times<'_> {
+    fn find(&mut self, name: &Ident, item: &SelectItem) {
+        if let SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) = item
+            && is_marked(expr)
+        {
+            self.found.insert(name.value.to_ascii_lowercase());
+        }
+    }
+
+    fn is_name(&self, name: &Ident) -> bool {
+        self.names.contains(&name.value.to_ascii_lowercase())
+    }
+
+    fn expression(&self, expr: &mut Expr) -> Result<(), String> {
+        use BinaryOperator as Op;
+        match expr {
+            Expr::Identifier(name) if self.is_name(name) => mark(expr),
+            Expr::CompoundIdentifier(parts) if parts.last().is_some_and(|it| self.is_name(it)) => {
+                mark(expr);
+            }
+            Expr::Function(function) => {
+                let name = function_name(function);
+                let FunctionArguments::List(list) = &mut function.args else { return Ok(()) };
+                if times::FUNCTIONS.contains(&&*name) {
+                    mark(expr);
+                } else if PASSING.contains(&&*name) {
+                    let mut arguments: Vec<&mut Expr> =
+                        list.args.iter_mut().filter_map(argument).collect();
+                    if arguments.iter().any(|it| is_marked(it)) {
+                        // Those that compare their arguments do it as the first of them says.
+                        if let Some(first) = arguments.first_mut() {
+                            mark(first);
+                        }
+                        mark(expr);
+                    }
+                }
+            }
+            Expr::Case { conditions, else_result, .. } => {
+                let results = conditions.iter().map(|it| &it.result);
+                if results.chain(else_result.as_deref()).any(is_marked) {
+                    mark(expr);
+                }
+            }
+            Expr::Subquery(query) if is_time_of(query) => mark(expr),
+            Expr::BinaryOp { left, op, right } => match op {
+                Op::Gt | Op::Lt | Op::GtEq | Op::LtEq | Op::Eq | Op::NotEq => {
+                    compare(&mut [left, right])?;
+                }
+                Op::Plus | Op::Minus if is_marked(left) || is_marked(right) => {
+                    return Err("a time can be added to and taken away from only by an INTERVAL: for a difference in \
+                         seconds write unixepoch(a, 'subsec') - unixepoch(b, 'subsec')"
+                        .to_owned());
+                }
+                _ => {}
+            },
+            Expr::Between { expr, low, high, .. } => compare(&mut [expr, low, high])?,
+            Expr::In { expr, target, .. } => match target {
+                InTarget::List(list) => {
+                    let mut all: Vec<&mut Expr> = list.iter_mut().collect();
+                    all.push(expr);
+                    compare(&mut all)?;
+                    // The list is compared as the left side says.
+                    if list.iter().any(is_marked) {
+                        mark(expr);
+                    }
+                }
+                InTarget::Subquery(query) if is_time_of(query) => mark(expr),
+                _ => {}
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// What is compared with a time is a time, or `NULL`: otherwise every text would come before or after it.
+fn compare(operands: &mut [&mut Expr]) -> Result<(), String> {
+    let Some(time) = operands.iter().find_map(|it| marked(it)) else { return Ok(()) };
+    let surely = match time {
+        Expr::Identifier(name) => name.value == TIMESTAMP,
+        Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|it| it.value == TIMESTAMP),
+        _ => true,
+    };
+    for operand in operands {
+        match &**operand {
+            Expr::Value(value) => match &value.value {
+                Value::SingleQuotedString(text) if surely && times::parse(text).is_none() => {
+                    return Err(format!(
+                        "{text:?} is compared with a time, and is not one: write it as in '2015-05-05T23:40:27Z'"
+                    ));
+                }
+                Value::Placeholder(_) => only_a_time(operand),
+                _ => {}
+            },
+            _ if !is_marked(operand) => only_a_time(operand),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn only_a_time(expr: &mut Expr) {
+    let any = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+    *expr = call("time_or_null", vec![any]);
+}
+
+fn mark(expr: &mut Expr) {
+    if !is_marked(expr) {
+        let time = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+        let collation = ObjectName::from(vec![Ident::new(times::COLLATION)]);
+        *expr = Expr::Nested(Box::new(Expr::Collate { expr: Box::new(time), collation }));
+    }
+}
+
+fn argument(argument: &mut FunctionArg) -> Option<&mut Expr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    }
+}
+
+/// Whether what a subquery gives is a time.
+fn is_time_of(query: &Query) -> bool {
+    let first = first_select(query).and_then(|select| select.projection.first());
+    matches!(first, Some(SelectItem::ExprWithAlias { expr, .. }) if is_marked(expr))
+}
+
+/// The `SELECT` that gives a query its columns.
+pub(super) fn first_select(query: &Query) -> Option<&Select> {
+    let mut body = &*query.body;
+    loop {
+        match body {
+            SetExpr::Select(select) => return Some(select),
+            SetExpr::SetOperation { left, .. } => body = left,
+            SetExpr::Query(query) => body = &query.body,
+            _ => return None,
+        }
+    }
+}
