@@ -97,6 +97,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -333,7 +334,7 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
 
     /// Runs one `SELECT` and returns a JSON array of objects. `parameters` stand in for `:name` in
     /// the query; those that it does not name are ignored.
-    fn query(&self, sql: &str, parameters: &[(String, String)]) -> Result<Bytes, EngineError>;
+    fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Bytes, EngineError>;
 
     /// Whether the storage can be written to and read from now, and nothing damaged has been found in it.
     fn health(&self) -> Result<(), EngineError>;

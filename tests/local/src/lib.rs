@@ -111,8 +111,8 @@
 //! [What works, what differs and what is refused](coming_from_postgresql) is listed with an example for each.
 //!
 //! A saved query may name parameters, such as `:start_date`. They come from the query string,
-//! `/analyze/NAME/results?start_date=2015-05-05`, or as an object in the body of a `POST`. What is written
-//! as a number is one (`12`, but not `012`): compare a text with `CAST(:zip AS TEXT)`.
+//! `/analyze/NAME/results?start_date=2015-05-05`, or as an object in the body of a `POST`, where they keep their JSON
+//! type. In a query string what is written as a number is one (`12`, but not `012`).
 //!
 //! Times are texts, but are compared as times, whatever their offset and precision: `"$timestamp"`, what `now()`, `date_trunc`,
 //! `TIMESTAMP '...'` and `- INTERVAL '5 minutes'` give, the results of queries and processes that are made of these, and what

@@ -1,13 +1,13 @@
 //! Queries: on connections of their own that can only read, and that are held to limits.
 
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::limits::Limit;
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Null, ValueRef};
 use rusqlite::{Connection, ErrorCode, Row, Statement, StatementStatus};
+use serde_json::Value;
 
 use super::EngineError;
 use super::catalogue::Tables;
@@ -163,7 +163,7 @@ impl Reader {
     pub(super) fn json(
         &mut self,
         parsed: &Parsed,
-        parameters: &[(String, String)],
+        parameters: &[(String, Value)],
     ) -> Result<Vec<u8>, EngineError> {
         let most = self.limits.bytes;
         let mut out = vec![b'['];
@@ -208,7 +208,7 @@ impl Reader {
     pub(super) fn run(
         &mut self,
         parsed: &Parsed,
-        parameters: &[(String, String)],
+        parameters: &[(String, Value)],
         mut take: impl FnMut(&Connection, &[Column], &Row<'_>) -> Result<(), EngineError>,
     ) -> Result<Effort, EngineError> {
         let QueryLimits { time, rows: most, .. } = self.limits;
@@ -285,9 +285,8 @@ fn columns(statement: &Statement<'_>, known: Option<Vec<Column>>) -> Vec<Column>
     }
 }
 
-/// Sets what stands for `:name`. What is written as a number is one: in SQLite a text is greater than
-/// all numbers.
-fn bind(statement: &mut Statement<'_>, given: &[(String, String)]) -> Result<(), EngineError> {
+/// Sets what stands for `:name`.
+fn bind(statement: &mut Statement<'_>, given: &[(String, Value)]) -> Result<(), EngineError> {
     for place in 1..=statement.parameter_count() {
         let name = statement.parameter_name(place).unwrap_or("?").to_owned();
         let value = given
@@ -299,20 +298,18 @@ fn bind(statement: &mut Statement<'_>, given: &[(String, String)]) -> Result<(),
                     "the query has a parameter {name}, and no value for it"
                 ))
             })?;
-        if let Some(number) = same::<i64>(value) {
-            statement.raw_bind_parameter(place, number)?;
-        } else if let Some(number) = same::<f64>(value).filter(|number| number.is_finite()) {
-            statement.raw_bind_parameter(place, number)?;
-        } else {
-            statement.raw_bind_parameter(place, value)?;
+        match value {
+            Value::Null => statement.raw_bind_parameter(place, Null)?,
+            Value::Bool(flag) => statement.raw_bind_parameter(place, flag)?,
+            Value::Number(number) => match number.as_i64() {
+                Some(number) => statement.raw_bind_parameter(place, number)?,
+                None => statement.raw_bind_parameter(place, number.as_f64())?,
+            },
+            Value::String(text) => statement.raw_bind_parameter(place, text)?,
+            json => statement.raw_bind_parameter(place, json.to_string())?,
         }
     }
     Ok(())
-}
-
-/// The number that is written just like this: `0123` and `+49` are texts.
-fn same<T: FromStr + ToString>(text: &str) -> Option<T> {
-    text.parse().ok().filter(|number: &T| number.to_string() == text)
 }
 
 /// An error of SQLite at somebody's query: theirs, unless the storage failed.

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _};
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::functions;
@@ -428,7 +429,7 @@ impl Engine for Sqlite {
         })
     }
 
-    fn query(&self, sql: &str, parameters: &[(String, String)]) -> Result<Bytes, EngineError> {
+    fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Bytes, EngineError> {
         let start = Instant::now();
         let counted = &self.core.counted;
         let rows = sql::parse(sql).and_then(|parsed| {

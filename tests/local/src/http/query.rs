@@ -1,12 +1,13 @@
 //! Processes and analyses: what their requests say, and what goes back.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use http::{Method, Request};
 use hyper::body::Incoming;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::auth::Access;
 use super::body;
@@ -177,17 +178,27 @@ pub(super) async fn results(
     Ok(response::ready_json(rows))
 }
 
-/// What a query string says, as in `?start_date=2015-05-05`.
-fn parameters(query: Option<&str>) -> Vec<(String, String)> {
+/// What a query string says, as in `?start_date=2015-05-05`. It has no types: what is written as a number is one,
+/// because in SQLite every text is greater than every number. `0123` and `+49` are texts.
+fn parameters(query: Option<&str>) -> Vec<(String, Value)> {
+    fn same<T: FromStr + ToString>(text: &str) -> Option<T> {
+        text.parse().ok().filter(|number: &T| number.to_string() == text)
+    }
     let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+    let typed = pairs.map(|(name, text)| {
+        let number = same::<i64>(&text).map(Value::from);
+        let number =
+            number.or_else(|| same::<f64>(&text).and_then(Number::from_f64).map(Value::Number));
+        (name.into_owned(), number.unwrap_or_else(|| text.into()))
+    });
+    typed.collect()
 }
 
 /// What the body of a `POST` says instead; no body and `null`, which clients send, say nothing.
 async fn sent_parameters(
     shared: &Arc<Shared>,
     request: &mut Request<Incoming>,
-) -> Result<Vec<(String, String)>, Refusal> {
+) -> Result<Vec<(String, Value)>, Refusal> {
     let body = body(shared, request).await?;
     if body.trim().is_empty() {
         return Ok(Vec::new());
@@ -197,12 +208,10 @@ async fn sent_parameters(
     sent.unwrap_or_default()
         .into_iter()
         .map(|(name, value)| match value {
-            Value::String(text) => Ok((name, text)),
-            Value::Number(number) => Ok((name, number.to_string())),
-            Value::Bool(flag) => Ok((name, u8::from(flag).to_string())),
-            _ => Err(Refusal::BadRequest(format!(
-                "parameter {name:?} must be a text, a number or a truth value"
+            Value::Array(_) | Value::Object(_) => Err(Refusal::BadRequest(format!(
+                "parameter {name:?} must be a text, a number, a truth value or null"
             ))),
+            value => Ok((name, value)),
         })
         .collect()
 }

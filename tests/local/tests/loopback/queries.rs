@@ -123,7 +123,7 @@ fn an_analysis_is_saved_shown_run_and_deleted() {
     assert_eq!(shown, json!({"name": "a", "query": query["query"]}));
     let both = json!([{"x": 1, "y": null}, {"x": 2, "y": 3}]);
     assert_eq!(get(&local, "/v1/analyze/a/results?least=1").json(), both);
-    for body in [r#"{"least": 1}"#, r#"{"least": "1", "more": true}"#] {
+    for body in [r#"{"least": 1}"#, r#"{"least": 1.0, "more": true}"#] {
         assert_eq!(post(&local, "/v1/analyze/a/results", body).json(), both);
     }
     let missing = get(&local, "/v1/analyze/a/results");
@@ -168,6 +168,31 @@ fn a_parameter_is_a_number_if_it_is_written_like_one() {
         let rows = get(&local, &format!("/v1/analyze/a/results?v={sent}")).json();
         assert_eq!(rows, json!([{ "v": found }]), "{sent}");
     }
+}
+
+#[test]
+fn q4_parameters_in_a_body_keep_their_json_type() {
+    let local = Local::start().unwrap();
+    post(&local, "/v1/collect/s", r#"[{"n": 1}, {"n": 2.5}, {"n": "1"}, {"n": 3e21}]"#)
+        .assert_stored();
+    let saved = json!({"query": "SELECT typeof(:v) AS type, count(*) AS n FROM s WHERE n = :v"});
+    put(&local, "/v1/analyze/a", &saved).assert_stored();
+    for (value, expected) in [
+        ("1", json!({"type": "integer", "n": 1})),
+        ("1.0", json!({"type": "real", "n": 1})),
+        ("2.5", json!({"type": "real", "n": 1})),
+        ("2.0", json!({"type": "real", "n": 0})),
+        ("3e21", json!({"type": "real", "n": 1})),
+        ("\"1\"", json!({"type": "text", "n": 1})),
+        ("\"2.5\"", json!({"type": "text", "n": 0})),
+        ("true", json!({"type": "integer", "n": 1})),
+        ("null", json!({"type": "null", "n": 0})),
+    ] {
+        let sent = post(&local, "/v1/analyze/a/results", &format!("{{\"v\": {value}}}"));
+        assert_eq!((sent.status, sent.json()), (200, json!([expected])), "{value}");
+    }
+    let refused = post(&local, "/v1/analyze/a/results", r#"{"v": [1]}"#);
+    assert_eq!((refused.status, refused.message().contains("\"v\"")), (400, true));
 }
 
 #[test]

@@ -182,11 +182,10 @@ fn windows_are_about_when_events_happened() {
 fn parameters_stand_for_values() {
     let engine = start();
     engine.collect("s", r#"[{"day": "2015-05-05", "n": 1}, {"day": "2015-05-06", "n": 2}]"#);
-    let given =
-        [("start".to_owned(), "2015-05-06".to_owned()), ("other".to_owned(), "x".to_owned())];
+    let given = [("start".to_owned(), json!("2015-05-06")), ("other".to_owned(), json!("x"))];
     let answer = engine.engine.query("SELECT n FROM s WHERE day >= :start", &given).unwrap();
     assert_eq!(&answer[..], br#"[{"n":2}]"#);
-    let number = [("n".to_owned(), "1".to_owned())];
+    let number = [("n".to_owned(), json!(1))];
     let answer = engine.engine.query("SELECT n FROM s WHERE n <= :n", &number).unwrap();
     assert_eq!(&answer[..], br#"[{"n":1}]"#);
     let missing = engine.try_query("SELECT n FROM s WHERE n = :n").unwrap_err();
