@@ -59,6 +59,7 @@ pub use self::retry::Change;
 use self::retry::Health;
 pub use self::step::{Input, LaneId, Loss, Parts, Request, Retire, Seal, Split, Step, Waiting};
 use self::wakeups::Wakeups;
+pub use crate::budget::Budget;
 use crate::report::{LossReason, Report};
 
 /// How many lanes one [`Step::Seal`] or [`Step::Retire`] names at most, and how many batches expire in
@@ -284,6 +285,10 @@ impl Batcher {
             let fits = (back.count + count) as usize <= most && text.len() + length < longest;
             if !fits || back.tried || now.saturating_duration_since(back.first) > merges {
                 return false;
+            }
+            // To double it, as a vector does, could take as much again as all that is held.
+            if text.capacity() - text.len() < length {
+                text.reserve_exact(length.max(text.len() / 8));
             }
             text.extend_from_slice(&events.text);
             back.count += count;

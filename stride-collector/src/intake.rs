@@ -1,6 +1,5 @@
 //! Accepting events.
 
-mod budget;
 pub(crate) mod encode;
 mod inbox;
 pub(crate) mod stamp;

@@ -72,6 +72,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod batcher;
+mod budget;
 mod collector;
 mod config;
 mod error;

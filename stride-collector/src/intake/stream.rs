@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, PoisonError, TryLockError};
 use std::task::Waker;
 
-use super::budget::Budget;
 use super::inbox::{Closed, Inbox};
 use crate::batcher::{BATCH_COST, Events, Input, LaneId};
+use crate::budget::Budget;
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard};
 
 /// How many open batches a stream has for threads that collide on it. Four keep eight threads apart;

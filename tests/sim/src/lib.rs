@@ -1,4 +1,5 @@
-//! Simulates the collector's batcher in virtual time, against a server that misbehaves.
+//! Simulates the collector's batcher and a subscription in virtual time, against a server that
+//! misbehaves.
 //!
 //! One seed makes a whole run of some 200 steps: a random program, a random server, and faults of
 //! which each seed has some switched off. First everything that must never happen is checked; then all
@@ -6,8 +7,10 @@
 
 pub mod choice;
 pub mod run;
+mod script;
 pub mod server;
 pub mod shrink;
+pub mod subscriber;
 pub mod world;
 
 /// Seeds that failed once; they run for ever.

@@ -6,6 +6,7 @@ use stride_collector::batcher::Policy;
 
 use crate::choice::Choices;
 use crate::server::{Ailment, Mode};
+use crate::subscriber::Subscriber;
 use crate::world::{Checked, World};
 
 const STEPS: u32 = 200;
@@ -30,6 +31,9 @@ struct Switches {
     slow: bool,
     slow_reports: bool,
     stop: bool,
+    small_budget: bool,
+    subscribes: bool,
+    jumps: bool,
 }
 
 /// Runs a world by these decisions.
@@ -72,6 +76,9 @@ fn build(mut choices: Choices) -> (World, Switches) {
         slow: on(),
         slow_reports: on(),
         stop: on(),
+        small_budget: on(),
+        subscribes: on(),
+        jumps: on(),
     };
     let policy = Policy {
         senders: choices.of(&[2, 1, 3]),
@@ -93,6 +100,10 @@ fn build(mut choices: Choices) -> (World, Switches) {
     if switches.slow {
         world.server.slow = world.choices.of(&[50, 3000]);
     }
+    if switches.small_budget {
+        let bytes = world.choices.of(&[20_000, 3000]);
+        world.limit_memory(bytes);
+    }
     if switches.slow_reports {
         world.reporting = Duration::from_millis(world.choices.of(&[100, 5000]));
     }
@@ -102,19 +113,8 @@ fn build(mut choices: Choices) -> (World, Switches) {
 fn program(world: &mut World, switches: Switches) -> Checked {
     let lanes = u32::try_from(world.lane_count()).unwrap_or(1);
     for _ in 0..STEPS {
-        match world.choices.pick(20) {
-            0..8 => {
-                let lane = world.choices.pick(lanes) as usize;
-                for _ in 0..=world.choices.pick(6) {
-                    let event = world.collect(lane);
-                    if let Some(event) = event
-                        && switches.bad_events
-                        && world.choices.happens(5)
-                    {
-                        world.server.bad.insert(event);
-                    }
-                }
-            }
+        match world.choices.pick(24) {
+            0..8 => collect(world, switches),
             8..15 => {
                 let time = world.choices.of(&[10, 1, 100, 300, 1000, 20_000]);
                 world.pass(Duration::from_millis(time))?;
@@ -147,6 +147,22 @@ fn program(world: &mut World, switches: Switches) -> Checked {
                 world.server.mode = world.choices.of(&mode);
             }
             19 if switches.stop && world.choices.happens(5) => world.stop(),
+            20 if switches.small_budget => {
+                for _ in 0..=world.choices.pick(3) {
+                    let lane = world.choices.pick(lanes) as usize;
+                    let padding = world.choices.of(&[0, 200, 2000]);
+                    world.collect_wait(lane, padding);
+                }
+            }
+            21 if switches.small_budget => {
+                let index = world.choices.pick(4);
+                world.leave(index);
+            }
+            22 if switches.subscribes => subscribe(world)?,
+            23 if switches.jumps && world.choices.happens(30) => {
+                let time = world.choices.of(&[1, 60, 3600]);
+                world.jump(Duration::from_secs(time))?;
+            }
             _ => world.pass(Duration::ZERO)?,
         }
     }
@@ -159,8 +175,45 @@ fn program(world: &mut World, switches: Switches) -> Checked {
     requests_are_few(world)?;
     world.server.heal();
     world.reporting = Duration::ZERO;
+    if let Some(subscriber) = &mut world.subscriber {
+        subscriber.calm();
+    }
     world.pass(LIVENESS)?;
+    if let Some(subscriber) = &world.subscriber
+        && !subscriber.is_over()
+        && !subscriber.is_connected()
+    {
+        return Err("a subscriber is not connected, though the server works".to_owned());
+    }
     world.check_end()
+}
+
+fn collect(world: &mut World, switches: Switches) {
+    let lanes = u32::try_from(world.lane_count()).unwrap_or(1);
+    let lane = world.choices.pick(lanes) as usize;
+    for _ in 0..=world.choices.pick(6) {
+        let event = world.collect(lane);
+        if let Some(event) = event
+            && switches.bad_events
+            && world.choices.happens(5)
+        {
+            world.server.bad.insert(event);
+        }
+    }
+}
+
+/// Subscribes, or sometimes stops the subscription that there is.
+fn subscribe(world: &mut World) -> Checked {
+    let now = world.now();
+    match &mut world.subscriber {
+        Some(subscriber) if !subscriber.is_over() => {
+            if world.choices.happens(20) {
+                subscriber.stop(now)?;
+            }
+        }
+        ended => *ended = Some(Subscriber::new(now, &mut world.choices)?),
+    }
+    Ok(())
 }
 
 /// A server that is down gets few requests, however much there is to send.

@@ -1,15 +1,22 @@
 //! A batcher, its lanes, its senders and a server, in virtual time. The oracle keeps the fate of each
 //! event in its own terms.
 
+mod oracle;
+mod waiters;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use stride_collector::batcher::{Batcher, Events, Input, LaneId, Loss, Policy, Step};
+use stride_collector::batcher::{
+    BATCH_COST, Batcher, Budget, Events, Input, LaneId, Loss, Policy, Step,
+};
 use stride_collector::{Delivery, LossReason};
 use stride_core::gzip::{Gzip, GzipLevel, gunzip};
 
+use self::waiters::Waiter;
 use crate::choice::Choices;
 use crate::server::{Arrived, Outcome, Server};
+use crate::subscriber::Subscriber;
 
 /// What is known of an event that was accepted.
 #[derive(Debug, Default)]
@@ -31,6 +38,7 @@ enum End {
 #[derive(Debug, Default)]
 struct Lane {
     open: Vec<u64>,
+    text: Vec<u8>,
     sealed: u32,
     /// Whether a batcher that was told nothing knows of it.
     known: bool,
@@ -85,8 +93,18 @@ pub struct World {
     fates: Vec<Fate>,
     flushes: Vec<Flush>,
     flush_count: u64,
-    /// What the events take: charged when sealed, given back by the batcher.
-    memory: i64,
+    /// What the events take, and the budget's limit.
+    budget: Budget,
+    limit: usize,
+    /// Those who wait for room, in the order in which they came.
+    waiters: Vec<Waiter>,
+    /// A batch was opened since memory was last said to have run out.
+    can_press: bool,
+    /// How many lost events the user was told of.
+    reported: u64,
+    has_split: bool,
+    /// Somebody who subscribes to the server.
+    pub subscriber: Option<Subscriber>,
     stopped: bool,
     given_up: bool,
     gzip: Gzip,
@@ -106,11 +124,22 @@ impl std::fmt::Debug for World {
     }
 }
 
+/// The budget of a world that never runs out of memory.
+const UNLIMITED: usize = 1 << 40;
+
 /// What a check found.
 pub type Checked = Result<(), String>;
 
 fn stream(lane: usize) -> String {
     format!("s{lane}")
+}
+
+/// An event as it is collected: the comma before it, and its number.
+fn text(event: u64, padding: usize) -> String {
+    match padding {
+        0 => format!(",{{\"n\":{event}}}"),
+        _ => format!(",{{\"n\":{event},\"p\":\"{}\"}}", "x".repeat(padding)),
+    }
 }
 
 impl World {
@@ -133,7 +162,13 @@ impl World {
             fates: Vec::new(),
             flushes: Vec::new(),
             flush_count: 0,
-            memory: 0,
+            budget: Budget::new(UNLIMITED),
+            limit: UNLIMITED,
+            waiters: Vec::new(),
+            can_press: false,
+            reported: 0,
+            has_split: false,
+            subscriber: None,
             stopped: false,
             given_up: false,
             gzip: Gzip::new(GzipLevel::FASTEST),
@@ -157,19 +192,54 @@ impl World {
         self.now - self.start
     }
 
+    /// The same as the machines have it.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
     // The program.
 
-    /// Collects an event; gives its number, or `None` after a stop.
+    /// Limits what the events may take, in bytes. Before the first of them.
+    pub fn limit_memory(&mut self, bytes: usize) {
+        self.budget = Budget::new(bytes);
+        self.limit = bytes;
+    }
+
+    /// Collects an event; gives its number, or `None` when memory has run out and after a stop.
     pub fn collect(&mut self, lane: usize) -> Option<u64> {
+        self.collect_padded(lane, 0)
+    }
+
+    /// Collects an event that is longer by so many bytes.
+    pub fn collect_padded(&mut self, lane: usize, padding: usize) -> Option<u64> {
+        let event = self.append(lane, padding, &mut 0);
+        if event.is_none() {
+            self.press_once();
+        }
+        event
+    }
+
+    /// Appends an event to its lane; `grant` is what of the budget was given to it before.
+    fn append(&mut self, lane: usize, padding: usize, grant: &mut usize) -> Option<u64> {
         if self.stopped && self.lanes[lane].open.is_empty() {
             return None;
         }
         let event = self.fates.len() as u64;
+        let text = text(event, padding);
+        let opens = self.lanes[lane].open.is_empty();
+        let cost = text.len() + if opens { BATCH_COST } else { 0 };
+        if !self.budget.try_reserve(cost, grant) {
+            return None;
+        }
         self.fates.push(Fate { lane, accepted: self.time(), ..Fate::default() });
-        self.lanes[lane].known = true;
-        self.lanes[lane].open.push(event);
+        let state = &mut self.lanes[lane];
+        state.known = true;
+        state.open.push(event);
+        state.text.extend_from_slice(text.as_bytes());
         let id = LaneId(u32::try_from(lane).unwrap_or_default());
-        if self.lanes[lane].open.len() == 1 && self.policy.batch_size > 1 {
+        if opens && self.policy.batch_size > 1 {
+            self.can_press = true;
             let wake = self.batcher.wake_when_opened();
             self.tell(Input::Opened { lane: id, stream: stream(lane).into() }, wake);
         }
@@ -181,13 +251,15 @@ impl World {
 
     fn seal(&mut self, lane: usize, opened: bool) {
         let events = std::mem::take(&mut self.lanes[lane].open);
+        // As long as it has to be, as what was charged for it.
+        let text = std::mem::take(&mut self.lanes[lane].text).into_boxed_slice().into_vec();
         if events.is_empty() {
             return;
         }
-        let text: String = events.iter().map(|event| format!(",{{\"n\":{event}}}")).collect();
+        let charged = text.len() + BATCH_COST;
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
-        let events = Events { text: text.into_bytes(), count };
-        self.memory += i64::try_from(events.cost()).unwrap_or(i64::MAX);
+        let events = Events { text, count };
+        self.budget.adjust(charged, events.cost());
         self.lanes[lane].sealed = self.lanes[lane].sealed.wrapping_add(1);
         let id = LaneId(u32::try_from(lane).unwrap_or_default());
         let wake = self.batcher.wake_when_sealed();
@@ -222,6 +294,12 @@ impl World {
         }
     }
 
+    fn press_once(&mut self) {
+        if std::mem::take(&mut self.can_press) {
+            self.press();
+        }
+    }
+
     /// Says that memory has run out.
     pub fn press(&mut self) {
         let wake = self.batcher.wake_when_sealed();
@@ -233,6 +311,7 @@ impl World {
         if !std::mem::replace(&mut self.stopped, true) {
             let wake = self.batcher.wake_when_sealed();
             self.tell(Input::Stop, wake);
+            self.end_waiting();
         }
     }
 
@@ -261,6 +340,16 @@ impl World {
 
     // Time.
 
+    /// Puts the clock on, as when the machine was asleep: what was due meanwhile happens late.
+    ///
+    /// # Errors
+    ///
+    /// Something is wrong.
+    pub fn jump(&mut self, time: Duration) -> Checked {
+        self.now += time;
+        self.pass(Duration::ZERO)
+    }
+
     /// Lets that much time pass.
     ///
     /// # Errors
@@ -276,7 +365,12 @@ impl World {
             };
             let alarm = self.senders.iter().filter_map(asleep).min();
             let event = self.later.first_key_value().map(|((at, _), _)| *at);
-            let next = [alarm, event].into_iter().flatten().min().filter(|next| *next <= until);
+            let subscriber = self.subscriber.as_ref().and_then(Subscriber::due);
+            let next = [alarm, event, subscriber]
+                .into_iter()
+                .flatten()
+                .min()
+                .filter(|next| *next <= until);
             let Some(next) = next else {
                 self.now = until;
                 return Ok(());
@@ -293,6 +387,9 @@ impl World {
                 let later = entry.remove();
                 self.happen(later)?;
             }
+            if let Some(subscriber) = &mut self.subscriber {
+                subscriber.advance(self.now, self.server.mode, &mut self.choices)?;
+            }
         }
         Err(format!("the senders spin at {:?}", self.time()))
     }
@@ -305,12 +402,12 @@ impl World {
                 self.return_from(sender);
             }
             Later::Reported { sender, loss } => {
-                self.batcher.handle_reported(&loss);
+                self.report(&loss);
                 self.return_from(sender);
             }
         }
         self.collect_freed();
-        Ok(())
+        self.serve()
     }
 
     fn return_from(&mut self, sender: usize) {
@@ -330,8 +427,7 @@ impl World {
 
     fn collect_freed(&mut self) {
         let (freed, grown) = self.batcher.take_freed();
-        self.memory += i64::try_from(grown).unwrap_or(i64::MAX);
-        self.memory -= i64::try_from(freed).unwrap_or(i64::MAX);
+        self.budget.adjust(freed, grown);
     }
 
     /// Lets every sender that is awake do what it has to, until all are asleep or busy.
@@ -339,6 +435,10 @@ impl World {
         for _ in 0..100_000 {
             let awake = (0..self.senders.len()).find(|it| self.senders[*it] == Sender::Awake);
             let Some(sender) = awake else {
+                self.serve()?;
+                if self.senders.contains(&Sender::Awake) {
+                    continue;
+                }
                 return self.check();
             };
             self.drain();
@@ -393,13 +493,14 @@ impl World {
                 self.batcher.handle_gzipped(&waiting, bytes);
             }
             Step::Split(split) => {
+                self.has_split = true;
                 let parts = split.run();
                 self.batcher.handle_split(parts, self.now);
             }
             Step::Lost(loss) => {
                 self.end_loss(&loss)?;
                 if self.reporting.is_zero() || sender == usize::MAX {
-                    self.batcher.handle_reported(&loss);
+                    self.report(&loss);
                 } else {
                     self.happens_in(self.reporting, Later::Reported { sender, loss });
                     self.busy(sender);
@@ -433,6 +534,11 @@ impl World {
         Ok(())
     }
 
+    fn report(&mut self, loss: &Loss) {
+        self.reported += u64::from(loss.count());
+        self.batcher.handle_reported(loss);
+    }
+
     fn busy(&mut self, sender: usize) {
         if let Some(state) = self.senders.get_mut(sender) {
             *state = Sender::Busy;
@@ -442,184 +548,6 @@ impl World {
     fn happens_in(&mut self, time: Duration, later: Later) {
         self.next += 1;
         self.later.insert((self.now + time, self.next), later);
-    }
-
-    // The oracle.
-
-    fn begin_request(&mut self, arrived: &Arrived) -> Checked {
-        let streams = arrived.iter().map(|(stream, _)| stream.clone()).collect();
-        self.sent.push(Sent { at: self.time(), streams });
-        for (name, events) in arrived {
-            for event in events {
-                let Some(fate) = self.fates.get_mut(usize::try_from(*event).unwrap_or(usize::MAX))
-                else {
-                    return Err(format!("event {event} was invented"));
-                };
-                if stream(fate.lane) != *name {
-                    return Err(format!("event {event} was sent to {name}"));
-                }
-                if let Some((end, _)) = fate.ended {
-                    return Err(format!("event {event} was sent after it had ended: {end:?}"));
-                }
-                fate.tried = true;
-            }
-            if !events.is_sorted() {
-                return Err(format!("events out of order: {events:?}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn end_request(&mut self, arrived: &Arrived, outcome: &Outcome) -> Checked {
-        self.note(|| format!("{outcome:?} to {arrived:?}"));
-        let success = matches!(outcome, Outcome::Status(200..300, _));
-        for event in arrived.iter().flat_map(|(_, events)| events) {
-            if outcome.is_ambiguous() {
-                self.fates[usize::try_from(*event).unwrap_or_default()].ambiguous += 1;
-            }
-            // A result that comes after a stop gave up changes nothing.
-            if success && !self.given_up {
-                self.end(*event, End::Delivered)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn end_loss(&mut self, loss: &Loss) -> Checked {
-        let lost = loss.to_lost_batch();
-        let events = numbers(&lost.events)?;
-        if events.len() != lost.count {
-            return Err(format!("{} events in a loss of {}", events.len(), lost.count));
-        }
-        for event in events {
-            self.end(event, End::Lost(lost.reason, lost.delivery))?;
-            let fate = &self.fates[usize::try_from(event).unwrap_or_default()];
-            let age = self.time() - fate.accepted;
-            let bad = self.server.bad.contains(&event);
-            let siblings =
-                |it: &&u64| self.fates[usize::try_from(**it).unwrap_or_default()].lane == fate.lane;
-            let bad_in_lane = self.server.bad.iter().filter(siblings).count();
-            let wrong = match lost.reason {
-                // The first few faults are found within the requests that there are.
-                LossReason::Rejected => !bad && bad_in_lane < 3,
-                LossReason::Expired | LossReason::Unauthorized => {
-                    age < self.policy.retry_for || (!fate.tried && self.sent.is_empty())
-                }
-                LossReason::TooLarge => self.server.most > 0,
-                LossReason::Stopped => !self.given_up,
-                _ => false,
-            };
-            if wrong {
-                return Err(format!("event {event} was lost as {} after {age:?}", lost.reason));
-            }
-            if lost.delivery == Delivery::NotSent && self.server.stored.contains_key(&event) {
-                return Err(format!("event {event} is stored and was lost as not sent"));
-            }
-        }
-        Ok(())
-    }
-
-    fn end(&mut self, event: u64, end: End) -> Checked {
-        let time = self.time();
-        let Some(fate) = self.fates.get_mut(usize::try_from(event).unwrap_or(usize::MAX)) else {
-            return Err(format!("event {event} was invented"));
-        };
-        if let Some((before, _)) = fate.ended.replace((end, time)) {
-            return Err(format!("event {event} ended twice: {before:?}, {end:?}"));
-        }
-        Ok(())
-    }
-
-    /// What must hold at every moment.
-    fn check(&mut self) -> Checked {
-        for (event, times) in &self.server.stored {
-            let fate = &self.fates[usize::try_from(*event).unwrap_or_default()];
-            if *times > 1 + fate.ambiguous {
-                return Err(format!("event {event} was stored {times} times without need"));
-            }
-        }
-        if self.memory < 0 {
-            return Err(format!("{} bytes more were given back than taken", -self.memory));
-        }
-        let settled = self.batcher.settled_flushes();
-        let fates = &self.fates;
-        let is_pending =
-            |event: &u64| fates[usize::try_from(*event).unwrap_or_default()].ended.is_none();
-        for flush in self.flushes.extract_if(.., |flush| flush.number < settled) {
-            if let Some(event) = flush.events.iter().copied().find(is_pending) {
-                return Err(format!("a flush ended before event {event}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// What must hold when everything has ended.
-    ///
-    /// # Errors
-    ///
-    /// Something does not.
-    pub fn check_end(&mut self) -> Checked {
-        self.check()?;
-        if let Some((event, fate)) =
-            (0..).zip(&self.fates).find(|(_, fate): &(u64, _)| fate.ended.is_none())
-        {
-            return Err(format!(
-                "event {event} of s{}, accepted at {:?}, has not ended at {:?}",
-                fate.lane,
-                fate.accepted,
-                self.time()
-            ));
-        }
-        let totals = self.batcher.totals();
-        let delivered =
-            self.fates.iter().filter(|it| matches!(it.ended, Some((End::Delivered, _)))).count();
-        let lost = self.fates.len() - delivered;
-        let counted = (totals.accepted, totals.delivered, totals.lost(), totals.pending);
-        let expected = (self.fates.len() as u64, delivered as u64, lost as u64, 0);
-        if counted != expected {
-            return Err(format!("counted {counted:?}, not {expected:?}"));
-        }
-        if self.memory != 0 {
-            return Err(format!("{} bytes are left", self.memory));
-        }
-        if !self.flushes.is_empty() {
-            return Err(format!("{} flushes have not ended", self.flushes.len()));
-        }
-        Ok(())
-    }
-
-    /// How long an event took to be delivered; `None` if it was not.
-    #[must_use]
-    pub fn delivery_time(&self, event: u64) -> Option<Duration> {
-        let fate = self.fates.get(usize::try_from(event).ok()?)?;
-        match fate.ended? {
-            (End::Delivered, at) => Some(at - fate.accepted),
-            (End::Lost(..), _) => None,
-        }
-    }
-
-    /// How many events were lost.
-    #[must_use]
-    pub fn lost(&self) -> usize {
-        self.fates.iter().filter(|fate| matches!(fate.ended, Some((End::Lost(..), _)))).count()
-    }
-
-    /// How many lanes there are.
-    #[must_use]
-    pub fn lane_count(&self) -> usize {
-        self.lanes.len()
-    }
-
-    /// How many events were accepted.
-    #[must_use]
-    pub fn accepted(&self) -> usize {
-        self.fates.len()
-    }
-
-    /// What the batcher holds, in bytes, as it says.
-    #[must_use]
-    pub fn memory(&self) -> i64 {
-        self.memory
     }
 }
 

@@ -231,3 +231,27 @@ fn ailments_end_as_the_batcher_is_told() {
     assert_eq!(outcome.result().unwrap_err().kind(), TransportErrorKind::Io);
     assert!(outcome.is_ambiguous());
 }
+
+#[test]
+fn c10_a_large_event_that_waits_is_not_overtaken_by_small_ones() {
+    let mut world = world(2);
+    world.limit_memory(1 << 20);
+    world.server.slow = 200;
+    while world.collect_padded(0, 400).is_some() {}
+    // It needs nearly all of the budget, and small ones come faster than room is made for them.
+    world.collect_wait(1, 900_000);
+    let large = world.accepted();
+    let mut small = 0;
+    // The world checks that those who wait are served in order: the next that is accepted is this.
+    while world.accepted() == large {
+        assert!(world.time() < Duration::from_secs(10), "it is still waiting");
+        assert!(world.collect_padded(0, 400).is_none(), "it was overtaken");
+        world.collect_wait(0, 400);
+        small += 1;
+        world.pass(ms(10)).unwrap();
+    }
+    assert!(small > 10, "{small} small ones came meanwhile");
+    world.pass(Duration::from_secs(30)).unwrap();
+    world.check_end().unwrap();
+    assert_eq!((world.lost(), world.accepted()), (0, large + 1 + small));
+}

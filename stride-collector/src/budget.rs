@@ -7,13 +7,32 @@ use std::task::Waker;
 
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
 
-/// The memory that everything that is held may take. Reserved when a buffer is made or grows, never
-/// per event.
+/// The memory that everything that is held may take, and the queue of those who wait for room in it:
+/// first come, first served, by bytes, so that a large event is not overtaken for ever.
 ///
-/// Who frees bytes looks for waiters afterwards, and who waits says so and looks for bytes afterwards.
-/// One of the two must see the other, which takes sequential consistency.
+/// Shared by the threads that collect and the driver; no waker is woken under its lock. The collector
+/// reserves when a buffer is made or grows, never per event.
+///
+/// ```
+/// use std::task::Waker;
+/// use stride_collector::batcher::Budget;
+///
+/// let budget = Budget::new(1000);
+/// assert!(budget.try_reserve(900, &mut 0));
+/// let number = budget.wait(200, None, Waker::noop());
+/// assert!(!budget.try_reserve(50, &mut 0), "what becomes free is for those who wait");
+///
+/// budget.adjust(900, 0); // a batch was delivered
+/// budget.serve().into_iter().for_each(Waker::wake);
+/// let mut grant = budget.granted(number).unwrap();
+/// assert!(budget.try_reserve(180, &mut grant));
+/// budget.adjust(grant, 0); // what is left of it
+/// assert_eq!(budget.used(), 180);
+/// ```
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
+    // Who frees bytes looks for waiters afterwards, and who waits says so and looks for bytes afterwards.
+    // One of the two must see the other, which takes sequential consistency.
     used: AtomicUsize,
     limit: usize,
     /// Somebody waits: what becomes free is theirs.
@@ -37,7 +56,9 @@ struct Waiting {
 }
 
 impl Budget {
-    pub(crate) fn new(limit: usize) -> Self {
+    /// A budget of so many bytes, none of them used.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
         let is_waited_for = AtomicBool::new(false);
         Self { used: AtomicUsize::new(0), limit, is_waited_for, queue: Mutex::default() }
     }
@@ -48,7 +69,8 @@ impl Budget {
 
     /// Takes so many bytes: from what was granted before, else if they are free and nobody waits for
     /// them.
-    pub(crate) fn try_reserve(&self, bytes: usize, grant: &mut usize) -> bool {
+    #[must_use]
+    pub fn try_reserve(&self, bytes: usize, grant: &mut usize) -> bool {
         let missing = bytes.saturating_sub(*grant);
         // Who has been granted something has had its turn.
         let is_turn = *grant > 0 || !self.is_waited_for.load(Ordering::SeqCst);
@@ -66,7 +88,7 @@ impl Budget {
 
     /// Counts what one thing costs after a change. This may exceed the limit a little: what was
     /// accepted is held, whatever form it takes.
-    pub(crate) fn adjust(&self, before: usize, after: usize) {
+    pub fn adjust(&self, before: usize, after: usize) {
         if after >= before {
             self.used.fetch_add(after - before, Ordering::SeqCst);
         } else {
@@ -74,12 +96,16 @@ impl Budget {
         }
     }
 
-    pub(crate) fn used(&self) -> usize {
+    /// How much is used, in bytes.
+    #[must_use]
+    pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// A place in the queue for so many bytes; `before` is one that was served with too few.
-    pub(crate) fn wait(&self, bytes: usize, before: Option<u64>, waker: &Waker) -> u64 {
+    /// A place in the queue for so many bytes; `before` is one that was served with too few. Then
+    /// [`serve`](Self::serve): there may be room by now.
+    #[must_use]
+    pub fn wait(&self, bytes: usize, before: Option<u64>, waker: &Waker) -> u64 {
         let mut queue = self.queue();
         let number = before.unwrap_or(queue.next);
         queue.next += u64::from(before.is_none());
@@ -91,7 +117,7 @@ impl Budget {
     }
 
     /// Whom else to wake instead. Outside of the lock, as the one before is dropped.
-    pub(crate) fn set_waker(&self, number: u64, waker: &Waker) {
+    pub fn set_waker(&self, number: u64, waker: &Waker) {
         let mut waker = waker.clone();
         let mut queue = self.queue();
         if let Some(waiting) = queue.waiting.get_mut(&number) {
@@ -102,12 +128,14 @@ impl Budget {
     }
 
     /// What was given to a place in the queue, which ends with that; `None` while nothing was.
-    pub(crate) fn granted(&self, number: u64) -> Option<usize> {
+    #[must_use]
+    pub fn granted(&self, number: u64) -> Option<usize> {
         self.queue().granted.remove(&number)
     }
 
-    /// Gives up a place in the queue. What was given to it is free again.
-    pub(crate) fn leave(&self, number: u64) {
+    /// Gives up a place in the queue. What was given to it is free again: then
+    /// [`serve`](Self::serve).
+    pub fn leave(&self, number: u64) {
         let mut queue = self.queue();
         let waiting = queue.waiting.remove(&number);
         if let Some(bytes) = queue.granted.remove(&number) {
@@ -120,7 +148,7 @@ impl Budget {
 
     /// Gives what is free to those who wait, first come, first served. They are to be woken.
     #[must_use]
-    pub(crate) fn serve(&self) -> Vec<Waker> {
+    pub fn serve(&self) -> Vec<Waker> {
         if !self.is_waited_for.load(Ordering::SeqCst) {
             return Vec::new();
         }
@@ -139,7 +167,7 @@ impl Budget {
 
     /// Wakes all that wait, because there is nothing to wait for any longer.
     #[must_use]
-    pub(crate) fn wake_all(&self) -> Vec<Waker> {
+    pub fn wake_all(&self) -> Vec<Waker> {
         self.queue().waiting.values().map(|waiting| waiting.waker.clone()).collect()
     }
 }

@@ -1,0 +1,196 @@
+//! What must hold, in other words than the code's: each event has a fate, and ends once.
+
+use std::time::Duration;
+
+use stride_collector::batcher::Loss;
+use stride_collector::{Delivery, LossReason};
+
+use super::{Checked, End, Sent, UNLIMITED, World, numbers, stream};
+use crate::server::{Arrived, Outcome};
+
+impl World {
+    pub(super) fn begin_request(&mut self, arrived: &Arrived) -> Checked {
+        let streams = arrived.iter().map(|(stream, _)| stream.clone()).collect();
+        self.sent.push(Sent { at: self.time(), streams });
+        for (name, events) in arrived {
+            for event in events {
+                let Some(fate) = self.fates.get_mut(usize::try_from(*event).unwrap_or(usize::MAX))
+                else {
+                    return Err(format!("event {event} was invented"));
+                };
+                if stream(fate.lane) != *name {
+                    return Err(format!("event {event} was sent to {name}"));
+                }
+                if let Some((end, _)) = fate.ended {
+                    return Err(format!("event {event} was sent after it had ended: {end:?}"));
+                }
+                fate.tried = true;
+            }
+            if !events.is_sorted() {
+                return Err(format!("events out of order: {events:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_request(&mut self, arrived: &Arrived, outcome: &Outcome) -> Checked {
+        self.note(|| format!("{outcome:?} to {arrived:?}"));
+        let success = matches!(outcome, Outcome::Status(200..300, _));
+        for event in arrived.iter().flat_map(|(_, events)| events) {
+            if outcome.is_ambiguous() {
+                self.fates[usize::try_from(*event).unwrap_or_default()].ambiguous += 1;
+            }
+            // A result that comes after a stop gave up changes nothing.
+            if success && !self.given_up {
+                self.end(*event, End::Delivered)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_loss(&mut self, loss: &Loss) -> Checked {
+        let lost = loss.to_lost_batch();
+        let events = numbers(&lost.events)?;
+        if events.len() != lost.count {
+            return Err(format!("{} events in a loss of {}", events.len(), lost.count));
+        }
+        for event in events {
+            self.end(event, End::Lost(lost.reason, lost.delivery))?;
+            let fate = &self.fates[usize::try_from(event).unwrap_or_default()];
+            let age = self.time() - fate.accepted;
+            let bad = self.server.bad.contains(&event);
+            let siblings =
+                |it: &&u64| self.fates[usize::try_from(**it).unwrap_or_default()].lane == fate.lane;
+            let bad_in_lane = self.server.bad.iter().filter(siblings).count();
+            let wrong = match lost.reason {
+                // The first few faults are found within the requests that there are.
+                LossReason::Rejected => !bad && bad_in_lane < 3,
+                LossReason::Expired | LossReason::Unauthorized => {
+                    age < self.policy.retry_for || (!fate.tried && self.sent.is_empty())
+                }
+                LossReason::TooLarge => self.server.most > 0,
+                LossReason::Stopped => !self.given_up,
+                _ => false,
+            };
+            if wrong {
+                return Err(format!("event {event} was lost as {} after {age:?}", lost.reason));
+            }
+            if lost.delivery == Delivery::NotSent && self.server.stored.contains_key(&event) {
+                return Err(format!("event {event} is stored and was lost as not sent"));
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, event: u64, end: End) -> Checked {
+        let time = self.time();
+        let Some(fate) = self.fates.get_mut(usize::try_from(event).unwrap_or(usize::MAX)) else {
+            return Err(format!("event {event} was invented"));
+        };
+        if let Some((before, _)) = fate.ended.replace((end, time)) {
+            return Err(format!("event {event} ended twice: {before:?}, {end:?}"));
+        }
+        Ok(())
+    }
+
+    /// What must hold at every moment.
+    pub(super) fn check(&mut self) -> Checked {
+        for (event, times) in &self.server.stored {
+            let fate = &self.fates[usize::try_from(*event).unwrap_or_default()];
+            if *times > 1 + fate.ambiguous {
+                return Err(format!("event {event} was stored {times} times without need"));
+            }
+        }
+        let (used, totals) = (self.budget.used(), self.batcher.totals());
+        let held = self.fates.len() as u64 - totals.delivered - self.reported;
+        // Very short batches take more once they are compressed; one into which others are merged
+        // grows by an eighth at a time; and one that is split is as long again as it once was.
+        let most = if self.has_split { UNLIMITED } else { self.limit + self.limit / 8 };
+        let most = most + usize::try_from(held).unwrap_or(0) * 32;
+        if used > most {
+            return Err(format!("{used} bytes are used of {} by {held} events", self.limit));
+        }
+        let settled = self.batcher.settled_flushes();
+        let fates = &self.fates;
+        let is_pending =
+            |event: &u64| fates[usize::try_from(*event).unwrap_or_default()].ended.is_none();
+        for flush in self.flushes.extract_if(.., |flush| flush.number < settled) {
+            if let Some(event) = flush.events.iter().copied().find(is_pending) {
+                return Err(format!("a flush ended before event {event}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What must hold when everything has ended.
+    ///
+    /// # Errors
+    ///
+    /// Something does not.
+    pub fn check_end(&mut self) -> Checked {
+        self.check()?;
+        if let Some((event, fate)) =
+            (0..).zip(&self.fates).find(|(_, fate): &(u64, _)| fate.ended.is_none())
+        {
+            return Err(format!(
+                "event {event} of s{}, accepted at {:?}, has not ended at {:?}",
+                fate.lane,
+                fate.accepted,
+                self.time()
+            ));
+        }
+        let totals = self.batcher.totals();
+        let delivered =
+            self.fates.iter().filter(|it| matches!(it.ended, Some((End::Delivered, _)))).count();
+        let lost = self.fates.len() - delivered;
+        let counted = (totals.accepted, totals.delivered, totals.lost(), totals.pending);
+        let expected = (self.fates.len() as u64, delivered as u64, lost as u64, 0);
+        if counted != expected {
+            return Err(format!("counted {counted:?}, not {expected:?}"));
+        }
+        if self.budget.used() != 0 {
+            return Err(format!("{} bytes are left", self.budget.used()));
+        }
+        if !self.waiters.is_empty() {
+            return Err(format!("{} wait for room for ever", self.waiters.len()));
+        }
+        if !self.flushes.is_empty() {
+            return Err(format!("{} flushes have not ended", self.flushes.len()));
+        }
+        Ok(())
+    }
+
+    /// How long an event took to be delivered; `None` if it was not.
+    #[must_use]
+    pub fn delivery_time(&self, event: u64) -> Option<Duration> {
+        let fate = self.fates.get(usize::try_from(event).ok()?)?;
+        match fate.ended? {
+            (End::Delivered, at) => Some(at - fate.accepted),
+            (End::Lost(..), _) => None,
+        }
+    }
+
+    /// How many events were lost.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.fates.iter().filter(|fate| matches!(fate.ended, Some((End::Lost(..), _)))).count()
+    }
+
+    /// How many lanes there are.
+    #[must_use]
+    pub fn lane_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// How many events were accepted.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.fates.len()
+    }
+
+    /// How many wait for room.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+}
