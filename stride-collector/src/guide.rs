@@ -1,4 +1,4 @@
-//! Guides: what delivery means, how to tune a collector, how to deploy it, and how to watch it.
+//! Guides: what delivery means, which test proves which promise, how to tune a collector, how to deploy it, and how to watch it.
 
 /// What "delivered" and "lost" mean, and what becomes of an event when something fails.
 ///
@@ -41,6 +41,42 @@
 /// The order of events is kept within a batch. Batches of a stream may overtake each other, when one of
 /// them is retried or several are in flight.
 pub mod delivery {}
+
+/// What a collector promises, and the test that proves it.
+///
+/// The tests are in this crate, in `tests/suite` (over real transports and a server) and in `tests/sim` (the
+/// batcher in virtual time, under a server that fails at random) of the repository. Its gate checks that each
+/// of them ran.
+///
+/// | promise | test |
+/// |---|---|
+/// | `collect` never waits for the network; at the memory budget it returns `Full`, at once | `pystride_5_collect_does_not_block_when_full_and_a_long_list_is_bounded_like_single_events`, `gostride_10_failures_are_reported_and_a_slow_server_blocks_nobody` |
+/// | every accepted event ends once: delivered, or lost with its cause and handed to `on_lost` | `what_nobody_takes_is_lost_after_120_s_and_handed_over`, `seeds_find_nothing` |
+/// | `accepted = delivered + lost + pending`, in every report | `the_totals_balance_at_every_moment`, `totals_balance_at_every_moment` |
+/// | a flush covers what was accepted before it | `a_flush_waits_for_what_is_in_flight_but_not_for_later_events`, `a_flush_covers_what_was_accepted_before_it` |
+/// | what is accepted beside a stop is sent, or counted as lost | `pystride_6_a_collect_that_races_with_stop_is_accounted_for_or_refused`, `what_is_accepted_beside_a_stop_is_sent` |
+/// | an event that cannot be serialised, or is too large, is an error of its call and of nothing else | `pystride_4_what_cannot_be_collected_is_an_error_of_its_call_and_of_nothing_else` |
+/// | what fails for now is sent again, with pauses that double, for up to `retry_for` | `pystride_2_a_batch_that_fails_for_now_is_retried_and_a_flush_waits_for_it`, `c4_the_delay_of_a_lane_doubles_whatever_succeeds_elsewhere` |
+/// | time that the server asked for does not age an event | `c9_a_pause_that_the_server_asks_for_does_not_age_a_batch` |
+/// | a stamped event keeps its `$id` and `$timestamp`, however often it is sent | `stamped_events_keep_their_id_and_time_however_often_they_are_sent` |
+/// | a stream in trouble does not hold up the others | `c3_a_lane_that_fails_or_stalls_holds_up_no_other`, `with_one_sender_every_other_request_is_left_to_healthy_lanes` |
+/// | a server that fails as a whole gets few requests, however many streams there are | `however_many_lanes_there_are_a_failing_server_gets_few_requests` |
+/// | one bad event is lost alone, in few requests | `c1_one_event_at_fault_among_a_thousand_is_lost_alone_and_in_few_requests`, `c1_a_lane_of_which_everything_is_rejected_takes_64_requests_and_then_8` |
+/// | 413 halves the batch, and later batches are smaller | `c1_a_413_halves_the_batch_and_is_remembered` |
+/// | a key that is refused pauses, and loses nothing when it is valid again in time | `c2_a_key_that_is_refused_for_a_while_loses_nothing` |
+/// | what cannot pass is lost at once, with its error | `c14_what_cannot_pass_is_lost_at_once_with_its_error` |
+/// | `flush` and `stop` return by their deadline, whatever the server does | `flush_and_stop_return_by_their_deadline_though_the_server_never_answers`, `c5_a_stop_and_a_drop_keep_their_deadline_with_many_batches` |
+/// | memory stays within the budget, whatever the streams and sizes | `memory_stays_within_its_budget_while_the_server_is_down`, `c11_names_are_within_the_budget_and_are_given_back` |
+/// | what is open is sent when memory runs out | `c7_what_is_open_is_sent_when_memory_runs_out` |
+/// | waiting for room is first come, first served | `c10_a_large_event_is_accepted_though_small_ones_keep_coming`, `waiters_for_room_are_all_served` |
+/// | `stats` and `flush` hold up no `collect`, however many streams there are | `c12_stats_and_flush_hold_up_no_collect` |
+/// | `on_lost` and wakers may collect, and may panic; a slow `on_lost` holds up one sender at most | `on_lost_may_panic_collect_and_flush`, `c13_a_waker_may_collect_by_name`, `c16_a_slow_report_holds_up_one_sender` |
+/// | a transport that panics loses nothing | `a_transport_that_panics_loses_nothing` |
+/// | a tokio runtime that ends loses nothing unseen | `the_end_of_the_runtime_ends_the_collector_and_loses_nothing_unseen` |
+/// | an idle collector does nothing | `pystride_1_an_idle_collector_does_not_spin` |
+/// | an event allocates nothing in steady state | `an_event_allocates_nothing_and_a_batch_little` |
+/// | no event and no key is in `Debug` output | `debug_output_holds_no_event_and_no_key` |
+pub mod promises {}
 
 /// Which settings matter, and when.
 ///

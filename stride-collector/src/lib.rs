@@ -54,8 +54,9 @@
 //! * The order of events is kept within a batch, not between batches.
 //! * An idle collector does nothing: none of its threads wakes up.
 //!
-//! The [guides](guide) say more: what delivery means and what each failure costs, which settings matter,
-//! how to end a program (SIGTERM, a `static`, a fork), and what is in the log.
+//! The [guides](guide) say more: what delivery means and what each failure costs, [which test proves which
+//! promise](guide::promises), which settings matter, how to end a program (SIGTERM, a `static`, a fork),
+//! and what is in the log.
 //!
 //! # Threads or tasks
 //!

@@ -436,7 +436,7 @@ fn many_threads_flush_and_stop_at_once() {
 }
 
 #[test]
-fn the_books_balance_at_every_moment() {
+fn the_totals_balance_at_every_moment() {
     watched(|| {
         let answers = [Ok(200), Ok(503), Err(refused()), Ok(200), Ok(413), Ok(200)];
         let (_, connection) = Server::new(move |before, _| answers[before % 6].clone());
