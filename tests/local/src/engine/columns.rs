@@ -36,12 +36,17 @@ pub(super) fn unique(mut columns: Vec<Column>) -> Vec<Column> {
     columns
 }
 
-/// Gives a name to each result that has none, as PostgreSQL does: `count(*)` is `count`.
+/// Gives a name to each result that has none, as PostgreSQL does: `count(*)` is `count`. A name may be a word of
+/// SQLite's, and so has quotes.
 pub(super) fn name_results(projection: &mut [SelectItem]) {
     for item in projection {
-        if let SelectItem::UnnamedExpr(expr) = item {
-            let alias = Ident::with_quote('"', name_of(expr));
-            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        match item {
+            SelectItem::UnnamedExpr(expr) => {
+                let alias = Ident::with_quote('"', name_of(expr));
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+            }
+            SelectItem::ExprWithAlias { alias, .. } => alias.quote_style = Some('"'),
+            _ => {}
         }
     }
 }
@@ -207,16 +212,40 @@ fn is_boolean(expr: &Expr, relations: &Relations) -> bool {
         | Expr::Between { .. }
         | Expr::Like { .. }
         | Expr::Exists { .. } => true,
+        Expr::Case { conditions, else_result, .. } => {
+            let results = conditions.iter().map(|it| &it.result).chain(else_result.as_deref());
+            are_boolean(results, relations)
+        }
         Expr::Function(function) => {
-            let name = function_name(function);
             let FunctionArguments::List(list) = &function.args else { return false };
-            match (name.as_str(), &list.args[..]) {
-                ("min" | "max", [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))]) => {
-                    is_boolean(argument, relations)
+            let arguments = list.args.iter().map(|argument| match argument {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+                _ => None,
+            });
+            let Some(arguments) = arguments.collect::<Option<Vec<_>>>() else { return false };
+            let values = match (&*function_name(function), &arguments[..]) {
+                ("min" | "max" | "coalesce" | "ifnull", all) => all,
+                ("ilike", _) => return true,
+                ("iif" | "if", [_, results @ ..]) => results,
+                ("nullif", [first, _]) => std::slice::from_ref(first),
+                ("first_value" | "last_value" | "nth_value" | "lag" | "lead", [first, ..]) => {
+                    std::slice::from_ref(first)
                 }
-                _ => false,
-            }
+                _ => return false,
+            };
+            are_boolean(values.iter().copied(), relations)
         }
         _ => false,
     }
+}
+
+/// Whether some of these are true or false, and the others `NULL`.
+fn are_boolean<'e>(mut exprs: impl Iterator<Item = &'e Expr>, relations: &Relations) -> bool {
+    let mut any = false;
+    let is_null = |expr: &Expr| matches!(expr, Expr::Value(value) if value.value == Value::Null);
+    exprs.all(|expr| {
+        let boolean = is_boolean(expr, relations);
+        any |= boolean;
+        boolean || is_null(expr)
+    }) && any
 }

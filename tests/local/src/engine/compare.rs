@@ -1,4 +1,4 @@
-//! What is compared with what: times with times, whatever their texts look like.
+//! What is compared with what: times with times, whatever their texts look like, and numbers with numbers.
 //!
 //! A time is a text, and SQLite would compare it as one. So each time that a query mentions is given the
 //! collation under which texts are in the order of the times. It is written out at each place, because
@@ -8,19 +8,19 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, InTarget,
-    ObjectName, Query, Select, SelectItem, SetExpr, Value, VisitorMut,
+    BinaryOperator, Expr, Ident, InTarget, ObjectName, Query, Select, SelectItem, SetExpr, Value,
+    VisitorMut,
 };
 
 use super::EngineError;
-use super::sql::{call, function_name};
+use super::sql::{arguments, call, function_name};
 use super::{times, visit};
 
 /// The key of an event that is always a time.
 pub(super) const TIMESTAMP: &str = "$timestamp";
 
 /// Functions that hand on one of their arguments.
-const PASSING: [&str; 11] = [
+pub(super) const PASSING: [&str; 11] = [
     "coalesce",
     "first_value",
     "ifnull",
@@ -136,12 +136,10 @@ impl Times<'_> {
             }
             Expr::Function(function) => {
                 let name = function_name(function);
-                let FunctionArguments::List(list) = &mut function.args else { return Ok(()) };
                 if times::FUNCTIONS.contains(&&*name) {
                     mark(expr);
                 } else if PASSING.contains(&&*name) {
-                    let mut arguments: Vec<&mut Expr> =
-                        list.args.iter_mut().filter_map(argument).collect();
+                    let mut arguments: Vec<&mut Expr> = arguments(function).collect();
                     if arguments.iter().any(|it| is_marked(it)) {
                         // Those that compare their arguments do it as the first of them says.
                         if let Some(first) = arguments.first_mut() {
@@ -159,8 +157,11 @@ impl Times<'_> {
             }
             Expr::Subquery(query) if is_time_of(query) => mark(expr),
             Expr::BinaryOp { left, op, right } => match op {
-                Op::Gt | Op::Lt | Op::GtEq | Op::LtEq | Op::Eq | Op::NotEq => {
+                Op::Eq | Op::NotEq => compare(&mut [left, right])?,
+                Op::Gt | Op::Lt | Op::GtEq | Op::LtEq => {
                     compare(&mut [left, right])?;
+                    of_one_type(left, right);
+                    of_one_type(right, left);
                 }
                 Op::Plus | Op::Minus if is_marked(left) || is_marked(right) => {
                     return Err("a time can be added to and taken away from only by an INTERVAL: for a difference in \
@@ -169,7 +170,10 @@ impl Times<'_> {
                 }
                 _ => {}
             },
-            Expr::Between { expr, low, high, .. } => compare(&mut [expr, low, high])?,
+            Expr::Between { expr, low, high, .. } => {
+                compare(&mut [expr, low, high])?;
+                of_one_type(expr, low);
+            }
             Expr::In { expr, target, .. } => match target {
                 InTarget::List(list) => {
                     let mut all: Vec<&mut Expr> = list.iter_mut().collect();
@@ -215,6 +219,25 @@ fn compare(operands: &mut [&mut Expr]) -> Result<(), String> {
     Ok(())
 }
 
+/// What is compared with a literal or a parameter is of its type, or `NULL`: in SQLite every text is greater than
+/// every number.
+fn of_one_type(column: &mut Expr, literal: &Expr) {
+    let is_literal = match literal {
+        Expr::UnaryOp { expr, .. } => matches!(**expr, Expr::Value(_)),
+        expr => matches!(expr, Expr::Value(_)),
+    };
+    let is_column = matches!(
+        column,
+        Expr::Identifier(_)
+            | Expr::CompoundIdentifier(_)
+            | Expr::BinaryOp { op: BinaryOperator::LongArrow, .. }
+    );
+    if is_literal && is_column {
+        let any = std::mem::replace(column, Expr::Value(Value::Null.into()));
+        *column = call("same_type", vec![any, literal.clone()]);
+    }
+}
+
 fn only_a_time(expr: &mut Expr) {
     let any = std::mem::replace(expr, Expr::Value(Value::Null.into()));
     *expr = call("time_or_null", vec![any]);
@@ -225,13 +248,6 @@ fn mark(expr: &mut Expr) {
         let time = std::mem::replace(expr, Expr::Value(Value::Null.into()));
         let collation = ObjectName::from(vec![Ident::new(times::COLLATION)]);
         *expr = Expr::Nested(Box::new(Expr::Collate { expr: Box::new(time), collation }));
-    }
-}
-
-fn argument(argument: &mut FunctionArg) -> Option<&mut Expr> {
-    match argument {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-        _ => None,
     }
 }
 

@@ -6,10 +6,11 @@ use std::collections::{HashMap, HashSet};
 
 use memchr::memmem;
 use rusqlite::functions::{Context, FunctionFlags};
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Error};
 use serde_json::value::RawValue;
 
+use super::objects::kept;
 use super::sandbox::{LARGEST_VALUE, Sandbox};
 
 /// How many steps a function takes between two looks at the clock.
@@ -21,9 +22,11 @@ const DEEPEST: usize = 100;
 /// Puts these functions in the place of SQLite's own.
 pub(super) fn install(connection: &Connection, sandbox: &Sandbox) -> rusqlite::Result<()> {
     let pure = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
-    for arguments in [2, 3] {
+    let likes = [("like", 2), ("like", 3), ("ilike", 2), ("ilike", 3)];
+    for (name, arguments) in likes {
         let clock = sandbox.clone();
-        connection.create_scalar_function("like", arguments, pure, move |context| {
+        let letter = if name == "like" { Piece::Letter } else { Piece::Folded };
+        connection.create_scalar_function(name, arguments, pure, move |context| {
             // `x LIKE y` is `like(y, x)`.
             let (Some(pattern), Some(text)) = (text(context, 0), text(context, 1)) else {
                 return Ok(None);
@@ -38,9 +41,16 @@ pub(super) fn install(connection: &Connection, sandbox: &Sandbox) -> rusqlite::R
             } else {
                 None
             };
-            matches(&like(&pattern, escape), &text, &mut Steps::new(&clock)).map(Some)
+            matches(&like(&pattern, escape, letter), &text, &mut Steps::new(&clock)).map(Some)
         })?;
     }
+    connection.create_scalar_function("same_type", 2, pure, |context| {
+        let kind = |argument| match context.get_raw(argument) {
+            ValueRef::Integer(_) | ValueRef::Real(_) => Type::Real,
+            other => other.data_type(),
+        };
+        Ok((kind(0) == kind(1)).then(|| kept(context.get_raw(0))))
+    })?;
     let clock = sandbox.clone();
     connection.create_scalar_function("glob", 2, pure, move |context| {
         let (Some(pattern), Some(text)) = (text(context, 0), text(context, 1)) else {
@@ -175,18 +185,18 @@ impl Piece {
     }
 }
 
-fn like(pattern: &str, escape: Option<char>) -> Vec<Piece> {
+fn like(pattern: &str, escape: Option<char>, letter_of: fn(char) -> Piece) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut letters = pattern.chars();
     while let Some(letter) = letters.next() {
         pieces.push(match letter {
             letter if Some(letter) == escape => match letters.next() {
-                Some(letter) => Piece::Folded(letter),
+                Some(letter) => letter_of(letter),
                 None => Piece::Nothing,
             },
             '%' => Piece::Any,
             '_' => Piece::One,
-            letter => Piece::Folded(letter),
+            letter => letter_of(letter),
         });
     }
     pieces

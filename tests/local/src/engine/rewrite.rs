@@ -106,7 +106,6 @@ impl Source {
                 name
             }
         };
-        // With quotes, lest it is a word of SQLite's.
         *column = Ident::with_quote('"', name);
     }
 
@@ -277,8 +276,12 @@ impl VisitorMut for Names<'_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
         match expr {
-            Expr::Identifier(column) => self.column(column),
+            Expr::Identifier(column) => {
+                column.quote_style = Some('"');
+                self.column(column);
+            }
             Expr::CompoundIdentifier(parts) => {
+                parts.iter_mut().for_each(|part| part.quote_style = Some('"'));
                 if let [relation, column] = &mut parts[..] {
                     self.column_of(relation, column);
                 }
@@ -377,6 +380,7 @@ impl Names<'_> {
                     )));
                 };
                 let called = part.as_ident().ok_or_else(no_such)?.value.clone();
+                alias.iter_mut().for_each(|alias| alias.name.quote_style = Some('"'));
                 let known_as = alias.as_ref().map_or(&called, |alias| &alias.name.value).clone();
                 let meaning = if args.is_some() {
                     table_function(&called)?
@@ -409,6 +413,7 @@ impl Names<'_> {
                     columns: Vec::new(),
                     at: None,
                 });
+                alias.name.quote_style = Some('"');
                 let known_as = alias.name.value.clone();
                 let names = output_names(subquery);
                 let meaning = names.map_or(Meaning::Unknown, Meaning::Part);

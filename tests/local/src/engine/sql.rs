@@ -13,7 +13,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use super::EngineError;
-use super::{times, visit};
+use super::{compare, times, visit};
 
 /// How long a query may be, in bytes.
 const LONGEST: usize = 100_000;
@@ -176,6 +176,24 @@ impl VisitorMut for Translation {
                 }
             }
             Expr::Function(function) => self.function(function),
+            Expr::Like { expr, pattern, .. } => {
+                as_text(expr);
+                as_text(pattern);
+            }
+            Expr::ILike { negated, expr: text, pattern, escape_char, .. } => {
+                let mut arguments = vec![(**pattern).clone(), (**text).clone()];
+                arguments.iter_mut().for_each(as_text);
+                arguments.extend(escape_char.as_deref().cloned());
+                let like = call("ilike", arguments);
+                *expr = match negated {
+                    true => Expr::Nested(Box::new(Expr::UnaryOp {
+                        op: UnaryOperator::Not,
+                        expr: Box::new(like),
+                    })),
+                    false => like,
+                };
+            }
+            Expr::Trim { expr, .. } | Expr::Substring { expr, .. } => as_text(expr),
             Expr::TypedString(typed) => {
                 let text = Expr::Value(typed.value.clone());
                 *expr = call("utc", vec![text]);
@@ -184,6 +202,14 @@ impl VisitorMut for Translation {
                 left, op: BinaryOperator::Arrow | BinaryOperator::LongArrow, ..
             } => {
                 json_or_null(left);
+            }
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::StringConcat | BinaryOperator::Glob,
+                right,
+            } => {
+                as_text(left);
+                as_text(right);
             }
             Expr::BinaryOp { left, op, right } => {
                 if let Some(sum) = sum(left, op, right) {
@@ -197,6 +223,10 @@ impl VisitorMut for Translation {
                 let function = match data_type {
                     DataType::Date => "date",
                     DataType::Timestamp(..) | DataType::Datetime(_) => "utc",
+                    DataType::Text | DataType::Varchar(_) | DataType::Char(_) => {
+                        as_text(value);
+                        return ControlFlow::Continue(());
+                    }
                     _ => return ControlFlow::Continue(()),
                 };
                 let value = std::mem::replace(&mut **value, Expr::Value(Value::Null.into()));
@@ -233,17 +263,14 @@ impl Translation {
             "strftime" if one_argument => self.changes_with_time = true,
             // They read the text of JSON, and what is in a column is in SQLite's binary form.
             "json_patch" => {
-                if let FunctionArguments::List(list) = &mut function.args {
-                    for argument in &mut list.args {
-                        if let FunctionArg::Unnamed(FunctionArgExpr::Expr(json)) = argument {
-                            let any = std::mem::replace(json, Expr::Value(Value::Null.into()));
-                            *json = call("json", vec![any]);
-                        }
-                    }
+                for json in arguments(function) {
+                    let any = std::mem::replace(json, Expr::Value(Value::Null.into()));
+                    *json = call("json", vec![any]);
                 }
                 let patched = std::mem::replace(function, function_call("now", Vec::new()));
                 *function = function_call("json", vec![Expr::Function(patched)]);
             }
+            name if OF_TEXTS.contains(&name) => arguments(function).for_each(as_text),
             _ => {}
         }
     }
@@ -262,6 +289,67 @@ fn without_nul(text: &str) -> Expr {
     let first = literal(parts.next().unwrap_or_default());
     let all = parts.fold(first, |all, part| concat(concat(all, nul()), literal(part)));
     Expr::Nested(Box::new(all))
+}
+
+/// Functions of texts.
+const OF_TEXTS: [&str; 20] = [
+    "concat",
+    "concat_ws",
+    "format",
+    "glob",
+    "group_concat",
+    "hex",
+    "instr",
+    "length",
+    "like",
+    "lower",
+    "ltrim",
+    "octet_length",
+    "printf",
+    "replace",
+    "rtrim",
+    "string_agg",
+    "substr",
+    "substring",
+    "trim",
+    "upper",
+];
+
+/// Has the JSON of an object or an array in the place of SQLite's binary form of it.
+fn as_text(value: &mut Expr) {
+    match value {
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => {
+            let blob = Expr::Value(Value::SingleQuotedString("blob".to_owned()).into());
+            let is_binary = Expr::BinaryOp {
+                left: Box::new(call("typeof", vec![value.clone()])),
+                op: BinaryOperator::Eq,
+                right: Box::new(blob),
+            };
+            let json = call("json", vec![value.clone()]);
+            *value = call("iif", vec![is_binary, json, value.clone()]);
+        }
+        Expr::Nested(inner) => as_text(inner),
+        Expr::Case { conditions, else_result, .. } => {
+            conditions.iter_mut().for_each(|it| as_text(&mut it.result));
+            else_result.iter_mut().for_each(|it| as_text(it));
+        }
+        Expr::Function(function) if compare::PASSING.contains(&&*function_name(function)) => {
+            arguments(function).for_each(as_text);
+        }
+        _ => {}
+    }
+}
+
+/// The arguments of a function, without names and wildcards.
+pub(super) fn arguments(function: &mut Function) -> impl Iterator<Item = &mut Expr> {
+    let list = match &mut function.args {
+        FunctionArguments::List(list) => Some(list),
+        _ => None,
+    };
+    list.into_iter().flat_map(|list| &mut list.args).filter_map(|argument| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    })
 }
 
 /// What `->` looks into. SQLite fails at a text that is no JSON; one event that has a text where the

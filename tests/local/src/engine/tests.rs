@@ -8,6 +8,7 @@ mod query;
 mod quoting;
 mod storage;
 mod times;
+mod types;
 
 use std::num::NonZeroU32;
 use std::path::Path;

@@ -139,6 +139,8 @@ fn s7_the_time_of_a_query_holds_whatever_it_calls() {
 fn s7_functions_that_are_made_anew_are_as_sqlites() {
     let engine = start();
     let own = rusqlite::Connection::open_in_memory().unwrap();
+    // As in PostgreSQL.
+    own.pragma_update(None, "case_sensitive_like", true).unwrap();
     let texts = [
         "''", "'a'", "'ab'", "'Aé'", "'a%b_c'", "'  ab '", "'[x]'", "'x-y'", "NULL", "12", "1.5",
         "1e20",

@@ -340,3 +340,18 @@ fn keys_may_be_words_of_sql() {
         json!([{"commit": 1, "raise": 2, "rowid": 3, "place": 4, "order": 5}])
     );
 }
+
+#[test]
+fn results_and_relations_may_be_called_by_words_of_sql() {
+    let engine = start();
+    engine.collect("s", r#"[{"n": 1}, {"n": 2}]"#);
+    assert_eq!(
+        engine.query("SELECT n AS all, nothing.n AS commit FROM s AS nothing WHERE nothing.n > 0 ORDER BY all DESC LIMIT 1"),
+        json!([{"all": 2, "commit": 2}])
+    );
+    engine.process("p", "SELECT n AS index, count(*) AS nothing FROM s GROUP BY index");
+    assert_eq!(
+        engine.query("SELECT sum(nothing) AS each FROM p WHERE index = 1"),
+        json!([{"each": 1}])
+    );
+}
