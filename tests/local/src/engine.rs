@@ -34,7 +34,7 @@
 //!   group. Sums of fractions may differ in their last digits from those of another order. An event
 //!   that the query fails at, or takes too long for, is left out, and counted. The events that were stored before
 //!   the process are given to it in slices, between which others write.
-//! * All other processes are *recomputed*, at most once a second and no more than half of the time, when
+//! * All other processes are *recomputed*, without the events that their queries fail at, at most once a second and no more than half of the time, when
 //!   what they read has changed, or always, if they ask for the time. What changed is found by
 //!   comparing the rows: those that are equal in what the query groups by are one row.
 //! * What a process reads can be deleted if it is a stream, which is empty then, but not if it is
@@ -88,6 +88,7 @@ pub(crate) mod storage;
 #[cfg(test)]
 mod tests;
 mod times;
+mod trial;
 mod visit;
 mod writer;
 
@@ -230,12 +231,15 @@ pub(crate) struct ProcessStats {
     pub(crate) last_run_ms: u64,
     /// What last went wrong.
     pub(crate) last_error: Option<String>,
+    /// Its rows are those of an earlier run, because later ones failed.
+    pub(crate) stale: bool,
 }
 
 impl ProcessStats {
     fn new(mode: Mode) -> Self {
         let (rows, events, skipped, steps, runs, last_run_ms) = (0, 0, 0, 0, 0, 0);
-        Self { mode, rows, events, skipped, steps, runs, last_run_ms, last_error: None }
+        let (last_error, stale) = (None, false);
+        Self { mode, rows, events, skipped, steps, runs, last_run_ms, last_error, stale }
     }
 }
 
@@ -251,7 +255,7 @@ pub(crate) struct EngineCounters {
     pub(crate) query_micros: u64,
     /// Events that processes lack because their queries failed at them.
     pub(crate) skipped_events: u64,
-    /// Processes that show an old result because their last run failed.
+    /// Processes that show an old result because later runs failed.
     pub(crate) stale_processes: usize,
     /// Queries that run now, those of processes included.
     pub(crate) running_queries: usize,
@@ -298,6 +302,15 @@ pub(crate) trait Listener: Send + Sync + fmt::Debug {
     fn progressed(&self);
 }
 
+/// The result of a query.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    /// A JSON array of objects.
+    pub(crate) json: Bytes,
+    /// The processes that it comes from and whose own rows are of an earlier run than they should be.
+    pub(crate) stale: Vec<String>,
+}
+
 /// A database for one server. All methods but `append` may block for as long as a query may take.
 ///
 /// Streams and processes share one namespace, and the names are checked by the caller.
@@ -334,7 +347,7 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
 
     /// Runs one `SELECT` and returns a JSON array of objects. `parameters` stand in for `:name` in
     /// the query; those that it does not name are ignored.
-    fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Bytes, EngineError>;
+    fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Rows, EngineError>;
 
     /// Whether the storage can be written to and read from now, and nothing damaged has been found in it.
     fn health(&self) -> Result<(), EngineError>;

@@ -121,7 +121,10 @@
 //! A process whose query is one stream with `count`, `sum`, `min`, `max` and `avg`, `WHERE` and `GROUP
 //! BY`, is kept incrementally: what an event costs does not grow with the events before it, and the
 //! result is up to date when the response to the event is sent. Other queries are run again, at a bounded rate, when
-//! what they read has changed. `stats` says which way a process goes. A process starts with what is
+//! what they read has changed. `stats` says which way a process goes. A query that can only fail is refused when it is
+//! made: it is planned, and tried over made-up events. An event that it fails at later is left out, and counted as
+//! `skipped`. If the query cannot be run at all any more, its rows stay as they were: `stats` says `stale` then, and a
+//! result that comes from them has a header, `Stride-Stale`, with the names of such processes. A process starts with what is
 //! stored, which it is given bit by bit while others write; retention takes nothing back from incremental results, and what is run again sees what
 //! remains. `ttl` removes rows: `{"duration": "1 day", "column": "minute"}`; it can
 //! be changed, and not taken away.

@@ -141,7 +141,7 @@ impl Local {
     pub fn rows(&self, process: &str) -> Result<Vec<Value>, StorageError> {
         let engine = &self.shared.engine;
         match found(engine.process(process))? {
-            Some(_) => json(&engine.query(&format!("SELECT * FROM \"{process}\""), &[])?),
+            Some(_) => json(&engine.query(&format!("SELECT * FROM \"{process}\""), &[])?.json),
             None => Ok(Vec::new()),
         }
     }

@@ -164,8 +164,11 @@ impl Plan {
                 alias: Ident::with_quote('"', format!("\u{1}{place}")),
             })
             .collect();
+        // By their places: a key that is a number would be taken for one.
         let count = keys.len();
-        select.group_by = GroupByExpr::Expressions(keys, Vec::new());
+        let places = (1..=count).map(|place| Value::Number(place.to_string(), false));
+        let places = places.map(|place| Expr::Value(place.into())).collect();
+        select.group_by = GroupByExpr::Expressions(places, Vec::new());
         let part =
             Query { body: Box::new(SetExpr::Select(Box::new(select))), ..parsed.query.clone() };
         Some(Self { stream, part, keys: count, states, outputs })

@@ -154,6 +154,8 @@ pub(super) struct Added {
     pub(super) steps: u64,
     pub(super) skipped: u64,
     pub(super) error: Option<String>,
+    /// The query cannot be run at all, whatever the events are.
+    pub(super) unread: bool,
     /// It took too long.
     late: bool,
 }
@@ -269,7 +271,7 @@ impl Process {
             Ok(()) => {}
             Err(EngineError::Invalid(why)) => {
                 added.skipped = places.end.abs_diff(places.start);
-                added.error = Some(why);
+                (added.error, added.unread) = (Some(why), true);
                 return Ok(added);
             }
             Err(error) => return Err(error),

@@ -1,12 +1,11 @@
 //! All processes, as the writing connection keeps them: up to date in the transaction that stores.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
 use super::catalogue::Tables;
 use super::columns::Column;
@@ -27,13 +26,20 @@ pub(super) struct Stats(Arc<AllStats>);
 
 #[derive(Debug, Default)]
 struct AllStats {
-    processes: Mutex<HashMap<String, ProcessStats>>,
+    processes: Mutex<HashMap<String, Entry>>,
     /// Events that a process lacks, of those that are gone, too.
     skipped: AtomicU64,
 }
 
+#[derive(Debug)]
+struct Entry {
+    stats: ProcessStats,
+    /// What the process reads.
+    reads: BTreeSet<String>,
+}
+
 impl Stats {
-    fn all(&self) -> MutexGuard<'_, HashMap<String, ProcessStats>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.0.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -41,32 +47,78 @@ impl Stats {
         self.0.skipped.load(Ordering::Relaxed)
     }
 
-    /// How many processes show an old result, because their last run failed.
+    /// How many processes show an old result.
     pub(super) fn stale(&self) -> usize {
-        let is_stale = |it: &&ProcessStats| it.mode == Mode::Recomputed && it.last_error.is_some();
-        self.all().values().filter(is_stale).count()
+        self.all().values().filter(|entry| entry.stats.stale).count()
+    }
+
+    /// The processes with an old result that something comes from which reads `reads`.
+    pub(super) fn stale_of(&self, reads: BTreeSet<String>) -> Vec<String> {
+        let all = self.all();
+        let (mut seen, mut left) = (reads.clone(), Vec::from_iter(reads));
+        let mut stale = Vec::new();
+        while let Some(name) = left.pop() {
+            let Some(Entry { stats, reads }) = all.get(&name) else { continue };
+            if stats.stale {
+                stale.push(name);
+            }
+            left.extend(reads.iter().filter(|read| seen.insert(String::clone(read))).cloned());
+        }
+        stale.sort();
+        stale
     }
 
     /// Notes what came of adding some events.
     fn added(&self, process: &str, added: Added) {
-        if let Some(why) = &added.error {
-            self.0.skipped.fetch_add(added.skipped, Ordering::Relaxed);
-            tracing::warn!(process, events = added.skipped, why, "a process was not given events");
-        }
+        let Added { steps, skipped, error, unread, .. } = added;
+        self.skip(process, skipped, error.as_deref());
         self.note(process, |stats| {
-            stats.steps += added.steps;
-            stats.skipped += added.skipped;
-            stats.last_error = added.error.or(stats.last_error.take());
+            stats.steps += steps;
+            stats.last_error = error.or(stats.last_error.take());
+            stats.stale = unread;
+        });
+    }
+
+    /// Notes what came of a run.
+    fn ran(&self, process: &str, run: &Run) {
+        self.skip(process, run.skipped, run.why.as_deref());
+        self.note(process, |stats| {
+            stats.steps += run.steps;
+            stats.runs += 1;
+            stats.last_run_ms = u64::try_from(run.took.as_millis()).unwrap_or(u64::MAX);
+            stats.last_error.clone_from(&run.why);
+            stats.stale = false;
+        });
+    }
+
+    /// Counts events that a process lacks.
+    fn skip(&self, process: &str, events: u64, why: Option<&str>) {
+        if events > 0 {
+            self.0.skipped.fetch_add(events, Ordering::Relaxed);
+            self.note(process, |stats| stats.skipped += events);
+            tracing::warn!(process, events, why, "a process lacks events that its query fails at");
+        }
+    }
+
+    /// A run came to nothing: the process shows what the one before it gave.
+    pub(super) fn failed(&self, process: &str, error: &EngineError) {
+        self.note(process, |stats| {
+            stats.last_error = Some(error.to_string());
+            stats.stale = true;
         });
     }
 
     pub(super) fn of(&self, process: &str) -> Option<ProcessStats> {
-        self.all().get(process).cloned()
+        self.all().get(process).map(|entry| entry.stats.clone())
     }
 
-    pub(super) fn note(&self, process: &str, note: impl FnOnce(&mut ProcessStats)) {
-        if let Some(stats) = self.all().get_mut(process) {
-            note(stats);
+    fn put(&self, process: &str, stats: ProcessStats, reads: &BTreeSet<String>) {
+        self.all().insert(process.to_owned(), Entry { stats, reads: reads.clone() });
+    }
+
+    fn note(&self, process: &str, note: impl FnOnce(&mut ProcessStats)) {
+        if let Some(entry) = self.all().get_mut(process) {
+            note(&mut entry.stats);
         }
     }
 }
@@ -176,8 +228,9 @@ impl Processes {
             process.create_delta(connection)?;
             let mode = process.compiled.mode();
             if self.stats.of(&name).is_none_or(|stats| stats.mode != mode) {
-                let stats = ProcessStats { last_error: error, ..ProcessStats::new(mode) };
-                self.stats.all().insert(name.clone(), stats);
+                let stale = error.is_some();
+                let stats = ProcessStats { last_error: error, stale, ..ProcessStats::new(mode) };
+                self.stats.put(&name, stats, &process.compiled.reads);
                 self.schedule(&name, &process);
             }
             all.insert(name, process);
@@ -334,20 +387,20 @@ impl Processes {
         }
         process.create_table(connection)?;
         process.save(connection)?;
-        let mut stats = ProcessStats::new(process.compiled.mode());
+        self.stats.put(&name, ProcessStats::new(process.compiled.mode()), &process.compiled.reads);
         match (&process.compiled.plan, run) {
             (Some(plan), None) => {
                 let stream = plan.stream().to_owned();
                 // Of no events at all, an aggregate of everything has its row.
                 process.add(connection, 0..0, None)?;
-                process.next = events_of(connection, &stream)?.map(|places| places.start);
+                process.next = Tables { connection }.places(&stream)?.map(|places| places.start);
                 if let Some(next) = process.next {
                     let insert = "INSERT INTO fills VALUES (?, ?)";
                     connection.prepare_cached(insert)?.execute([number, next])?;
                 }
             }
             (None, Some(run)) => {
-                (stats.steps, stats.runs, stats.last_run_ms) = (run.steps, 1, millis(&run));
+                self.stats.ran(&name, &run);
                 update(connection, &mut process, run, now, &mut ChangeRecords::default())?;
             }
             _ => {
@@ -356,7 +409,6 @@ impl Processes {
                 ));
             }
         }
-        self.stats.all().insert(name.clone(), stats);
         notices.push(Notice::Created(name.clone()));
         self.all(connection)?.insert(name, process);
         Ok(())
@@ -376,7 +428,7 @@ impl Processes {
             return Ok(Filled::Whole);
         };
         // The stream may be gone by now, or be another one, or have let go of old events.
-        let stored = events_of(connection, plan.stream())?.unwrap_or(next..next);
+        let stored = Tables { connection }.places(plan.stream())?.unwrap_or(next..next);
         let from = if stored.contains(&next) { next } else { next.max(stored.start) };
         let to = stored.end.min(from.saturating_add(process.slice));
         let number = process.number;
@@ -434,15 +486,9 @@ impl Processes {
         else {
             return Ok(());
         };
-        let (steps, took) = (run.steps, millis(&run));
         let mut changes = ChangeRecords::default();
+        stats.ran(name, &run);
         update(connection, process, run, now, &mut changes)?;
-        stats.note(name, |stats| {
-            stats.steps += steps;
-            stats.runs += 1;
-            stats.last_run_ms = took;
-            stats.last_error = None;
-        });
         if changes.len() > 0 {
             notices.push(Notice::changed(name, Some(changes)));
         }
@@ -481,7 +527,7 @@ impl Processes {
     fn check_no_circle(&mut self, connection: &Connection, name: &str) -> Result<(), EngineError> {
         let all = self.all(connection)?;
         let mut left: Vec<&String> = all[name].compiled.reads.iter().collect();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         while let Some(read) = left.pop() {
             if read == name {
                 return Err(EngineError::Invalid(format!(
@@ -546,13 +592,6 @@ impl Processes {
     }
 }
 
-/// The places of the events that a stream has.
-fn events_of(connection: &Connection, stream: &str) -> Result<Option<Range<i64>>, EngineError> {
-    let places = "SELECT number << 40 | first, number << 40 | next FROM streams WHERE name = ?";
-    let mut places = connection.prepare_cached(places)?;
-    Ok(places.query_row([stream], |row| Ok(row.get(0)?..row.get(1)?)).optional()?)
-}
-
 pub(super) fn no_process(name: &str) -> EngineError {
     EngineError::NotFound(format!("there is no process {name:?}"))
 }
@@ -580,8 +619,4 @@ fn update(
     let mut rows = run.rows;
     rows.retain(|row| !process.is_old(row, now));
     process.replace(connection, rows, by.as_deref(), changes)
-}
-
-fn millis(run: &Run) -> u64 {
-    u64::try_from(run.took.as_millis()).unwrap_or(u64::MAX)
 }

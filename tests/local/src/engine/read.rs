@@ -1,5 +1,7 @@
 //! Queries: on connections of their own that can only read, and that are held to limits.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, Row, Statement, StatementStatus};
 use serde_json::Value;
 
 use super::EngineError;
-use super::catalogue::Tables;
+use super::catalogue::{Choice, Chosen, Tables};
 use super::columns::{Column, unique};
 use super::functions;
 use super::objects::Objects;
@@ -21,6 +23,7 @@ use super::sandbox::{LARGEST_VALUE, Sandbox};
 use super::schema;
 use super::sql::Parsed;
 use super::times::{self, Clock};
+use super::trial;
 
 /// How many queries run at once; others wait for their turn.
 const READERS: usize = 4;
@@ -135,6 +138,28 @@ pub(super) struct Reader {
 pub(super) struct Effort {
     pub(super) columns: Vec<Column>,
     pub(super) steps: u64,
+    /// The streams and processes that it read.
+    pub(super) reads: BTreeSet<String>,
+}
+
+/// Why a query was not run.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: EngineError,
+    /// It failed at something that it read, and not at what it is or takes.
+    pub(super) at_an_event: bool,
+}
+
+impl From<EngineError> for Failed {
+    fn from(error: EngineError) -> Self {
+        Self { error, at_an_event: false }
+    }
+}
+
+impl From<Failed> for EngineError {
+    fn from(failed: Failed) -> Self {
+        failed.error
+    }
 }
 
 impl Reader {
@@ -159,16 +184,17 @@ impl Reader {
         Ok(Self { connection, limits, clock, sandbox })
     }
 
-    /// Runs a query and returns a JSON array of objects.
+    /// Runs a query and returns a JSON array of objects, and what it read.
     pub(super) fn json(
         &mut self,
         parsed: &Parsed,
         parameters: &[(String, Value)],
-    ) -> Result<Vec<u8>, EngineError> {
+    ) -> Result<(Vec<u8>, BTreeSet<String>), EngineError> {
         let most = self.limits.bytes;
         let mut out = vec![b'['];
         let mut objects = None;
-        self.run(parsed, parameters, |connection, columns, row| {
+        let everything = Choice::default();
+        let effort = self.run(parsed, parameters, &everything, |connection, columns, row| {
             let objects = objects.get_or_insert_with(|| Objects::new(columns));
             if out.len() > 1 {
                 out.push(b',');
@@ -183,7 +209,7 @@ impl Reader {
             if out.len() > most { Err(too_large(most)) } else { Ok(()) }
         })?;
         out.push(b']');
-        Ok(out)
+        Ok((out, effort.reads))
     }
 
     /// Checks that a query could be run, with `parameters` or without.
@@ -204,13 +230,38 @@ impl Reader {
         self.in_snapshot(|reader| Compiled::new(query, &Tables { connection: &reader.connection }))
     }
 
-    /// Runs a query and hands its rows over one by one.
+    /// Tries what a process is to be over made-up events.
+    pub(super) fn try_out(&mut self, compiled: &Compiled) -> Result<(), EngineError> {
+        self.in_snapshot(|reader| {
+            trial::of_process(compiled, &Tables { connection: &reader.connection })
+        })
+    }
+
+    /// The streams that a query reads, with the places of their events.
+    pub(super) fn streams(
+        &mut self,
+        parsed: &Parsed,
+    ) -> Result<BTreeMap<String, Range<i64>>, EngineError> {
+        self.in_snapshot(|reader| {
+            let tables = Tables { connection: &reader.connection };
+            let mut streams = BTreeMap::new();
+            for name in rewrite::rewrite(parsed, &tables)?.reads {
+                if let Some(places) = tables.places(&name)? {
+                    streams.insert(name, places);
+                }
+            }
+            Ok(streams)
+        })
+    }
+
+    /// Runs a query over the events of a `choice` and hands its rows over one by one.
     pub(super) fn run(
         &mut self,
         parsed: &Parsed,
         parameters: &[(String, Value)],
+        choice: &Choice,
         mut take: impl FnMut(&Connection, &[Column], &Row<'_>) -> Result<(), EngineError>,
-    ) -> Result<Effort, EngineError> {
+    ) -> Result<Effort, Failed> {
         let QueryLimits { time, rows: most, .. } = self.limits;
         self.clock.set_now();
         let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
@@ -225,36 +276,43 @@ impl Reader {
         };
         self.in_snapshot(|reader| {
             let Self { connection, sandbox, .. } = reader;
-            let runnable = rewrite::rewrite(parsed, &Tables { connection })?;
+            let chosen = Chosen { tables: &Tables { connection }, choice };
+            let runnable = rewrite::rewrite(parsed, &chosen)?;
             let _inside = sandbox.enter(Some(Instant::now() + time));
             let mut statement = connection.prepare(&runnable.sql).map_err(failed)?;
             bind(&mut statement, parameters)?;
             let columns = columns(&statement, runnable.columns);
             let mut rows = statement.raw_query();
             let mut count = 0;
-            while let Some(row) = rows.next().map_err(failed)? {
+            while let Some(row) = rows.next().map_err(|error| Failed {
+                at_an_event: !matches!(
+                    error.sqlite_error_code(),
+                    Some(ErrorCode::OperationInterrupted | ErrorCode::OutOfMemory)
+                ),
+                error: failed(error),
+            })? {
                 count += 1;
                 if count > most {
-                    return Err(EngineError::Invalid(format!(
-                        "the result has more than {most} rows: use LIMIT"
-                    )));
+                    let why = format!("the result has more than {most} rows: use LIMIT");
+                    return Err(EngineError::Invalid(why).into());
                 }
                 take(connection, &columns, row)?;
             }
             drop(rows);
             let steps = statement.get_status(StatementStatus::VmStep);
-            Ok(Effort { columns, steps: steps.unsigned_abs().into() })
+            let steps = steps.unsigned_abs().into();
+            Ok(Effort { columns, steps, reads: runnable.reads })
         })
     }
 
     /// All that `work` reads is of one moment.
-    fn in_snapshot<T>(
+    fn in_snapshot<T, E: From<EngineError>>(
         &mut self,
-        work: impl FnOnce(&Self) -> Result<T, EngineError>,
-    ) -> Result<T, EngineError> {
-        self.connection.execute_batch("BEGIN")?;
+        work: impl FnOnce(&Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.connection.execute_batch("BEGIN").map_err(EngineError::from)?;
         let result = work(self);
-        self.connection.execute_batch("ROLLBACK")?;
+        self.connection.execute_batch("ROLLBACK").map_err(EngineError::from)?;
         result
     }
 }

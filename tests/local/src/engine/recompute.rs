@@ -1,7 +1,7 @@
 //! Processes whose query is run again: when, and by whom.
 
-use std::collections::HashMap;
-
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,20 @@ use rusqlite::types::Value;
 use sqlparser::ast::{Expr, GroupByExpr, SelectItem, SetExpr};
 
 use super::EngineError;
+use super::catalogue::Choice;
 use super::columns::{Column, name_results};
 use super::objects::kept;
-use super::read::{Reader, too_large};
+use super::process::MOST_TRIED;
+use super::read::{Effort, Failed, Reader, too_large};
 use super::sql::Parsed;
 use super::{incremental, visit};
 
 /// A query is not run again sooner than this after its last run ended, and not sooner than that run took:
 /// queries that are run again take no more than half of a core.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How many events a process may be run without.
+const MOST_FAILING: usize = 1000;
 
 /// The result of a run.
 #[derive(Debug)]
@@ -26,13 +31,121 @@ pub(super) struct Run {
     pub(super) rows: Vec<Vec<Value>>,
     pub(super) steps: u64,
     pub(super) took: Duration,
+    /// How many events were found that the query fails at, and what is wrong with those that it lacks.
+    pub(super) skipped: u64,
+    pub(super) why: Option<String>,
 }
 
-pub(super) fn run(reader: &mut Reader, parsed: &Parsed) -> Result<Run, EngineError> {
+/// The events that a query fails at, as far as they are known: it is run without them.
+#[derive(Debug, Default)]
+pub(super) struct Failing {
+    choice: Choice,
+    why: Option<String>,
+    /// Up to which place of each stream it did well the last time.
+    good: BTreeMap<String, i64>,
+}
+
+/// Runs a query, without the events that it fails at.
+pub(super) fn run(
+    reader: &mut Reader,
+    parsed: &Parsed,
+    failing: &mut Failing,
+) -> Result<Run, EngineError> {
+    let start = Instant::now();
+    let mut skipped = 0;
+    loop {
+        let streams = reader.streams(parsed)?;
+        failing.forget_all_but(&streams);
+        match run_once(reader, parsed, &failing.choice) {
+            Ok(run) => {
+                let ends = streams.into_iter().map(|(stream, places)| (stream, places.end));
+                failing.good = ends.collect();
+                let why = failing.why.clone();
+                return Ok(Run { took: start.elapsed(), skipped, why, ..run });
+            }
+            Err(Failed { error: EngineError::Invalid(why), at_an_event: true }) => {
+                let found = failing.find(reader, parsed, &streams, start)?;
+                let count = failing.choice.without.len() + found.len();
+                if found.is_empty() || count > MOST_FAILING {
+                    return Err(EngineError::Invalid(why));
+                }
+                skipped += found.len() as u64;
+                failing.choice.without.extend(found);
+                failing.why = Some(why);
+            }
+            Err(failed) => return Err(failed.error),
+        }
+    }
+}
+
+impl Failing {
+    fn forget_all_but(&mut self, streams: &BTreeMap<String, Range<i64>>) {
+        let without = &mut self.choice.without;
+        without.retain(|place| streams.values().any(|places| places.contains(place)));
+        if without.is_empty() {
+            self.why = None;
+        }
+    }
+
+    /// Finds the events of one stream without which the query goes well. Which stream it is, and which events, can
+    /// only be found by trying.
+    fn find(
+        &self,
+        reader: &mut Reader,
+        parsed: &Parsed,
+        streams: &BTreeMap<String, Range<i64>>,
+        start: Instant,
+    ) -> Result<Vec<i64>, EngineError> {
+        let limit = reader.limits.time;
+        let mut fewest = Vec::new();
+        for (stream, places) in streams {
+            let mut fails = |places: Range<i64>| {
+                let only = Some((stream.clone(), places));
+                let choice = Choice { only, ..self.choice.clone() };
+                match reader.run(parsed, &[], &choice, |_, _, _| Ok(())) {
+                    Ok(_) => Ok(false),
+                    Err(Failed { at_an_event: true, .. }) => Ok(true),
+                    Err(failed) => Err(failed.error),
+                }
+            };
+            if fails(places.start..places.start)? {
+                // Of another stream.
+                continue;
+            }
+            let good = self.good.get(stream).map_or(places.start, |good| *good);
+            let good = good.clamp(places.start, places.end);
+            let mut found = Vec::new();
+            let suspect =
+                if fails(good..places.end)? { good..places.end } else { places.start..good };
+            let mut left = Vec::from([suspect]);
+            while let Some(places) = left.pop() {
+                if found.len() as u64 >= MOST_TRIED || start.elapsed() > limit {
+                    found.clear();
+                    break;
+                }
+                if !fails(places.clone())? {
+                    continue;
+                }
+                if places.end - places.start > 1 {
+                    let middle = places.start + (places.end - places.start) / 2;
+                    left.extend([middle..places.end, places.start..middle]);
+                } else {
+                    found.push(places.start);
+                }
+            }
+            if !found.is_empty() && (fewest.is_empty() || found.len() < fewest.len()) {
+                fewest = found;
+            }
+        }
+        Ok(fewest)
+    }
+}
+
+fn run_once(reader: &mut Reader, parsed: &Parsed, choice: &Choice) -> Result<Run, Failed> {
     let start = Instant::now();
     let most = reader.limits.bytes;
     let (mut rows, mut bytes) = (Vec::new(), 0);
-    let effort = reader.run(parsed, &[], |_, columns, row| {
+    let effort = reader.run(parsed, &[], choice, |_, columns, row| {
         let values: Vec<Value> = (0..columns.len())
             .map(|place| Ok(kept(row.get_ref(place)?)))
             .collect::<rusqlite::Result<_>>()?;
@@ -40,8 +153,8 @@ pub(super) fn run(reader: &mut Reader, parsed: &Parsed) -> Result<Run, EngineErr
         rows.push(values);
         if bytes > most { Err(too_large(most)) } else { Ok(()) }
     })?;
-    let (columns, steps) = (effort.columns, effort.steps);
-    Ok(Run { columns, rows, steps, took: start.elapsed() })
+    let Effort { columns, steps, .. } = effort;
+    Ok(Run { columns, rows, steps, took: start.elapsed(), skipped: 0, why: None })
 }
 
 fn size(value: &Value) -> usize {

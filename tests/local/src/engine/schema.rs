@@ -27,7 +27,7 @@ const SEQUENCE_BITS: u32 = 40;
 /// All events are in one table, so that 10,000 streams cost no more than one. A `place` is the number
 /// of the stream and then that of the event in it: the events of a stream lie together, in order, and
 /// new ones go to the end. `id` holds only ids that clients gave; others follow from the place.
-const TABLES: &str = "
+pub(super) const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE streams (
     number INTEGER PRIMARY KEY AUTOINCREMENT,

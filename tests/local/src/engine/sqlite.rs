@@ -1,5 +1,6 @@
 //! SQLite as an engine: one thread writes, others read.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -18,14 +19,14 @@ use super::functions;
 use super::home::Home;
 use super::processes::{Draft, Filled, Processes, Stats, no_process};
 use super::read::{QueryLimits, Readers};
-use super::recompute::{self, Schedule};
+use super::recompute::{self, Failing, Schedule};
 use super::retention::Retention;
 use super::sandbox::Sandbox;
 use super::storage::{OpenShare, Storage};
 use super::writer::{Job, Notice, Task, Writer};
 use super::{
     Author, Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener,
-    Mode, ProcessStats, Summary, Ttl, process, schema, sql,
+    Mode, ProcessStats, Rows, Summary, Ttl, process, schema, sql, trial,
 };
 use crate::streams::batch::Batch;
 
@@ -59,7 +60,10 @@ struct Core {
     catalogue: Mutex<Option<Connection>>,
     stats: Stats,
     schedule: Arc<Schedule>,
+    /// Which events the queries of processes fail at, by the name of the process.
+    failing: Mutex<HashMap<String, (String, Failing)>>,
     counted: Arc<Counted>,
+    listener: Arc<dyn Listener>,
     /// The last to go: the connections are closed before it.
     home: Home,
 }
@@ -92,12 +96,16 @@ impl Sqlite {
             Processes::new(sandbox, stats.clone(), Arc::clone(&schedule), Arc::clone(&listener));
         processes.all(&connection).map_err(io::Error::other)?;
         let unfilled = processes.unfilled();
-        let writer = Writer::new(connection, storage, processes, listener, Arc::clone(&counted));
+        let told = Arc::clone(&listener);
+        let writer = Writer::new(connection, storage, processes, told, Arc::clone(&counted));
         let (jobs, received) = mpsc::channel();
         let readers = Readers::open(&path, settings.limits).map_err(io::Error::other)?;
         home.hide()?;
         let catalogue = Mutex::new(Some(catalogue));
-        let core = Arc::new(Core { jobs, readers, catalogue, stats, schedule, counted, home });
+        let failing = Mutex::default();
+        let core =
+            Core { jobs, readers, catalogue, stats, schedule, failing, counted, listener, home };
+        let core = Arc::new(core);
         let thread = |name: &str| {
             let thread = std::thread::Builder::new().name(format!("stride-local-{name}"));
             thread.stack_size(sql::STACK)
@@ -138,9 +146,15 @@ impl Sqlite {
             return Err(EngineError::Invalid(format!("{name:?} would read itself")));
         }
         reader.check(&compiled.parsed, false)?;
+        reader.try_out(&compiled)?;
         let run = match compiled.mode() {
             Mode::Incremental => None,
-            Mode::Recomputed => Some(recompute::run(reader, &compiled.parsed)?),
+            Mode::Recomputed => {
+                let mut failing = Failing::default();
+                let run = recompute::run(reader, &compiled.parsed, &mut failing)?;
+                self.core.failing().insert(name.to_owned(), (definition.query.clone(), failing));
+                Some(run)
+            }
         };
         Ok(Draft { name: name.to_owned(), definition: definition.clone(), run })
     }
@@ -160,6 +174,10 @@ impl Core {
 
     fn catalogue(&self) -> MutexGuard<'_, Option<Connection>> {
         self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failing(&self) -> MutexGuard<'_, HashMap<String, (String, Failing)>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks something up in the engine's own tables.
@@ -204,8 +222,9 @@ impl Core {
                 Ok(()) => {}
                 Err(EngineError::NotFound(_)) => self.schedule.remove(&name),
                 Err(error) => {
-                    tracing::warn!(process = name, %error, "a process could not be computed");
-                    self.stats.note(&name, |stats| stats.last_error = Some(error.to_string()));
+                    tracing::warn!(process = name, %error, "a process shows an old result: it could not be computed");
+                    self.stats.failed(&name, &error);
+                    self.listener.progressed();
                 }
             }
             self.schedule.done(&name, start.elapsed(), again);
@@ -215,8 +234,11 @@ impl Core {
     fn recompute_one(&self, name: &str) -> Result<(), EngineError> {
         let (number, query) = self.process(name)?;
         let parsed = sql::parse(&query)?;
-        let run = recompute::run(self.readers.lend()?.reader()?, &parsed)
-            .inspect_err(|error| self.counted.failed(error))?;
+        let known = self.failing().remove(name).filter(|(of, _)| *of == query);
+        let mut failing = known.map(|(_, failing)| failing).unwrap_or_default();
+        let run = recompute::run(self.readers.lend()?.reader()?, &parsed, &mut failing);
+        self.failing().insert(name.to_owned(), (query, failing));
+        let run = run.inspect_err(|error| self.counted.failed(error))?;
         let name = name.to_owned();
         self.write(move |writer| {
             let Writer { connection, processes, notices, now, .. } = writer;
@@ -388,16 +410,19 @@ impl Engine for Sqlite {
     }
 
     fn delete_process(&self, name: &str) -> Result<(), EngineError> {
-        let name = name.to_owned();
+        let deleted = name.to_owned();
         self.core.write(move |writer| {
             let Writer { connection, processes, notices, .. } = writer;
-            processes.delete(connection, &name, notices)
-        })
+            processes.delete(connection, &deleted, notices)
+        })?;
+        self.core.failing().remove(name);
+        Ok(())
     }
 
     fn save_query(&self, name: &str, query: &str) -> Result<(), EngineError> {
         let parsed = sql::parse(query)?;
         self.core.readers.lend()?.reader()?.check(&parsed, true)?;
+        trial::of_query(&parsed.query)?;
         let (name, query) = (name.to_owned(), query.to_owned());
         self.core.write(move |writer| {
             let insert = "INSERT OR REPLACE INTO queries VALUES (?, ?)";
@@ -429,7 +454,7 @@ impl Engine for Sqlite {
         })
     }
 
-    fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Bytes, EngineError> {
+    fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Rows, EngineError> {
         let start = Instant::now();
         let counted = &self.core.counted;
         let rows = sql::parse(sql).and_then(|parsed| {
@@ -443,7 +468,8 @@ impl Engine for Sqlite {
         if rows.is_err() {
             counted.failed_queries.fetch_add(1, Ordering::Relaxed);
         }
-        rows.map(Bytes::from)
+        let (json, reads) = rows?;
+        Ok(Rows { json: Bytes::from(json), stale: self.core.stats.stale_of(reads) })
     }
 
     fn health(&self) -> Result<(), EngineError> {

@@ -1,5 +1,6 @@
 //! The engine through its trait: what is stored, asked and kept.
 
+mod definitions;
 mod hostile;
 mod incremental;
 mod page;
@@ -88,7 +89,7 @@ impl Fixture {
 
     fn try_query(&self, sql: &str) -> Result<Value, EngineError> {
         let answer = self.engine.query(sql, &[])?;
-        Ok(serde_json::from_slice(&answer).unwrap())
+        Ok(serde_json::from_slice(&answer.json).unwrap())
     }
 
     fn process(&self, name: &str, query: &str) {

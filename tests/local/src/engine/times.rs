@@ -76,7 +76,10 @@ pub(super) fn install(connection: &Connection) -> rusqlite::Result<Clock> {
     })?;
     connection.create_scalar_function("date_trunc", 2, pure, |context| {
         let unit: String = context.get(0)?;
-        time(context, 1).map(|at| truncate(&unit, at).map(text)).transpose()
+        // A unit that is none is an error at `NULL`, too: it is found when the query is tried out.
+        let at = time(context, 1);
+        let truncated = truncate(&unit, at.unwrap_or(OffsetDateTime::UNIX_EPOCH))?;
+        Ok(at.map(|_| text(truncated)))
     })?;
     Ok(clock)
 }

@@ -103,7 +103,7 @@ pub(crate) fn page(shared: &Shared) -> String {
     );
     page.gauge(
         "processes_stale",
-        "Processes that show an old result because their last run failed",
+        "Processes that show an old result because later runs failed",
         engine.stale_processes,
     );
     page.gauge("queries_running", "Queries that run now", engine.running_queries);

@@ -157,7 +157,7 @@ pub(super) async fn run(
     let Query { query } = read(shared, request).await?;
     let parameters = parameters(request.uri().query());
     let rows = ask_engine(shared, move |engine| engine.query(&query, &parameters)).await?;
-    Ok(response::ready_json(rows))
+    Ok(response::rows(rows))
 }
 
 /// `GET` and `POST /analyze/NAME/results`.
@@ -175,7 +175,7 @@ pub(super) async fn results(
         engine.query(&query, &parameters)
     })
     .await?;
-    Ok(response::ready_json(rows))
+    Ok(response::rows(rows))
 }
 
 /// What a query string says, as in `?start_date=2015-05-05`. It has no types: what is written as a number is one,

@@ -6,12 +6,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
 
 use super::subscription::{Cut, Subscription};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Rows};
 
 /// The body of a response.
 #[derive(Debug)]
@@ -64,9 +64,23 @@ pub(crate) fn created() -> Response {
     response
 }
 
-/// 200 with text that is JSON already.
-pub(crate) fn ready_json(body: impl Into<Bytes>) -> Response {
-    with_json(StatusCode::OK, body.into())
+/// Names the processes whose rows are old that a result comes from.
+const STALE: HeaderName = HeaderName::from_static("stride-stale");
+
+/// How many processes that header names at most.
+const MOST_STALE: usize = 20;
+
+/// 200 with the rows of a result.
+pub(crate) fn rows(Rows { json, mut stale }: Rows) -> Response {
+    let mut response = with_json(StatusCode::OK, json);
+    stale.truncate(MOST_STALE);
+    // The name of a process can stand in a header.
+    if !stale.is_empty()
+        && let Ok(names) = HeaderValue::try_from(stale.join(", "))
+    {
+        response.headers_mut().insert(STALE, names);
+    }
+    response
 }
 
 /// 200 with what Prometheus reads.

@@ -203,16 +203,29 @@ fn p4_a_probe_may_use_head() {
 
 #[test]
 fn metrics_show_what_processes_lack() {
-    let local = Local::start().unwrap();
+    let local = Local::builder().query_rows(3).start().unwrap();
     let process = |name: &str, query: &str| {
         let body = serde_json::json!({"query": query, "action": "MATERIALIZE"}).to_string();
         assert_eq!(post(&local, &format!("/v1/process/{name}"), &body).status, 201);
     };
     process("sums", "SELECT sum(abs(x)) AS s FROM s");
-    process("each", "SELECT value FROM s, json_each(s.tags)");
+    process("lists", "SELECT value FROM s, json_each(s.tags)");
+    process("wide", "SELECT x FROM s");
     // There is no absolute value of the least integer, and no part of what is not JSON.
     let events = r#"[{"x": -9223372036854775808}, {"tags": "oops"}]"#;
     post(&local, "/v1/collect/s", events).assert_stored();
-    assert_eq!(metrics(&local)["process_events_skipped_total"], 1.0);
+    let skipped = |local: &Local| metrics(local)["process_events_skipped_total"];
+    assert!(local.wait_until(WATCHDOG, |local| skipped(local) == 2.0));
+    let rows = |query: &str| {
+        post(&local, "/v1/analyze", &serde_json::json!({ "query": query }).to_string())
+    };
+    assert!(!rows("SELECT * FROM lists").headers.contains_key("stride-stale"));
+    assert_eq!(metrics(&local)["processes_stale"], 0.0);
+    // More rows than a result may have.
+    post(&local, "/v1/collect/s", r#"[{"x": 1}, {"x": 2}]"#).assert_stored();
     assert!(local.wait_until(WATCHDOG, |local| metrics(local)["processes_stale"] == 1.0));
+    assert_eq!(rows("SELECT * FROM wide LIMIT 1").headers["stride-stale"], "wide");
+    let stats = get(&local, "/v1/process/wide/stats").json();
+    assert_eq!(stats["stale"], true);
+    assert!(stats["last_error"].as_str().unwrap().contains("rows"), "{stats}");
 }

@@ -184,10 +184,10 @@ fn parameters_stand_for_values() {
     engine.collect("s", r#"[{"day": "2015-05-05", "n": 1}, {"day": "2015-05-06", "n": 2}]"#);
     let given = [("start".to_owned(), json!("2015-05-06")), ("other".to_owned(), json!("x"))];
     let answer = engine.engine.query("SELECT n FROM s WHERE day >= :start", &given).unwrap();
-    assert_eq!(&answer[..], br#"[{"n":2}]"#);
+    assert_eq!(&answer.json[..], br#"[{"n":2}]"#);
     let number = [("n".to_owned(), json!(1))];
     let answer = engine.engine.query("SELECT n FROM s WHERE n <= :n", &number).unwrap();
-    assert_eq!(&answer[..], br#"[{"n":1}]"#);
+    assert_eq!(&answer.json[..], br#"[{"n":1}]"#);
     let missing = engine.try_query("SELECT n FROM s WHERE n = :n").unwrap_err();
     assert!(missing.to_string().contains(":n"), "{missing}");
 }

@@ -77,7 +77,7 @@ fn q9_numbers_and_texts_are_not_compared() {
     );
     let parameters = [("least".to_owned(), json!(50))];
     let rows = engine.engine.query("SELECT n FROM s WHERE x > :least", &parameters).unwrap();
-    assert_eq!(&rows[..], br#"[{"n":2}]"#);
+    assert_eq!(&rows.json[..], br#"[{"n":2}]"#);
 }
 
 #[test]
