@@ -1,6 +1,10 @@
 //! What is sent when: every decision of a collector, as a machine without threads, clock or IO. For
 //! drivers of one's own; it comes without a promise of stability.
 //!
+//! The example
+//! [`by_hand_collector`](https://github.com/stride-rs/stride/blob/main/tests/suite/examples/by_hand_collector.rs)
+//! is a whole collector on smol, in two hundred lines.
+//!
 //! Each stream is a *lane*: first in, first out, with its own retries and delays. The driver tells
 //! what happened to the lanes, polls, does what the machine says, and tells what came of it:
 //!
@@ -35,6 +39,7 @@
 //! assert_eq!(batcher.totals().delivered, 2);
 //! ```
 
+mod ages;
 mod batch;
 mod lane;
 mod narrow;
@@ -52,15 +57,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use stride_core::transport::Delivery;
 
+use self::ages::Ages;
 pub use self::batch::{BATCH_COST, Body, Events, Response};
 use self::batch::{Batch, Part, Text};
 use self::lane::Lane;
-pub use self::retry::Change;
 use self::retry::Health;
 pub use self::step::{Input, LaneId, Loss, Parts, Request, Retire, Seal, Split, Step, Waiting};
 use self::wakeups::Wakeups;
+use crate::activity::ServerState;
 pub use crate::budget::Budget;
-use crate::report::{LossReason, Report};
+use crate::report::{LossReason, Report, Stats};
 
 /// How many lanes one [`Step::Seal`] or [`Step::Retire`] names at most, and how many batches expire in
 /// one poll: some 50 us of work.
@@ -82,6 +88,8 @@ pub struct Policy {
     pub senders: usize,
     /// How long a batch is tried.
     pub retry_for: Duration,
+    /// Whether each lane has one batch in flight at most, so that its events arrive in order.
+    pub ordered: bool,
     /// Makes the delays differ between collectors.
     pub seed: u64,
 }
@@ -94,6 +102,7 @@ impl Default for Policy {
             batch_bytes: 1 << 20,
             senders: 2,
             retry_for: Duration::from_secs(120),
+            ordered: false,
             seed: 0,
         }
     }
@@ -150,6 +159,13 @@ pub struct Batcher {
     wakeups: Wakeups,
     /// Of what was sealed.
     totals: Report,
+    ages: Ages,
+    requests: u64,
+    retries: u64,
+    json_bytes: u64,
+    sent_bytes: u64,
+    /// As it was told last.
+    server: ServerState,
     freed: usize,
     grown: usize,
     /// How many flushes were asked for whose batches are all known.
@@ -194,6 +210,12 @@ impl Batcher {
             health: Health::new(policy.seed, now),
             wakeups: Wakeups::new(policy.senders),
             totals: Report::default(),
+            ages: Ages::new(now),
+            requests: 0,
+            retries: 0,
+            json_bytes: 0,
+            sent_bytes: 0,
+            server: ServerState::Healthy,
             freed: 0,
             grown: 0,
             epoch: 0,
@@ -298,11 +320,13 @@ impl Batcher {
         });
         if merged {
             let Some(back) = lane.back_mut() else { return };
+            let first = back.first;
             let Text::Growing(text) = &back.text else { return };
             let after = text.capacity() + BATCH_COST;
             let before = std::mem::replace(&mut back.cost, after) + cost;
             let is_long = back.length >= COMPRESSED_FROM;
             self.exchange(before, after);
+            self.ages.add(first, count);
             if is_long {
                 self.mark_uncompressed(id);
             }
@@ -327,6 +351,7 @@ impl Batcher {
             part: Part::default(),
         };
         *self.unsettled.entry(epoch).or_default() += 1;
+        self.ages.add(now, count);
         self.lane(id).push_back(Box::new(batch));
         if length >= COMPRESSED_FROM {
             self.mark_uncompressed(id);
@@ -334,11 +359,13 @@ impl Batcher {
         self.schedule(id);
     }
 
-    /// The bytes that a request sends. Those of a single stream are kept instead of the text, for the
+    /// The bytes that a request sends. They are counted; those of a single stream are kept instead of the text, for the
     /// next attempt.
     pub fn handle_gzipped_request(&mut self, id: u64, bytes: &Bytes) {
-        if let Some(InFlight { parts, .. }) = self.in_flight.get_mut(&id)
-            && let [(_, batch)] = &mut parts[..]
+        let Some(InFlight { parts, .. }) = self.in_flight.get_mut(&id) else { return };
+        self.json_bytes += parts.iter().map(|(_, batch)| batch.length as u64).sum::<u64>();
+        self.sent_bytes += bytes.len() as u64;
+        if let [(_, batch)] = &mut parts[..]
             && !batch.is_gzipped()
         {
             let (before, after) = batch.set_gzipped(bytes.clone());
@@ -600,6 +627,32 @@ impl Batcher {
     /// What became of the events that were sealed so far.
     pub fn totals(&self) -> Report {
         self.totals
+    }
+
+    /// The figures that operators look at: of what was taken in so far, and without the memory, which
+    /// the driver counts.
+    pub fn stats(&self, now: Instant) -> Stats {
+        let open =
+            self.opened.first_key_value().map(|(_, (_, due))| *due - self.policy.flush_interval);
+        let oldest = open.into_iter().chain(self.ages.oldest()).min();
+        Stats {
+            report: self.totals,
+            requests: self.requests,
+            retries: self.retries,
+            json_bytes: self.json_bytes,
+            sent_bytes: self.sent_bytes,
+            in_flight: self.in_flight.len(),
+            oldest: oldest.map(|oldest| now.saturating_duration_since(oldest)),
+            memory: 0,
+            streams: self.lane_count,
+            server: self.health.state(now),
+        }
+    }
+
+    /// How the server as a whole was doing when the last result came.
+    #[must_use]
+    pub fn server(&self) -> ServerState {
+        self.server
     }
 
     /// How much memory was given back since this was asked, and how much more is taken, in bytes.

@@ -12,6 +12,7 @@ use stride_core::transport::AsyncTarget;
 use stride_core::transport::Target;
 
 use crate::Collector;
+use crate::activity::Activity;
 use crate::batcher::BATCH_COST;
 use crate::error::StartError;
 use crate::intake::stamp;
@@ -20,7 +21,7 @@ use crate::report::LostBatch;
 #[cfg(feature = "tokio")]
 use crate::sender::tasks::{self, Senders};
 use crate::sender::{limits, threads};
-use crate::shared::{OnLost, Shared};
+use crate::shared::{Callbacks, Shared};
 
 /// All settings.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) gzip_level: GzipLevel,
     pub(crate) stamp: bool,
     pub(crate) retry_for: Duration,
+    pub(crate) ordered: bool,
 }
 
 impl Default for Settings {
@@ -50,6 +52,7 @@ impl Default for Settings {
             gzip_level: GzipLevel::FASTEST,
             stamp: false,
             retry_for: Duration::from_secs(120),
+            ordered: false,
         }
     }
 }
@@ -110,7 +113,7 @@ impl Settings {
 #[must_use = "a builder does nothing until it is started"]
 pub struct Builder<C = Collector> {
     settings: Settings,
-    on_lost: Option<OnLost>,
+    callbacks: Callbacks,
     starts: PhantomData<fn() -> C>,
 }
 
@@ -122,7 +125,7 @@ impl<C> fmt::Debug for Builder<C> {
 
 impl<C> Builder<C> {
     pub(crate) fn new() -> Self {
-        Self { settings: Settings::default(), on_lost: None, starts: PhantomData }
+        Self { settings: Settings::default(), callbacks: Callbacks::default(), starts: PhantomData }
     }
 
     /// The longest time that an event waits for others before its batch is sent, counted from the
@@ -163,6 +166,18 @@ impl<C> Builder<C> {
     /// lost before it was tried once.
     pub fn retry_for(mut self, time: Duration) -> Self {
         self.settings.retry_for = time;
+        self
+    }
+
+    /// Whether the events of a stream arrive in the order in which they were accepted; not by default.
+    /// Then a stream has one request in flight at a time, and a batch that has to be retried holds up
+    /// those behind it. Streams do not wait for each other.
+    ///
+    /// What is lost is missing, and what was stored although the response was lost is sent again; for a
+    /// reader that knows each event by its `$id` (see [`stamp`](Self::stamp)), the order holds over
+    /// retries, narrowing and restarts of the server.
+    pub fn ordered(mut self, ordered: bool) -> Self {
+        self.settings.ordered = ordered;
         self
     }
 
@@ -210,7 +225,18 @@ impl<C> Builder<C> {
     /// call them from inside of it: they would wait for themselves. A collector that it owns is never
     /// dropped.
     pub fn on_lost(mut self, on_lost: impl Fn(&LostBatch) + Send + Sync + 'static) -> Self {
-        self.on_lost = Some(Arc::new(on_lost));
+        self.callbacks.on_lost = Some(Arc::new(on_lost));
+        self
+    }
+
+    /// What to do with all that happens: called with each [`Activity`](crate::Activity), for counters
+    /// and alerts. [`stats`](crate::Intake::stats) has most figures without it.
+    ///
+    /// It runs where the collector works: on a sender's thread or in its task, or on the thread that
+    /// stops. So it must not block; but it holds no lock, may call `collect`, and a panic in it is
+    /// caught. `flush` and `stop` do not wait for it. Do not call them from inside of it.
+    pub fn observer(mut self, observer: impl Fn(&Activity) + Send + Sync + 'static) -> Self {
+        self.callbacks.observer = Some(Arc::new(observer));
         self
     }
 }
@@ -222,10 +248,10 @@ impl Builder<Collector> {
     ///
     /// A setting cannot be used, or the operating system could not start a thread.
     pub fn start(self, target: impl Into<Target>) -> Result<Collector, StartError> {
-        let Self { settings, on_lost, .. } = self;
+        let Self { settings, callbacks, .. } = self;
         settings.check()?;
         let target = target.into();
-        let shared = Arc::new(Shared::new(settings, on_lost, Instant::now));
+        let shared = Arc::new(Shared::new(settings, callbacks, Instant::now));
         for number in 0..settings.concurrency {
             let sender = threads::Sender {
                 number,
@@ -259,13 +285,13 @@ impl Builder<crate::AsyncCollector> {
         self,
         target: impl Into<AsyncTarget>,
     ) -> Result<crate::AsyncCollector, StartError> {
-        let Self { settings, on_lost, .. } = self;
+        let Self { settings, callbacks, .. } = self;
         settings.check()?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         // Panics here, at the call that can be mended, rather than in a task.
         drop(tokio::time::sleep(Duration::ZERO));
         let target = target.into();
-        let shared = Arc::new(Shared::new(settings, on_lost, tasks::now));
+        let shared = Arc::new(Shared::new(settings, callbacks, tasks::now));
         let senders = Arc::new(Senders(Arc::clone(&shared)));
         for number in 0..settings.concurrency {
             let sender = tasks::Sender {

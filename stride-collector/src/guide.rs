@@ -39,7 +39,8 @@
 /// # Order
 ///
 /// The order of events is kept within a batch. Batches of a stream may overtake each other, when one of
-/// them is retried or several are in flight.
+/// them is retried or several are in flight; not with [`ordered`](crate::Builder::ordered), which sends
+/// one batch of a stream at a time.
 pub mod delivery {}
 
 /// What a collector promises, and the test that proves it.
@@ -154,9 +155,14 @@ pub mod deployment {}
 
 /// What a collector reports while it runs.
 ///
-/// [`stats`](crate::Intake::stats) returns a [`Report`](crate::Report), and
-/// [`memory`](crate::Intake::memory) the part of the budget that is used. Both are cheap enough for every
-/// scrape of a metrics endpoint. With the feature `serde` a report serialises.
+/// [`stats`](crate::Intake::stats) returns [`Stats`](crate::Stats): what became of the events, requests,
+/// retries, bytes before and after compression, memory, the age of the oldest pending event, and how the
+/// server is doing. It is cheap enough for every scrape of a metrics endpoint; the example
+/// [`prometheus`](https://github.com/stride-rs/stride/blob/main/tests/suite/examples/prometheus.rs)
+/// writes such a page.
+///
+/// An [`observer`](crate::Builder::observer) is told each [`Activity`](crate::Activity): sent, retried,
+/// narrowed, lost, and every change of the server's state.
 ///
 /// What happens in the background is told to `tracing`, target `stride::collector`, without events and
 /// without the key:
@@ -168,6 +174,7 @@ pub mod deployment {}
 /// | `INFO` | "events are delivered again" | |
 /// | `TRACE` | "a request ended" | `status`, `message`, `error` |
 ///
-/// Alert on `lost()` of the report, and on `memory` that stays near the budget. The requests themselves go
+/// Alert on `lost()`, on `oldest` beyond what your readers expect, and on `memory` that stays near the
+/// budget. The requests themselves go
 /// through the transport, so a [middleware](stride_core::transport#middleware) sees each of them.
 pub mod observability {}

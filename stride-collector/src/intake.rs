@@ -19,7 +19,7 @@ use self::encode::{Local, Outcome, Unusual, slot};
 use self::stream::{Appended, Stream};
 use crate::batcher::BATCH_COST;
 use crate::error::{CollectAllError, CollectError};
-use crate::report::Report;
+use crate::report::Stats;
 use crate::sender::threads;
 use crate::shared::Shared;
 
@@ -127,9 +127,10 @@ impl Intake {
         StreamHandle::new(&self.owner, name)
     }
 
-    /// What became of the events so far.
-    pub fn stats(&self) -> Report {
-        self.owner.shared.report()
+    /// What became of the events so far, and what is going on. Cheap enough for every scrape of a
+    /// metrics endpoint.
+    pub fn stats(&self) -> Stats {
+        self.owner.shared.stats()
     }
 
     /// How much of the memory budget is used now, in bytes.

@@ -51,7 +51,8 @@
 //!   the server does. Only time that is spent inside your own `on_lost` comes on top.
 //! * Memory stays within the [budget](Builder::memory_budget): events, buffers and streams. When it runs
 //!   out, open batches are sent; while the server is down, batches that wait are compressed.
-//! * The order of events is kept within a batch, not between batches.
+//! * The order of events is kept within a batch; with [`ordered`](Builder::ordered) also between the
+//!   batches of a stream.
 //! * An idle collector does nothing: none of its threads wakes up.
 //!
 //! The [guides](guide) say more: what delivery means and what each failure costs, [which test proves which
@@ -72,6 +73,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod activity;
 pub mod batcher;
 mod budget;
 mod collector;
@@ -86,13 +88,14 @@ mod sender;
 mod shared;
 mod sync;
 
+pub use activity::{Activity, ServerState};
 #[cfg(feature = "tokio")]
 pub use collector::AsyncCollector;
 pub use collector::Collector;
 pub use config::Builder;
 pub use error::{CollectAllError, CollectError, StartError};
 pub use intake::{Intake, StreamHandle};
-pub use report::{LossReason, LostBatch, Report};
+pub use report::{LossReason, LostBatch, Report, Stats};
 pub use stride_core::gzip::GzipLevel;
 #[cfg(feature = "tokio")]
 pub use stride_core::transport::AsyncTarget;

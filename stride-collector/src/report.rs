@@ -1,6 +1,7 @@
 //! What became of the events: the totals, and what was lost.
 
 mod lost;
+mod stats;
 
 use std::fmt;
 
@@ -8,6 +9,7 @@ use stride_core::transport::Delivery;
 
 pub(crate) use self::lost::with_sources;
 pub use self::lost::{LossReason, LostBatch};
+pub use self::stats::Stats;
 
 /// What became of the events so far, counted from the collector's start.
 ///

@@ -14,15 +14,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use stride_core::transport::TransportError;
 
-use crate::batcher::{
-    Batcher, Change, Input, Loss, Parts, Policy, Response, Retire, Seal, Step, Waiting,
-};
+use crate::activity::{Activity, ServerState};
+use crate::batcher::{Batcher, Input, Loss, Parts, Policy, Response, Retire, Seal, Step, Waiting};
 use crate::config::Settings;
 use crate::intake::encode::Writing;
 use crate::intake::stamp;
 use crate::intake::stream::{BatchLimits, Held};
 use crate::intake::table::Table;
-use crate::report::{LostBatch, Report, with_sources};
+use crate::report::{LostBatch, Report, Stats, with_sources};
 use crate::sync::{Mutex, MutexGuard};
 
 /// How many inputs are taken in under one lock.
@@ -34,8 +33,15 @@ const KEPT: usize = 4096;
 /// The number of a driver that is no sender.
 const NO_SENDER: usize = usize::MAX;
 
-/// What a user does with lost events.
-pub(crate) type OnLost = Arc<dyn Fn(&LostBatch) + Send + Sync>;
+/// What a user does with something that happens.
+type Callback<T> = Option<Arc<dyn Fn(&T) + Send + Sync>>;
+
+/// What a user does with what happens.
+#[derive(Clone, Default)]
+pub(crate) struct Callbacks {
+    pub(crate) on_lost: Callback<LostBatch>,
+    pub(crate) observer: Callback<Activity>,
+}
 
 pub(crate) struct Shared {
     /// Tells collectors apart in what threads remember.
@@ -44,7 +50,7 @@ pub(crate) struct Shared {
     pub(crate) held: Held,
     pub(crate) table: Table,
     state: Mutex<State>,
-    on_lost: Option<OnLost>,
+    callbacks: Callbacks,
     /// The time as the driver has it.
     now: fn() -> Instant,
 }
@@ -79,7 +85,7 @@ impl Wakers {
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings, on_lost: Option<OnLost>, now: fn() -> Instant) -> Self {
+    pub(crate) fn new(settings: Settings, callbacks: Callbacks, now: fn() -> Instant) -> Self {
         static COLLECTORS: AtomicU64 = AtomicU64::new(0);
         let id = COLLECTORS.fetch_add(1, Ordering::Relaxed);
         let policy = Policy {
@@ -88,6 +94,7 @@ impl Shared {
             batch_bytes: settings.batch_bytes,
             senders: settings.concurrency,
             retry_for: settings.retry_for,
+            ordered: settings.ordered,
             seed: stamp::random(),
         };
         let state = State {
@@ -97,14 +104,18 @@ impl Shared {
             waiters: BTreeMap::new(),
             next_waiter: 0,
         };
-        let limits = BatchLimits { events: settings.batch_size, bytes: settings.batch_bytes };
+        let limits = BatchLimits {
+            events: settings.batch_size,
+            bytes: settings.batch_bytes,
+            ordered: settings.ordered,
+        };
         Self {
             id,
             writing: Writing::new(settings.max_event, settings.stamp),
             held: Held::new(limits, settings.memory_budget),
             table: Table::new(id),
             state: Mutex::new(state),
-            on_lost,
+            callbacks,
             now,
         }
     }
@@ -222,22 +233,35 @@ impl Shared {
             Ok(response) => (Some(response.status.as_u16()), response.message.clone(), None),
             Err(error) => (None, None, Some(error.clone())),
         };
-        let change = self.update(|batcher, now| batcher.handle_result(id, result, now));
+        let (before, activities) =
+            self.update(|batcher, now| (batcher.server(), batcher.handle_result(id, result, now)));
+        let change = activities.iter().find_map(|activity| match activity {
+            Activity::Server(now) => Some(*now),
+            _ => None,
+        });
         guarded(|| {
             let (message, error) = (message.as_deref(), error.as_ref().map(with_sources));
             match change {
-                Some(Change::Down) => {
+                Some(ServerState::Healthy) => {
+                    tracing::info!(target: "stride::collector", "events are delivered again");
+                }
+                Some(_) if before == ServerState::Healthy => {
                     let text = "events cannot be delivered; they are kept and retried";
                     tracing::warn!(target: "stride::collector", status, message, error, "{text}");
                 }
-                Some(Change::Up) => {
-                    tracing::info!(target: "stride::collector", "events are delivered again");
-                }
-                None => {
+                _ => {
                     tracing::trace!(target: "stride::collector", status, message, error, "a request ended");
                 }
             }
         });
+        activities.iter().for_each(|activity| self.observe(activity));
+    }
+
+    /// Tells the user what happens, outside of every lock.
+    fn observe(&self, activity: &Activity) {
+        if let Some(observer) = &self.callbacks.observer {
+            guarded(|| observer(activity));
+        }
     }
 
     /// Seals open batches, as the batcher asked.
@@ -259,7 +283,7 @@ impl Shared {
     /// Whether reporting a loss takes the user's time.
     #[cfg(feature = "tokio")]
     pub(crate) fn has_on_lost(&self) -> bool {
-        self.on_lost.is_some()
+        self.callbacks.on_lost.is_some()
     }
 
     /// Reports a loss to the user, outside of every lock.
@@ -277,7 +301,13 @@ impl Shared {
                 "events were lost"
             );
         });
-        if let Some(on_lost) = &self.on_lost {
+        self.observe(&Activity::Lost {
+            stream: Arc::clone(loss.stream()),
+            events: loss.count().into(),
+            reason: loss.reason(),
+            delivery: loss.delivery(),
+        });
+        if let Some(on_lost) = &self.callbacks.on_lost {
             let lost = loss.to_lost_batch();
             guarded(|| on_lost(&lost));
         }
@@ -353,6 +383,13 @@ impl Shared {
         report.pending += accepted - sealed;
         report.accepted = accepted;
         report
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.state().batcher.stats((self.now)());
+        stats.report = self.report();
+        stats.memory = self.memory();
+        stats
     }
 
     /// What is held takes that much memory now, in bytes.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use stride_collector::batcher::{Batcher, Events, Input, LaneId, Policy, Step};
-use stride_collector::{Delivery, LossReason, TransportError};
+use stride_collector::batcher::{Batcher, Events, Input, LaneId, Policy, Response, Step};
+use stride_collector::{Activity, Delivery, LossReason, ServerState, TransportError, http};
 use stride_core::gzip::{Gzip, GzipLevel};
 use stride_core::transport::TransportErrorKind;
 
@@ -62,4 +62,52 @@ fn c6_an_outage_of_minutes_costs_no_more_after_the_first_batches_expire() {
     let (before, after) = (median(&mut seconds[70..110].to_vec()), median(&mut seconds[150..]));
     // In the same run, so the machine does not matter; it was a hundredfold.
     assert!(after < before * 8, "{before:?} for a second before, {after:?} after");
+}
+
+#[test]
+fn a_batcher_tells_how_the_server_does_and_how_old_the_oldest_event_is() {
+    let start = Instant::now();
+    let after = |milliseconds| start + Duration::from_millis(milliseconds);
+    let mut batcher = Batcher::new(Policy::default(), start);
+    let (lane, stream): (_, Arc<str>) = (LaneId(0), Arc::from("clicks"));
+    let opened = Input::Opened { lane, stream: Arc::clone(&stream) };
+    batcher.handle(opened, after(1000));
+    assert_eq!(batcher.stats(after(1200)).oldest, Some(Duration::from_millis(200)), "it is open");
+    let Step::Seal(seal) = batcher.poll(0, after(1250)) else { panic!() };
+    let events = Events { text: br#",{"x":1},{"x":2}"#.to_vec(), count: 2 };
+    batcher.handle(Input::Sealed { lane, stream, events, opened: true }, after(1250));
+    batcher.handle(Input::SealsDone(seal.ticket()), after(1250));
+
+    let Step::Send(request) = batcher.poll(0, after(1250)) else { panic!() };
+    let respond = |status: u16, pause: Option<u64>| {
+        let mut headers = http::HeaderMap::new();
+        headers.extend(pause.map(|seconds| (http::header::RETRY_AFTER, seconds.into())));
+        let status = http::StatusCode::from_u16(status).unwrap();
+        Ok(Response { status, headers, message: None })
+    };
+    let activities = batcher.handle_result(request.id(), respond(503, Some(30)), after(1300));
+    let [Activity::Retried { events: 2, .. }, Activity::Server(state)] = &activities[..] else {
+        panic!("{activities:?}")
+    };
+    assert_eq!(*state, ServerState::Throttled { until: after(31_300) });
+    let stats = batcher.stats(after(31_250));
+    assert_eq!((stats.requests, stats.retries, stats.in_flight, stats.streams), (1, 1, 0, 1));
+    assert_eq!((stats.oldest, stats.server), (Some(Duration::from_secs(30)), *state));
+    assert_eq!(batcher.stats(after(31_300)).server, ServerState::Down, "the pause is over");
+
+    let mut now = after(40_000);
+    let request = loop {
+        match batcher.poll(0, now) {
+            Step::Send(request) => break request,
+            Step::Wait(until) => now = until.max(now),
+            step => drop(step),
+        }
+    };
+    let activities = batcher.handle_result(request.id(), respond(200, None), now);
+    let [Activity::Sent { events: 2, .. }, Activity::Server(ServerState::Healthy)] =
+        &activities[..]
+    else {
+        panic!("{activities:?}")
+    };
+    assert_eq!(batcher.stats(now).oldest, None);
 }

@@ -306,7 +306,7 @@ fn pystride_6_a_collect_that_races_with_stop_is_accounted_for_or_refused() {
             server.wait_for(3);
             let report = collector.stop();
             let accepted: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
-            assert_eq!(collector.stats(), report, "nothing was accepted after the stop");
+            assert_eq!(*collector.stats(), report, "nothing was accepted after the stop");
             assert_eq!((report.accepted, report.delivered), (accepted, accepted));
             let stored = server.events().into_iter();
             let distinct: HashSet<_> = stored.map(|(_, event)| event.to_string()).collect();
@@ -360,7 +360,7 @@ fn gostride_10_failures_are_reported_and_a_slow_server_blocks_nobody() {
         // Late answers change nothing.
         drop(release);
         drop(losses);
-        assert_eq!(collector.stats(), report);
+        assert_eq!(*collector.stats(), report);
     });
 }
 

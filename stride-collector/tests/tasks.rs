@@ -503,7 +503,7 @@ fn the_end_of_the_runtime_ends_the_collector_and_loses_nothing_unseen() {
         assert!(matches!(collector.collect("a", &json!({})), Err(CollectError::Stopped)));
         // In another runtime: nothing is left to wait for.
         let another = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        assert_eq!(another.block_on(collector.flush()), report);
-        assert_eq!(another.block_on(collector.stop()), report);
+        assert_eq!(another.block_on(collector.flush()), *report);
+        assert_eq!(another.block_on(collector.stop()), *report);
     }
 }

@@ -198,6 +198,7 @@ impl Batcher {
             return None;
         }
         let id = self.new_id();
+        self.requests += 1;
         self.trials += usize::from(is_trial);
         self.in_flight.insert(id, InFlight { parts, outage: self.health.outage(), is_trial });
         Some(Request { id, body: Body { shares } })

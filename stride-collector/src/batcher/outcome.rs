@@ -1,5 +1,6 @@
 //! What the outcome of a request means: for its batches, for their lanes, and for the server.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
@@ -8,21 +9,25 @@ use stride_core::transport::{Delivery, TransportError};
 
 use super::batch::{Batch, Last, Response};
 use super::narrow::{self, Narrowing};
-use super::retry::{Change, Failure, Trouble, backoff, is_pause};
+use super::retry::{Failure, Trouble, backoff, is_pause};
 use super::step::LaneId;
 use super::{Batcher, InFlight};
+use crate::activity::Activity;
 use crate::report::LossReason;
 
 impl Batcher {
-    /// What came of a request; a result that comes after [`give_up`](Self::give_up) changes nothing.
+    /// What came of a request, and what it means; a result that comes after
+    /// [`give_up`](Self::give_up) changes nothing.
     pub fn handle_result(
         &mut self,
         id: u64,
         result: Result<Response, TransportError>,
         now: Instant,
-    ) -> Option<Change> {
+    ) -> Vec<Activity> {
         self.now = now;
-        let InFlight { mut parts, outage, is_trial } = self.in_flight.remove(&id)?;
+        let Some(InFlight { mut parts, outage, is_trial }) = self.in_flight.remove(&id) else {
+            return Vec::new();
+        };
         self.trials -= usize::from(is_trial);
         for (lane, _) in &parts {
             self.lane(*lane).in_flight -= 1;
@@ -50,41 +55,68 @@ impl Batcher {
                 **before = Last { status, message, error: last.error.clone() };
             }
         }
+        let events = parts.iter().map(|(_, batch)| u64::from(batch.count)).sum();
+        let stream = match &parts[..] {
+            [(lane, _)] => Some(Arc::clone(&self.lane(*lane).stream)),
+            _ => None,
+        };
+        let mut activities = Vec::with_capacity(2);
         match result {
             Ok(response) if response.status.is_success() => {
                 let lanes: Vec<LaneId> = parts.iter().map(|(lane, _)| *lane).collect();
                 parts.into_iter().for_each(|(lane, batch)| self.delivered(lane, &batch));
-                self.worked(&lanes)
+                self.worked(&lanes);
+                activities.push(Activity::Sent { stream, events });
             }
-            Ok(response) if is_transient(response.status) => {
-                let pause = least_delay(response.status, &response.headers);
-                self.failed(parts, Failure::Transient, pause, outage)
+            Ok(Response { status, .. }) if !is_transient(status) && !is_pause(status) => {
+                if self.refused(parts, status) {
+                    activities.push(Activity::Narrowed { stream, events, status });
+                }
             }
-            Ok(response) if is_pause(response.status) => {
-                let failure = match response.status {
-                    StatusCode::UNAUTHORIZED => Failure::Unauthorized,
-                    _ => Failure::Forbidden,
+            Ok(Response { status, headers, .. }) => {
+                let pause = if is_transient(status) {
+                    least_delay(status, &headers)
+                } else {
+                    Duration::ZERO
                 };
-                self.failed(parts, failure, Duration::ZERO, outage)
+                let failure = match status {
+                    StatusCode::UNAUTHORIZED => Failure::Unauthorized,
+                    StatusCode::FORBIDDEN => Failure::Forbidden,
+                    _ => Failure::Transient,
+                };
+                self.failed(parts, failure, pause, outage);
+                let status = Some(status);
+                activities.push(Activity::Retried { stream, events, status, error: None });
             }
-            Ok(response) => self.refused(parts, response.status),
             Err(error) => match Failure::of(&error) {
                 Failure::Permanent => {
                     for (lane, batch) in parts {
                         self.lose(lane, *batch, LossReason::Undeliverable);
                         self.schedule(lane);
                     }
-                    None
                 }
-                failure => self.failed(parts, failure, Duration::ZERO, outage),
+                failure => {
+                    self.failed(parts, failure, Duration::ZERO, outage);
+                    let error = Some(error);
+                    activities.push(Activity::Retried { stream, events, status: None, error });
+                }
             },
         }
+        if let [Activity::Retried { .. }] = &activities[..] {
+            self.retries += 1;
+        }
+        let state = self.health.state(now);
+        if std::mem::replace(&mut self.server, state) != state {
+            activities.push(Activity::Server(state));
+        }
+        activities
     }
 
     pub(super) fn delivered(&mut self, id: LaneId, batch: &Batch) {
         self.totals.pending -= u64::from(batch.count);
         self.totals.delivered += u64::from(batch.count);
         self.freed += batch.cost;
+        self.ages.remove(batch.first, batch.count);
         self.settled(batch.epoch);
         let lane = self.lane(id);
         lane.last_epoch = batch.epoch;
@@ -130,13 +162,10 @@ impl Batcher {
         }
     }
 
-    /// A status that no later attempt changes, but for a smaller part.
-    pub(super) fn refused(
-        &mut self,
-        parts: Vec<(LaneId, Box<Batch>)>,
-        status: StatusCode,
-    ) -> Option<Change> {
+    /// A status that no later attempt changes, but for a smaller part. Says whether there is one.
+    pub(super) fn refused(&mut self, parts: Vec<(LaneId, Box<Batch>)>, status: StatusCode) -> bool {
         let ids: Vec<LaneId> = parts.iter().map(|(lane, _)| *lane).collect();
+        let mut narrows = ids.len() > 1;
         for (id, mut batch) in parts {
             if ids.len() > 1 {
                 self.halve(id, ids.len());
@@ -144,11 +173,12 @@ impl Batcher {
                 continue;
             }
             match status.as_u16() {
-                400 | 422 => self.rejected(id, batch),
+                400 | 422 => narrows = self.rejected(id, batch),
                 413 if batch.count > 1 => {
                     let lane = self.lane(id);
                     lane.longest = lane.longest.min(batch.length / 2);
                     batch.part.too_long = true;
+                    narrows = true;
                     self.put_back(id, batch);
                 }
                 _ => {
@@ -161,10 +191,11 @@ impl Batcher {
                 }
             }
         }
-        self.worked(&ids)
+        self.worked(&ids);
+        narrows
     }
 
-    pub(super) fn rejected(&mut self, id: LaneId, mut batch: Box<Batch>) {
+    pub(super) fn rejected(&mut self, id: LaneId, mut batch: Box<Batch>) -> bool {
         let lane = self.lane(id);
         if let Some(narrowing) = &mut lane.narrowing
             && batch.part.member
@@ -186,7 +217,8 @@ impl Batcher {
             if used_up {
                 self.end_narrowing(id);
             }
-            return self.schedule(id);
+            self.schedule(id);
+            return !used_up;
         }
         let member = batch.part.member;
         self.lose(id, *batch, LossReason::Rejected);
@@ -198,6 +230,7 @@ impl Batcher {
             self.member_settled(id, false);
         }
         self.schedule(id);
+        false
     }
 
     /// A request failed that may succeed later.
@@ -207,7 +240,7 @@ impl Batcher {
         failure: Failure,
         pause: Duration,
         outage: u64,
-    ) -> Option<Change> {
+    ) {
         let now = self.now;
         let single = match &parts[..] {
             [(lane, _)] => Some(*lane),
@@ -215,9 +248,9 @@ impl Batcher {
         };
         let was_probing = self.health.probing;
         let held_alone = single.filter(|id| self.lane(*id).is_held_alone && !pause.is_zero());
-        let mut began = self.health.failed(failure, single, outage, now);
+        self.health.failed(failure, single, outage, now);
         if !pause.is_zero() && held_alone.is_none() {
-            began |= self.health.hold(pause, single, now);
+            self.health.hold(pause, single, now);
         }
         let is_servers = was_probing || self.health.probing || failure == Failure::Unreachable;
         let lanes = parts.len();
@@ -241,7 +274,6 @@ impl Batcher {
             }
             self.put_back(id, batch);
         }
-        began.then_some(Change::Down)
     }
 
     /// From now on the lane shares requests with half as many.
@@ -279,11 +311,10 @@ impl Batcher {
     }
 
     /// The server gave a response as one that works.
-    pub(super) fn worked(&mut self, lanes: &[LaneId]) -> Option<Change> {
-        let (recovered, held_by) = self.health.worked(|lane| lanes.contains(&lane));
+    pub(super) fn worked(&mut self, lanes: &[LaneId]) {
+        let held_by = self.health.worked(|lane| lanes.contains(&lane));
         if let Some(lane) = held_by.and_then(|id| self.lanes.get_mut(id.0 as usize)?.as_mut()) {
             lane.is_held_alone = true;
         }
-        recovered.then_some(Change::Up)
     }
 }

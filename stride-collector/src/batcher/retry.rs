@@ -10,6 +10,7 @@ use stride_core::retry::{Backoff, Jitter};
 use stride_core::transport::{TransportError, TransportErrorKind};
 
 use super::step::LaneId;
+use crate::activity::ServerState;
 
 /// The delays between attempts.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -66,15 +67,6 @@ fn is_broken(error: &TransportError) -> bool {
     false
 }
 
-/// What a result says about the server, for the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It stopped taking events.
-    Down,
-    /// It takes events again.
-    Up,
-}
-
 /// The server as a whole. When it is not healthy, one request at a time probes it.
 #[derive(Debug)]
 pub(super) struct Health {
@@ -115,6 +107,18 @@ impl Health {
         }
     }
 
+    pub(super) fn state(&self, now: Instant) -> ServerState {
+        if !self.probing {
+            ServerState::Healthy
+        } else if self.unauthorized {
+            ServerState::Paused
+        } else if self.held_until > now {
+            ServerState::Throttled { until: self.held_until }
+        } else {
+            ServerState::Down
+        }
+    }
+
     pub(super) fn outage(&self) -> u64 {
         self.outage
     }
@@ -134,14 +138,14 @@ impl Health {
         self.excused.saturating_sub(before)
     }
 
-    /// A request failed that was sent during `outage`. Says whether the server stopped working.
+    /// A request failed that was sent during `outage`.
     pub(super) fn failed(
         &mut self,
         failure: Failure,
         lane: Option<LaneId>,
         outage: u64,
         now: Instant,
-    ) -> bool {
+    ) {
         self.last_failure = Some(now);
         self.unauthorized = failure == Failure::Unauthorized;
         if lane.is_none() || self.failed.back() != Some(&lane) {
@@ -156,28 +160,27 @@ impl Health {
             self.outage += 1;
             self.not_before = now + self.backoff.next_delay();
         }
-        began
     }
 
     /// The server asks for a pause, and holds up everybody once.
-    pub(super) fn hold(&mut self, pause: Duration, lane: Option<LaneId>, now: Instant) -> bool {
+    pub(super) fn hold(&mut self, pause: Duration, lane: Option<LaneId>, now: Instant) {
         let until = now + pause;
         if until > self.held_until {
             self.excused += until - self.held_until.max(now);
             self.held_until = until;
         }
         self.held_by = lane;
-        !std::mem::replace(&mut self.probing, true)
+        self.probing = true;
     }
 
-    /// A request got a response as from a server that works. Says whether it did not before, and
-    /// which lane alone must have been meant by the last pause.
-    pub(super) fn worked(&mut self, lanes: impl Fn(LaneId) -> bool) -> (bool, Option<LaneId>) {
+    /// A request got a response as from a server that works. Says which lane alone must have been
+    /// meant by the last pause.
+    pub(super) fn worked(&mut self, lanes: impl Fn(LaneId) -> bool) -> Option<LaneId> {
         self.failed.clear();
         self.backoff.reset();
         self.unauthorized = false;
-        let held_by = self.held_by.take().filter(|lane| !lanes(*lane));
-        (std::mem::take(&mut self.probing), held_by)
+        self.probing = false;
+        self.held_by.take().filter(|lane| !lanes(*lane))
     }
 }
 

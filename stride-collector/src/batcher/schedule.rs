@@ -34,6 +34,7 @@ impl Batcher {
             self.watch_expiry(id);
             return self.ask_to_retire(id);
         }
+        let ordered = self.policy.ordered;
         let lane = self.lane(id);
         let longest = lane.longest;
         let is_whole = |batch: &Batch| {
@@ -53,10 +54,12 @@ impl Batcher {
                 Place::None
             }
             (Some(_), Some(trouble)) if in_turn => Place::Delayed(trouble.not_before),
-            (Some(_), None) if in_turn || lane.narrowing.is_none() => match lane.place {
-                Place::Ready(turn) => Place::Ready(turn),
-                _ => Place::Ready(u64::MAX),
-            },
+            (Some(_), None) if in_turn || !ordered && lane.narrowing.is_none() => {
+                match lane.place {
+                    Place::Ready(turn) => Place::Ready(turn),
+                    _ => Place::Ready(u64::MAX),
+                }
+            }
             _ => Place::None,
         };
         self.put(id, place);
@@ -197,7 +200,8 @@ impl Batcher {
     pub(super) fn lose(&mut self, id: LaneId, batch: Batch, reason: LossReason) {
         let mut batch = batch;
         let (text, gzipped) = batch.share();
-        let Batch { epoch, cost, count, delivery, last, .. } = batch;
+        let Batch { epoch, cost, count, delivery, last, first, .. } = batch;
+        self.ages.remove(first, count);
         self.totals.pending -= u64::from(count);
         self.totals.add_lost(reason, delivery, count.into());
         let lane = self.lane(id);

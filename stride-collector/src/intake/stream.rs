@@ -26,6 +26,8 @@ const SMALLEST: usize = 64;
 pub(crate) struct BatchLimits {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
+    /// A stream's events stay in order: it has one open batch at a time.
+    pub(crate) ordered: bool,
 }
 
 /// How many buffers are kept for the next batches: those that two senders just emptied, and as many
@@ -192,7 +194,7 @@ impl Stream {
         held: &Held,
         grant: &mut usize,
     ) -> Appended {
-        let (shard, mut open) = self.lock(preferred);
+        let (shard, mut open) = self.lock(preferred, held);
         let room = open.text.capacity() - open.text.len();
         // The brackets count: one takes the place of the first comma.
         if room < event.len() || open.text.len() + event.len() >= held.limits.bytes {
@@ -326,7 +328,7 @@ impl Stream {
     }
 
     #[inline(always)]
-    fn lock(&self, preferred: &Cell<usize>) -> (&Shard, MutexGuard<'_, Open>) {
+    fn lock(&self, preferred: &Cell<usize>, held: &Held) -> (&Shard, MutexGuard<'_, Open>) {
         let shard = match (preferred.get(), self.others.get()) {
             (0, _) | (_, None) => &self.first,
             (index, Some(others)) => &others[(index - 1) % (SHARDS - 1)].0,
@@ -334,12 +336,15 @@ impl Stream {
         match shard.open.try_lock() {
             Ok(open) => (shard, open),
             Err(TryLockError::Poisoned(error)) => (shard, error.into_inner()),
-            Err(TryLockError::WouldBlock) => self.lock_another(preferred),
+            Err(TryLockError::WouldBlock) => self.lock_another(preferred, held),
         }
     }
 
     #[cold]
-    fn lock_another(&self, preferred: &Cell<usize>) -> (&Shard, MutexGuard<'_, Open>) {
+    fn lock_another(&self, preferred: &Cell<usize>, held: &Held) -> (&Shard, MutexGuard<'_, Open>) {
+        if held.limits.ordered {
+            return (&self.first, self.first.lock());
+        }
         let Some(others) = self.others.get() else {
             let open = self.first.lock();
             // Under the lock: who gives the stream back holds it, and then all that there are.
@@ -440,7 +445,7 @@ mod tests {
 
     #[test]
     fn events_of_any_length_come_out_as_they_went_in() {
-        let limits = BatchLimits { events: 200, bytes: 1 << 16 };
+        let limits = BatchLimits { events: 200, bytes: 1 << 16, ordered: false };
         let held = Held::new(limits, 1 << 20);
         let stream = Stream::new(0, LaneId(0), "mystream", false);
         let mut written = Vec::new();

@@ -34,6 +34,7 @@ struct Switches {
     small_budget: bool,
     subscribes: bool,
     jumps: bool,
+    ordered: bool,
 }
 
 /// Runs a world by these decisions.
@@ -79,6 +80,7 @@ fn build(mut choices: Choices) -> (World, Switches) {
         small_budget: on(),
         subscribes: on(),
         jumps: on(),
+        ordered: on(),
     };
     let policy = Policy {
         senders: choices.of(&[2, 1, 3]),
@@ -86,6 +88,7 @@ fn build(mut choices: Choices) -> (World, Switches) {
         batch_bytes: choices.of(&[1 << 20, 100]),
         flush_interval: Duration::from_millis(choices.of(&[250, 10, 5000])),
         retry_for: Duration::from_secs(choices.of(&[120, 2])),
+        ordered: switches.ordered,
         seed: u64::from(choices.pick(1000)),
     };
     let lanes = choices.of(&[3, 1, 2, 20]);

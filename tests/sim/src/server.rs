@@ -104,6 +104,9 @@ pub struct Server {
     pub asks_for_pauses: bool,
     /// How often each event was stored.
     pub stored: BTreeMap<u64, u32>,
+    /// The newest event of each stream that was stored, and one that came after a newer one.
+    newest: BTreeMap<String, u64>,
+    pub(crate) overtaken: Option<u64>,
     /// The longest response time that is chosen, in milliseconds.
     pub slow: u32,
     /// The client's time-out.
@@ -124,6 +127,8 @@ impl Server {
             flaky: 0,
             asks_for_pauses: false,
             stored: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            overtaken: None,
             slow: 0,
             timeout: Duration::from_secs(5),
             chosen: 0,
@@ -139,8 +144,17 @@ impl Server {
     }
 
     fn store(&mut self, arrived: &Arrived) {
-        for event in arrived.iter().flat_map(|(_, events)| events) {
-            *self.stored.entry(*event).or_default() += 1;
+        for (stream, events) in arrived {
+            let newest = self.newest.entry(stream.clone()).or_default();
+            for event in events {
+                let times = self.stored.entry(*event).or_default();
+                *times += 1;
+                // What is stored again stands where it was stored first.
+                if *times == 1 && event < newest {
+                    self.overtaken = Some(*event);
+                }
+                *newest = (*newest).max(*event);
+            }
         }
     }
 

@@ -4,13 +4,13 @@
 mod oracle;
 mod waiters;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use stride_collector::batcher::{
     BATCH_COST, Batcher, Budget, Events, Input, LaneId, Loss, Policy, Step,
 };
-use stride_collector::{Delivery, LossReason};
+use stride_collector::{Delivery, LossReason, ServerState};
 use stride_core::gzip::{Gzip, GzipLevel, gunzip};
 
 use self::waiters::Waiter;
@@ -103,6 +103,10 @@ pub struct World {
     /// How many lost events the user was told of.
     reported: u64,
     has_split: bool,
+    /// The streams of the requests in flight, if their order is to be kept.
+    in_flight: BTreeSet<String>,
+    /// What an observer knows: how many events were delivered, and how the server does.
+    observed: (u64, ServerState),
     /// Somebody who subscribes to the server.
     pub subscriber: Option<Subscriber>,
     stopped: bool,
@@ -168,6 +172,8 @@ impl World {
             can_press: false,
             reported: 0,
             has_split: false,
+            in_flight: BTreeSet::new(),
+            observed: (0, ServerState::Healthy),
             subscriber: None,
             stopped: false,
             given_up: false,
@@ -398,7 +404,8 @@ impl World {
         match later {
             Later::Result { sender, id, arrived, outcome } => {
                 self.end_request(&arrived, &outcome)?;
-                self.batcher.handle_result(id, outcome.result(), self.now);
+                let activities = self.batcher.handle_result(id, outcome.result(), self.now);
+                self.check_activities(&arrived, &outcome, &activities)?;
                 self.return_from(sender);
             }
             Later::Reported { sender, loss } => {

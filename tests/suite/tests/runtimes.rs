@@ -95,8 +95,8 @@ impl Either {
 
     fn stats(&self) -> Report {
         match self {
-            Self::Threads(collector) => collector.stats(),
-            Self::Tasks(collector) => collector.stats(),
+            Self::Threads(collector) => *collector.stats(),
+            Self::Tasks(collector) => *collector.stats(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use stride_collector::batcher::Loss;
-use stride_collector::{Delivery, LossReason};
+use stride_collector::{Activity, Delivery, LossReason, ServerState};
 
 use super::{Checked, End, Sent, UNLIMITED, World, numbers, stream};
 use crate::server::{Arrived, Outcome};
@@ -11,6 +11,13 @@ use crate::server::{Arrived, Outcome};
 impl World {
     pub(super) fn begin_request(&mut self, arrived: &Arrived) -> Checked {
         let streams = arrived.iter().map(|(stream, _)| stream.clone()).collect();
+        if self.policy.ordered {
+            let is_shared = |(stream, _): &&(String, Vec<u64>)| self.in_flight.contains(stream);
+            if let Some((stream, _)) = arrived.iter().find(is_shared) {
+                return Err(format!("two requests of {stream} are in flight"));
+            }
+            self.in_flight.extend(arrived.iter().map(|(stream, _)| stream.clone()));
+        }
         self.sent.push(Sent { at: self.time(), streams });
         for (name, events) in arrived {
             for event in events {
@@ -35,6 +42,9 @@ impl World {
 
     pub(super) fn end_request(&mut self, arrived: &Arrived, outcome: &Outcome) -> Checked {
         self.note(|| format!("{outcome:?} to {arrived:?}"));
+        arrived.iter().for_each(|(stream, _)| {
+            self.in_flight.remove(stream);
+        });
         let success = matches!(outcome, Outcome::Status(200..300, _));
         for event in arrived.iter().flat_map(|(_, events)| events) {
             if outcome.is_ambiguous() {
@@ -93,6 +103,47 @@ impl World {
         Ok(())
     }
 
+    /// What an observer is told of a result.
+    pub(super) fn check_activities(
+        &mut self,
+        arrived: &Arrived,
+        outcome: &Outcome,
+        activities: &[Activity],
+    ) -> Checked {
+        let wrong = Err(format!("after {outcome:?} an observer was told {activities:?}"));
+        if self.given_up {
+            return if activities.is_empty() { Ok(()) } else { wrong };
+        }
+        let count: u64 = arrived.iter().map(|(_, events)| events.len() as u64).sum();
+        let success = matches!(outcome, Outcome::Status(200..300, _));
+        let mut told = 0;
+        for activity in activities {
+            match activity {
+                Activity::Sent { events, .. } if success => {
+                    self.observed.0 += events;
+                    told += events;
+                }
+                Activity::Retried { events, .. } | Activity::Narrowed { events, .. }
+                    if !success =>
+                {
+                    told += events;
+                }
+                Activity::Server(state) if *state != self.observed.1 => {
+                    // Only a success, or a refusal of what was sent, shows that the server works.
+                    let works = matches!(outcome, Outcome::Status(200..500, _));
+                    if *state == ServerState::Healthy && !works {
+                        return wrong;
+                    }
+                    self.observed.1 = *state;
+                }
+                _ => return wrong,
+            }
+        }
+        // What was refused for good is told when it is lost.
+        let is_told = told == count || !success && told == 0;
+        if is_told && self.observed.0 == self.batcher.totals().delivered { Ok(()) } else { wrong }
+    }
+
     /// What must hold at every moment.
     pub(super) fn check(&mut self) -> Checked {
         for (event, times) in &self.server.stored {
@@ -109,6 +160,9 @@ impl World {
         let most = most + usize::try_from(held).unwrap_or(0) * 32;
         if used > most {
             return Err(format!("{used} bytes are used of {} by {held} events", self.limit));
+        }
+        if let Some(event) = self.server.overtaken.filter(|_| self.policy.ordered) {
+            return Err(format!("event {event} was stored after a later one of its lane"));
         }
         let settled = self.batcher.settled_flushes();
         let fates = &self.fates;
@@ -147,6 +201,11 @@ impl World {
         let expected = (self.fates.len() as u64, delivered as u64, lost as u64, 0);
         if counted != expected {
             return Err(format!("counted {counted:?}, not {expected:?}"));
+        }
+        let stats = self.batcher.stats(self.now);
+        let idle = (stats.in_flight, stats.oldest, stats.streams);
+        if idle != (0, None, 0) || stats.requests != self.sent.len() as u64 {
+            return Err(format!("nothing is held, and there are {stats:?}"));
         }
         if self.budget.used() != 0 {
             return Err(format!("{} bytes are left", self.budget.used()));
