@@ -26,7 +26,7 @@ use crate::config::Settings;
 use crate::error::CollectError;
 use crate::report::Report;
 use crate::sender::threads::Parker;
-use crate::shared::Shared;
+use crate::shared::{Callbacks, Shared};
 
 /// How many interleavings of each program are tried.
 const TRIES: usize = 1000;
@@ -55,7 +55,7 @@ struct World {
 impl World {
     fn new(settings: Settings, status: fn(usize) -> StatusCode) -> Self {
         CLOCK.set(None);
-        let shared = Arc::new(Shared::new(settings, None, now));
+        let shared = Arc::new(Shared::new(settings, Callbacks::default(), now));
         let stored = Arc::<std::sync::Mutex<Vec<Value>>>::default();
         let senders = (0..settings.concurrency).map(|number| {
             let (shared, stored) = (Arc::clone(&shared), Arc::clone(&stored));
