@@ -20,10 +20,11 @@ use shuttle::future::block_on;
 use shuttle::thread;
 use stride_core::gzip::{Gzip, GzipLevel, gunzip};
 
-use crate::batcher::{Response, Step};
+use crate::batcher::{LaneId, Response, Step};
 use crate::collector::Collector;
 use crate::config::Settings;
 use crate::error::CollectError;
+use crate::intake::stream::{Appended, BatchLimits, Held, Stream};
 use crate::report::Report;
 use crate::sender::threads::Parker;
 use crate::shared::{Callbacks, Shared};
@@ -298,6 +299,28 @@ fn a_stream_that_is_given_back_is_found_again() {
         drop(handle);
         by_name.join().unwrap();
         assert_eq!(world.end(4).delivered, 4);
+    };
+    check(program);
+}
+
+#[test]
+fn a_stream_that_was_given_back_takes_no_event() {
+    let program = || {
+        let limits = BatchLimits { events: 10, bytes: 1000, ordered: false };
+        let held = Arc::new(Held::new(limits, 10_000));
+        let stream = Arc::new(Stream::new(0, LaneId(0), "mystream", false));
+        let callers = (0..3).map(|_| {
+            let (held, stream) = (Arc::clone(&held), Arc::clone(&stream));
+            thread::spawn(move || {
+                let appended = stream.append(b",{}", &Cell::new(0), &held, &mut 0);
+                matches!(appended, Appended::Accepted)
+            })
+        });
+        let callers: Vec<_> = callers.collect();
+        let given_back = stream.retire(0, false, &held);
+        let accepted = callers.into_iter().map(|it| it.join().unwrap());
+        let accepted = accepted.filter(|accepted| *accepted).count();
+        assert_eq!(accepted, if given_back { 0 } else { 3 });
     };
     check(program);
 }

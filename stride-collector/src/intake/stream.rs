@@ -347,8 +347,11 @@ impl Stream {
         }
         let Some(others) = self.others.get() else {
             let open = self.first.lock();
-            // Under the lock: who gives the stream back holds it, and then all that there are.
-            self.others.get_or_init(Box::default);
+            // Under the lock: who gives the stream back holds it, and then all that there are. New ones
+            // would not know that it was given back.
+            if !open.retired {
+                self.others.get_or_init(Box::default);
+            }
             return (&self.first, open);
         };
         let taken = preferred.get();
