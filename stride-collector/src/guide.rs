@@ -74,6 +74,8 @@ pub mod delivery {}
 /// | `on_lost` and wakers may collect, and may panic; a slow `on_lost` holds up one sender at most | `on_lost_may_panic_collect_and_flush`, `c13_a_waker_may_collect_by_name`, `c16_a_slow_report_holds_up_one_sender` |
 /// | a transport that panics loses nothing | `a_transport_that_panics_loses_nothing` |
 /// | a tokio runtime that ends loses nothing unseen | `the_end_of_the_runtime_ends_the_collector_and_loses_nothing_unseen` |
+/// | `ordered` keeps the order of a stream, over retries, narrowing and several threads | `an_ordered_stream_arrives_in_order_over_retries_narrowing_and_from_many_threads`, `seeds_find_nothing` |
+/// | an observer is told what happens, and may collect and panic | `an_observer_is_told_what_happens_may_collect_and_may_panic` |
 /// | an idle collector does nothing | `pystride_1_an_idle_collector_does_not_spin` |
 /// | an event allocates nothing in steady state | `an_event_allocates_nothing_and_a_batch_little` |
 /// | no event and no key is in `Debug` output | `debug_output_holds_no_event_and_no_key` |
