@@ -126,7 +126,7 @@
 //! `skipped`. If the query cannot be run at all any more, its rows stay as they were: `stats` says `stale` then, and a
 //! result that comes from them has a header, `Stride-Stale`, with the names of such processes. A process starts with what is
 //! stored, which it is given bit by bit while others write; retention takes nothing back from incremental results, and what is run again sees what
-//! remains. `ttl` removes rows: `{"duration": "1 day", "column": "minute"}`; it can
+//! remains. A name in its query that is a key of one of its streams stays that, whatever keys others come to have. `ttl` removes rows: `{"duration": "1 day", "column": "minute"}`; it can
 //! be changed, and not taken away.
 //!
 //! # What is kept

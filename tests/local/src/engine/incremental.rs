@@ -213,7 +213,8 @@ impl Plan {
     /// for each group.
     pub(super) fn read(&self, catalogue: &dyn Catalogue) -> Result<String, EngineError> {
         let some = SomeEvents { catalogue, stream: &self.stream };
-        let parsed = Parsed { query: self.part.clone(), changes_with_time: false };
+        let homes = rewrite::Homes::new();
+        let parsed = Parsed { query: self.part.clone(), changes_with_time: false, homes };
         let part = rewrite::rewrite(&parsed, &some)?.sql;
         Ok(if self.keys == 0 { format!("SELECT 0, * FROM ({part})") } else { part })
     }

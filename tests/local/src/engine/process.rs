@@ -13,7 +13,7 @@ use super::diff::Stored;
 use super::incremental::Plan;
 use super::objects::{ChangeRecords, Objects, kept};
 use super::read::query_error;
-use super::rewrite::{self, Catalogue, Relation, Runnable};
+use super::rewrite::{self, Catalogue, Homes, Relation, Runnable};
 use super::sandbox::Sandbox;
 use super::sql::{self, Parsed};
 use super::{EngineError, Mode, Ttl, print, times};
@@ -31,7 +31,7 @@ pub(super) struct Compiled {
 
 impl Compiled {
     pub(super) fn new(query: &str, catalogue: &dyn Catalogue) -> Result<Self, EngineError> {
-        let parsed = sql::parse(query)?;
+        let mut parsed = sql::parse(query)?;
         let runnable = rewrite::rewrite(&parsed, catalogue)?;
         let columns = runnable.columns.ok_or_else(|| {
             EngineError::Invalid(
@@ -40,6 +40,7 @@ impl Compiled {
         })?;
         check_width(&columns)?;
         let plan = plan(&parsed, catalogue)?;
+        parsed.homes = runnable.homes;
         Ok(Self { parsed, columns, reads: runnable.reads, plan })
     }
 
@@ -48,10 +49,12 @@ impl Compiled {
     pub(super) fn stored(
         query: &str,
         columns: Vec<Column>,
+        homes: Homes,
         catalogue: &dyn Catalogue,
     ) -> Result<(Self, Option<String>), EngineError> {
         let again = || {
-            let parsed = sql::parse(query)?;
+            let mut parsed = sql::parse(query)?;
+            parsed.homes.clone_from(&homes);
             let Runnable { columns: known, reads, .. } = rewrite::rewrite(&parsed, catalogue)?;
             let plan = plan(&parsed, catalogue)?;
             // What they are called is not changed, only what is known about them.
@@ -64,7 +67,8 @@ impl Compiled {
         match again() {
             Ok(compiled) => Ok((compiled, None)),
             Err(EngineError::Invalid(why)) => {
-                let parsed = sql::parse("SELECT NULL WHERE false")?;
+                let mut parsed = sql::parse("SELECT NULL WHERE false")?;
+                parsed.homes = homes;
                 Ok((Self { parsed, columns, reads: BTreeSet::new(), plan: None }, Some(why)))
             }
             Err(error) => Err(error),
@@ -210,6 +214,10 @@ impl Process {
         let update = "UPDATE processes SET rows = ?1, columns = ?2
             WHERE number = ?3 AND (rows <> ?1 OR columns <> ?2)";
         connection.execute(update, params![self.select(), columns, self.number])?;
+        let homes = serde_json::json!(self.compiled.parsed.homes).to_string();
+        let insert = "INSERT INTO homes VALUES (?1, ?2)
+            ON CONFLICT DO UPDATE SET streams = ?2 WHERE streams <> ?2";
+        connection.execute(insert, params![self.number, homes])?;
         Ok(())
     }
 
@@ -225,6 +233,18 @@ impl Process {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Its query has been run, over events that may have brought keys which it names: they mean from here on what
+    /// they meant then.
+    pub(super) fn settle(&mut self, connection: &Connection) -> Result<(), EngineError> {
+        let parsed = &mut self.compiled.parsed;
+        let homes = rewrite::rewrite(parsed, &Tables { connection })?.homes;
+        if parsed.homes != homes {
+            parsed.homes = homes;
+            self.save(connection)?;
+        }
+        Ok(())
     }
 
     pub(super) fn create_table(&self, connection: &Connection) -> Result<(), EngineError> {
@@ -254,7 +274,9 @@ impl Process {
     pub(super) fn drop_tables(&self, connection: &Connection) -> Result<(), EngineError> {
         let (table, delta) = (self.table(), self.delta());
         let drop = format!("DROP TABLE {table}; DROP TABLE IF EXISTS temp.{delta}");
-        Ok(connection.execute_batch(&drop)?)
+        connection.execute_batch(&drop)?;
+        connection.execute("DELETE FROM homes WHERE process = ?", [self.number])?;
+        Ok(())
     }
 
     /// Adds the events at `places` to the result. Events that the query fails at are left out: they

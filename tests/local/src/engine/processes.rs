@@ -12,6 +12,7 @@ use super::columns::Column;
 use super::objects::ChangeRecords;
 use super::process::{Added, Compiled, Expiry, MOST_TRIED, Process, check_width};
 use super::recompute::{Run, Schedule, same_row_by};
+use super::rewrite::Homes;
 use super::sandbox::Sandbox;
 use super::storage::Stored;
 use super::writer::Notice;
@@ -143,6 +144,7 @@ struct Row {
     columns: Vec<Column>,
     ttl: Option<Ttl>,
     next: Option<i64>,
+    homes: Homes,
 }
 
 impl Row {
@@ -155,8 +157,14 @@ impl Row {
             columns: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
             ttl: duration.zip(column).map(|(duration, column)| Ttl { duration, column }),
             next: row.get(6)?,
+            homes: homes(row.get(7)?),
         })
     }
+}
+
+/// What is settled of the names in a process's query. Processes of earlier versions have nothing of it.
+pub(super) fn homes(json: Option<String>) -> Homes {
+    json.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default()
 }
 
 /// How far a process has been given the events that were stored before it.
@@ -210,16 +218,18 @@ impl Processes {
     }
 
     fn load(&self, connection: &Connection) -> Result<BTreeMap<String, Process>, EngineError> {
-        let select = "SELECT number, name, query, columns, ttl_duration, ttl_column, next
-            FROM processes LEFT JOIN fills ON process = number";
+        let select = "SELECT number, name, query, columns, ttl_duration, ttl_column, next, streams
+            FROM processes LEFT JOIN fills ON fills.process = number
+            LEFT JOIN homes ON homes.process = number";
         let rows: Vec<Row> = connection
             .prepare_cached(select)?
             .query_map([], Row::read)?
             .collect::<Result<_, _>>()?;
         let mut all = BTreeMap::new();
-        for Row { number, name, query, columns, ttl, next } in rows {
+        for Row { number, name, query, columns, ttl, next, homes } in rows {
             // The table has the columns of the last run, whatever `*` would be now.
-            let (compiled, error) = Compiled::stored(&query, columns, &Tables { connection })?;
+            let (compiled, error) =
+                Compiled::stored(&query, columns, homes, &Tables { connection })?;
             let expiry = ttl.and_then(|ttl| Expiry::new(&ttl, &compiled.columns).ok());
             let mut process = Process::new(number, compiled, expiry, self.sandbox.clone());
             process.next = next;
@@ -489,6 +499,7 @@ impl Processes {
         let mut changes = ChangeRecords::default();
         stats.ran(name, &run);
         update(connection, process, run, now, &mut changes)?;
+        process.settle(connection)?;
         if changes.len() > 0 {
             notices.push(Notice::changed(name, Some(changes)));
         }

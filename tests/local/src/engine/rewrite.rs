@@ -28,6 +28,9 @@ const MOST_COLUMNS: usize = 10_000;
 /// How many relations a query may read, each counted as often as the part that it is in is read.
 const MOST_READS: usize = 1_000;
 
+/// Names in a query that are keys of streams, with the streams that have them.
+pub(super) type Homes = BTreeMap<String, BTreeSet<String>>;
+
 /// What a name in a query stands for.
 #[derive(Clone, Debug)]
 pub(super) enum Relation {
@@ -51,6 +54,8 @@ pub(super) struct Runnable {
     pub(super) columns: Option<Vec<Column>>,
     /// The streams and processes that it reads, by name.
     pub(super) reads: BTreeSet<String>,
+    /// What is known now of its names.
+    pub(super) homes: Homes,
 }
 
 /// Puts tables in the place of names.
@@ -58,6 +63,8 @@ pub(super) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
     let mut query = parsed.query.clone();
     let mut names = Names {
         catalogue,
+        settled: &parsed.homes,
+        homes: parsed.homes.clone(),
         reads: BTreeSet::new(),
         sources: Vec::new(),
         scopes: Vec::new(),
@@ -71,17 +78,19 @@ pub(super) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
             "the query reads more than {MOST_READS} relations, those of its parts counted each time"
         )));
     }
-    let Names { reads, sources, .. } = names;
+    let Names { reads, sources, homes, .. } = names;
     let of_processes = sources.iter().flat_map(Source::columns).filter(|column| column.time);
     compare::times(&mut query, of_processes.map(|it| it.name.to_ascii_lowercase()).collect())?;
     let columns_of = |name: &ObjectName| Some(sources.get(source_number(name)?)?.columns());
     let columns = Outputs::new(&columns_of).of_query(&query).map(unique);
-    Ok(Runnable { sql: with_sources(&query, &sources)?, columns, reads })
+    Ok(Runnable { sql: with_sources(&query, &sources)?, columns, reads, homes })
 }
 
 /// A place in the query where a stream or a process is named.
 #[derive(Debug)]
 struct Source {
+    /// The stream or process.
+    name: String,
     relation: Relation,
     /// The columns that are mentioned of a stream, by name, and the keys they are of.
     columns: Vec<(String, String)>,
@@ -181,6 +190,9 @@ pub(super) fn of_stream(number: i64) -> String {
 /// Finds out what every name stands for, on the way down.
 struct Names<'a> {
     catalogue: &'a dyn Catalogue,
+    /// What names were found to mean earlier. It stays so, whatever keys come later.
+    settled: &'a Homes,
+    homes: Homes,
     reads: BTreeSet<String>,
     sources: Vec<Source>,
     /// Of the `SELECT`s that enclose the place, the innermost last.
@@ -389,7 +401,11 @@ impl Names<'_> {
                 } else {
                     let relation = self.catalogue.relation(&called)?;
                     self.reads.insert(called.clone());
-                    self.sources.push(Source { relation, columns: Vec::new() });
+                    self.sources.push(Source {
+                        name: called.clone(),
+                        relation,
+                        columns: Vec::new(),
+                    });
                     let source = self.sources.len() - 1;
                     let marker = Ident::with_quote('"', print::marker(source));
                     *name = ObjectName::from(vec![marker]);
@@ -500,6 +516,13 @@ impl Names<'_> {
         Some(items.collect())
     }
 
+    /// Whether a stream has a key, as far as this query is concerned.
+    fn has(&self, source: usize, key: &str) -> bool {
+        let source = &self.sources[source];
+        let settled = self.settled.get(key).map(|streams| streams.contains(&source.name));
+        settled.unwrap_or_else(|| source.has(key))
+    }
+
     fn column(&mut self, column: &mut Ident) {
         let name = column.value.to_ascii_lowercase();
         for scope in self.scopes.iter().rev() {
@@ -521,15 +544,16 @@ impl Names<'_> {
                 .relations
                 .iter()
                 .filter_map(|(_, meaning)| match meaning {
-                    Meaning::Source(source) if self.sources[*source].has(&column.value) => {
-                        Some(*source)
-                    }
+                    Meaning::Source(source) if self.has(*source, &column.value) => Some(*source),
                     _ => None,
                 })
                 .collect();
             if !streams.is_empty() {
+                let key = column.value.clone();
                 for stream in streams {
-                    self.sources[stream].mention(column);
+                    let source = &mut self.sources[stream];
+                    source.mention(column);
+                    self.homes.entry(key.clone()).or_default().insert(source.name.clone());
                 }
                 return;
             }

@@ -106,7 +106,9 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Ids
     transaction.execute_batch(
         "CREATE TABLE IF NOT EXISTS open_streams (stream INTEGER PRIMARY KEY);
         -- Processes that have not been given all stored events yet, and the place of the next one.
-        CREATE TABLE IF NOT EXISTS fills (process INTEGER PRIMARY KEY, next INTEGER NOT NULL)",
+        CREATE TABLE IF NOT EXISTS fills (process INTEGER PRIMARY KEY, next INTEGER NOT NULL);
+        -- Which streams the names in a process's query are keys of, as far as that is settled: JSON.
+        CREATE TABLE IF NOT EXISTS homes (process INTEGER PRIMARY KEY, streams TEXT NOT NULL)",
     )?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     let drawn = "SELECT value FROM meta WHERE key = 'ids'";

@@ -13,6 +13,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use super::EngineError;
+use super::rewrite::Homes;
 use super::{compare, times, visit};
 
 /// How long a query may be, in bytes.
@@ -31,6 +32,8 @@ pub(super) struct Parsed {
     pub(super) query: Query,
     /// Its result changes though no event comes.
     pub(super) changes_with_time: bool,
+    /// What its names were found to mean when it was run before.
+    pub(super) homes: Homes,
 }
 
 /// How deep what we print may be nested: somewhat deeper than what was parsed.
@@ -51,7 +54,7 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, EngineError> {
     let mut translation = Translation { changes_with_time: false };
     visit::change(&mut query, &mut translation)?;
     let Translation { changes_with_time } = translation;
-    Ok(Parsed { query, changes_with_time })
+    Ok(Parsed { query, changes_with_time, homes: Homes::new() })
 }
 
 /// Reads a query as it was printed.

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::functions;
 use super::home::Home;
-use super::processes::{Draft, Filled, Processes, Stats, no_process};
+use super::processes::{Draft, Filled, Processes, Stats, homes, no_process};
 use super::read::{QueryLimits, Readers};
 use super::recompute::{self, Failing, Schedule};
 use super::retention::Retention;
@@ -233,7 +233,11 @@ impl Core {
 
     fn recompute_one(&self, name: &str) -> Result<(), EngineError> {
         let (number, query) = self.process(name)?;
-        let parsed = sql::parse(&query)?;
+        let mut parsed = sql::parse(&query)?;
+        let settled = "SELECT streams FROM homes WHERE process = ?";
+        parsed.homes = homes(self.look_up(|catalogue| {
+            catalogue.prepare_cached(settled)?.query_row([number], |row| row.get(0)).optional()
+        })?);
         let known = self.failing().remove(name).filter(|(of, _)| *of == query);
         let mut failing = known.map(|(_, failing)| failing).unwrap_or_default();
         let run = recompute::run(self.readers.lend()?.reader()?, &parsed, &mut failing);

@@ -3,6 +3,7 @@
 mod definitions;
 mod hostile;
 mod incremental;
+mod names;
 mod page;
 mod process;
 mod query;
