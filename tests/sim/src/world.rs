@@ -103,6 +103,8 @@ pub struct World {
     /// How many lost events the user was told of.
     reported: u64,
     has_split: bool,
+    /// An event was accepted that did not wait, though others did.
+    overtakes: bool,
     /// The streams of the requests in flight, if their order is to be kept.
     in_flight: BTreeSet<String>,
     /// What an observer knows: how many events were delivered, and how the server does.
@@ -172,6 +174,7 @@ impl World {
             can_press: false,
             reported: 0,
             has_split: false,
+            overtakes: false,
             in_flight: BTreeSet::new(),
             observed: (0, ServerState::Healthy),
             subscriber: None,
@@ -220,6 +223,7 @@ impl World {
     /// Collects an event that is longer by so many bytes.
     pub fn collect_padded(&mut self, lane: usize, padding: usize) -> Option<u64> {
         let event = self.append(lane, padding, &mut 0);
+        self.overtakes |= event.is_some() && self.waiters.iter().any(|it| !it.is_woken());
         if event.is_none() {
             self.press_once();
         }

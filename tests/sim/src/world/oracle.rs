@@ -141,6 +141,7 @@ impl World {
         }
         // What was refused for good is told when it is lost.
         let is_told = told == count || !success && told == 0;
+        let is_told = is_told && self.observed.1 == self.batcher.stats(self.now).server;
         if is_told && self.observed.0 == self.batcher.totals().delivered { Ok(()) } else { wrong }
     }
 

@@ -26,6 +26,13 @@ impl Wake for Woken {
     }
 }
 
+impl Waiter {
+    /// Whether it has something to come for.
+    pub(super) fn is_woken(&self) -> bool {
+        self.woken.0.load(Ordering::Relaxed)
+    }
+}
+
 impl World {
     /// Collects an event, and waits for room if there is none; gives its number if there is.
     pub fn collect_wait(&mut self, lane: usize, padding: usize) -> Option<u64> {
@@ -59,7 +66,7 @@ impl World {
     pub(super) fn end_waiting(&mut self) {
         self.budget.wake_all().into_iter().for_each(Waker::wake);
         for waiter in std::mem::take(&mut self.waiters) {
-            if !waiter.woken.0.load(Ordering::Relaxed) {
+            if !waiter.is_woken() {
                 // It is found among those who wait for ever.
                 self.waiters.push(waiter);
                 continue;
@@ -72,12 +79,11 @@ impl World {
     pub(super) fn serve(&mut self) -> Checked {
         self.budget.serve().into_iter().for_each(Waker::wake);
         loop {
-            let is_woken = |waiter: &Waiter| waiter.woken.0.load(Ordering::Relaxed);
             // First come, first served: each that got something stands before those that did not.
-            if !self.waiters.is_sorted_by_key(|waiter| !is_woken(waiter)) {
+            if self.overtakes || !self.waiters.is_sorted_by_key(|waiter| !waiter.is_woken()) {
                 return Err("somebody who waits for room was overtaken".to_owned());
             }
-            if !self.waiters.first().is_some_and(is_woken) {
+            if !self.waiters.first().is_some_and(Waiter::is_woken) {
                 return Ok(());
             }
             let Waiter { lane, padding, number, .. } = self.waiters.remove(0);
