@@ -69,6 +69,7 @@ pub(crate) mod backup;
 mod catalogue;
 mod columns;
 mod compare;
+mod dialect;
 mod diff;
 mod functions;
 mod home;

@@ -200,7 +200,16 @@ fn is_boolean(expr: &Expr, relations: &Relations) -> bool {
         Expr::UnaryOp { op, .. } => *op == UnaryOperator::Not,
         Expr::BinaryOp { op, .. } => matches!(
             op,
-            Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq | Op::And | Op::Or
+            Op::Eq
+                | Op::NotEq
+                | Op::Lt
+                | Op::LtEq
+                | Op::Gt
+                | Op::GtEq
+                | Op::And
+                | Op::Or
+                | Op::Is
+                | Op::IsNot
         ),
         Expr::IsNull(_)
         | Expr::IsNotNull(_)
@@ -208,6 +217,8 @@ fn is_boolean(expr: &Expr, relations: &Relations) -> bool {
         | Expr::IsNotTrue(_)
         | Expr::IsFalse(_)
         | Expr::IsNotFalse(_)
+        | Expr::IsDistinctFrom(..)
+        | Expr::IsNotDistinctFrom(..)
         | Expr::In { .. }
         | Expr::Between { .. }
         | Expr::Like { .. }

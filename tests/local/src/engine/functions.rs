@@ -1,5 +1,9 @@
 //! Functions of SQLite that are made anew here: what its own take grows with both lengths multiplied, and nothing
-//! can interrupt them.
+//! can interrupt them. And those that it lacks.
+
+mod dates;
+mod numbers;
+mod percentiles;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -21,6 +25,9 @@ const DEEPEST: usize = 100;
 
 /// Puts these functions in the place of SQLite's own.
 pub(super) fn install(connection: &Connection, sandbox: &Sandbox) -> rusqlite::Result<()> {
+    dates::install(connection)?;
+    numbers::install(connection)?;
+    percentiles::install(connection)?;
     let pure = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     let likes = [("like", 2), ("like", 3), ("ilike", 2), ("ilike", 3)];
     for (name, arguments) in likes {

@@ -22,18 +22,21 @@ use super::{times, visit};
 
 /// The functions that can stand in such a query besides the aggregates: what they give depends on
 /// nothing but their arguments, and is not much longer than they are.
-const FUNCTIONS: [&str; 32] = [
+const FUNCTIONS: [&str; 41] = [
     "abs",
     "ceil",
     "ceiling",
     "char",
     "coalesce",
     "date",
+    "date_part",
     "datetime",
     "exp",
     "floor",
     "ifnull",
     "iif",
+    "ilike",
+    "instr",
     "json",
     "json_array_length",
     "json_extract",
@@ -43,16 +46,22 @@ const FUNCTIONS: [&str; 32] = [
     "length",
     "ln",
     "log",
+    "log10",
+    "log2",
     "lower",
     "max",
     "min",
+    "mod",
     "nullif",
+    "pow",
+    "power",
     "round",
     "sign",
     "sqrt",
     "strftime",
     "substr",
     "time",
+    "trunc",
     "typeof",
     "upper",
 ];
@@ -493,8 +502,16 @@ enum Aggregate {
 }
 
 pub(super) fn is_aggregate(function: &Function) -> bool {
-    const OTHERS: [&str; 5] =
-        ["group_concat", "string_agg", "json_group_array", "json_group_object", "median"];
+    const OTHERS: [&str; 8] = [
+        "group_concat",
+        "string_agg",
+        "json_group_array",
+        "json_group_object",
+        "median",
+        "percentile",
+        "percentile_cont",
+        "percentile_disc",
+    ];
     let name = function_name(function);
     function.over.is_none()
         && (matches!(&*name, "count" | "sum" | "total" | "avg")

@@ -46,6 +46,7 @@ const FUNCTIONS: &[&str] = &[
     "current_time",
     "current_timestamp",
     "date",
+    "date_part",
     "date_trunc",
     "datetime",
     "degrees",

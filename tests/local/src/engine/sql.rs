@@ -10,11 +10,12 @@ use sqlparser::ast::{
 };
 use sqlparser::dialect::SQLiteDialect;
 use sqlparser::parser::Parser;
-use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer, Whitespace};
+use sqlparser::tokenizer::{self, Token, TokenWithSpan, Tokenizer, Whitespace};
 
 use super::EngineError;
 use super::rewrite::Homes;
-use super::{compare, times, visit};
+use super::times::{self, Span};
+use super::{compare, dialect, visit};
 
 /// How long a query may be, in bytes.
 const LONGEST: usize = 100_000;
@@ -53,6 +54,7 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, EngineError> {
     let mut query = one_query(Parser::new(&DIALECT).with_tokens_with_locations(tokens))?;
     let mut translation = Translation { changes_with_time: false };
     visit::change(&mut query, &mut translation)?;
+    dialect::check(&query)?;
     let Translation { changes_with_time } = translation;
     Ok(Parsed { query, changes_with_time, homes: Homes::new() })
 }
@@ -139,7 +141,7 @@ fn tokenize(sql: &str) -> Result<Vec<TokenWithSpan>, EngineError> {
     Ok(tokens)
 }
 
-fn starts_with_zero(sql: &str, span: Span) -> bool {
+fn starts_with_zero(sql: &str, span: tokenizer::Span) -> bool {
     let (line, column) = (span.start.line, span.start.column);
     let line =
         usize::try_from(line).ok().and_then(|line| sql.split('\n').nth(line.checked_sub(1)?));
@@ -164,7 +166,17 @@ struct Translation {
 impl VisitorMut for Translation {
     type Break = EngineError;
 
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<EngineError> {
+        match dialect::translate_query(query) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
+        if let Err(error) = dialect::translate(expr) {
+            return ControlFlow::Break(error);
+        }
         match expr {
             Expr::Value(value) => {
                 if let Value::SingleQuotedString(text) = &value.value
@@ -252,7 +264,14 @@ impl Translation {
         let one_argument =
             matches!(&function.args, FunctionArguments::List(list) if list.args.len() == 1);
         match name.as_str() {
-            "now" | "current_timestamp" if bare => {
+            "now"
+            | "current_timestamp"
+            | "clock_timestamp"
+            | "statement_timestamp"
+            | "transaction_timestamp"
+            | "localtimestamp"
+                if bare =>
+            {
                 self.changes_with_time = true;
                 *function = function_call("now", Vec::new());
             }
@@ -385,19 +404,24 @@ fn sum(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Result<Expr, En
         (Expr::Interval(interval), BinaryOperator::Plus, at) => (at, interval, 1),
         _ => return None,
     };
-    Some(micros(interval).map(|micros| {
-        let micros: i64 = sign * micros;
-        let number = Value::Number(micros.unsigned_abs().to_string(), false);
-        let number = Expr::Value(number.into());
-        let number = match micros {
-            0.. => number,
-            _ => Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number) },
-        };
-        call("time_add", vec![at.clone(), number])
+    let number = |number: i64| {
+        let digits = Value::Number(number.unsigned_abs().to_string(), false);
+        let digits = Expr::Value(digits.into());
+        match number {
+            0.. => digits,
+            _ => Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(digits) },
+        }
+    };
+    Some(span(interval).map(|Span { months, micros }| {
+        let mut arguments = vec![at.clone(), number(sign * micros)];
+        if months != 0 {
+            arguments.push(number(sign * months));
+        }
+        call("time_add", arguments)
     }))
 }
 
-fn micros(interval: &Interval) -> Result<i64, EngineError> {
+fn span(interval: &Interval) -> Result<Span, EngineError> {
     let unknown = || EngineError::Invalid(format!("{interval} is not understood"));
     let Expr::Value(value) = &*interval.value else { return Err(unknown()) };
     let number = match &value.value {
@@ -405,9 +429,9 @@ fn micros(interval: &Interval) -> Result<i64, EngineError> {
         _ => return Err(unknown()),
     };
     match &interval.leading_field {
-        None => times::duration(number),
-        Some(DateTimeField::Week(None)) => times::duration(&format!("{number} week")),
-        Some(field) => times::duration(&format!("{number} {field}")),
+        None => times::span(number),
+        Some(DateTimeField::Week(None)) => times::span(&format!("{number} week")),
+        Some(field) => times::span(&format!("{number} {field}")),
     }
 }
 
@@ -513,7 +537,10 @@ mod tests {
             ),
             "SELECT 1 FROM s WHERE at BETWEEN now() AND utc('2015-05-05T23:40:27Z')"
         );
-        assert!(parse("SELECT now() - INTERVAL '1 month'").is_err());
+        assert_eq!(
+            translated("SELECT now() - INTERVAL '1 month 2 days'"),
+            "SELECT time_add(now(), -172800000000, -1)"
+        );
     }
 
     #[test]

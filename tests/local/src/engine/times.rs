@@ -69,11 +69,15 @@ pub(super) fn install(connection: &Connection) -> rusqlite::Result<Clock> {
         let is_time = time(context, 0).is_some();
         Ok(is_time.then(|| context.get_raw(0).as_str().unwrap_or_default().to_owned()))
     })?;
-    connection.create_scalar_function("time_add", 2, pure, |context| {
-        let micros = Duration::microseconds(context.get(1)?);
-        let at = time(context, 0).and_then(|at| at.checked_add(micros));
-        Ok(at.filter(|at| (0..=9999).contains(&at.year())).map(text))
-    })?;
+    for arguments in [2, 3] {
+        connection.create_scalar_function("time_add", arguments, pure, move |context| {
+            let micros = Duration::microseconds(context.get(1)?);
+            let months: i64 = if arguments == 3 { context.get(2)? } else { 0 };
+            let at = time(context, 0).and_then(|at| add_months(at, months));
+            let at = at.and_then(|at| at.checked_add(micros));
+            Ok(at.filter(|at| (0..=9999).contains(&at.year())).map(text))
+        })?;
+    }
     connection.create_scalar_function("date_trunc", 2, pure, |context| {
         let unit: String = context.get(0)?;
         // A unit that is none is an error at `NULL`, too: it is found when the query is tried out.
@@ -162,14 +166,45 @@ fn truncate(unit: &str, at: OffsetDateTime) -> rusqlite::Result<OffsetDateTime> 
     })
 }
 
+/// The same day and time so many months later, or the last day of that month if it has no such day.
+fn add_months(at: OffsetDateTime, months: i64) -> Option<OffsetDateTime> {
+    if months == 0 {
+        return Some(at);
+    }
+    let date = at.date();
+    let month = i64::from(date.year()) * 12 + i64::from(u8::from(date.month())) - 1;
+    let month = month.checked_add(months)?;
+    let year = i32::try_from(month.div_euclid(12)).ok().filter(|year| (0..=9999).contains(year))?;
+    let month = time::Month::try_from(u8::try_from(month.rem_euclid(12) + 1).ok()?).ok()?;
+    let day = date.day().min(month.length(year));
+    Some(at.replace_date(time::Date::from_calendar_date(year, month, day).ok()?))
+}
+
 /// How many microseconds `text` is, as in `5 minutes`, `1 day 2 hours` or `01:30:00`.
 pub(super) fn duration(text: &str) -> Result<i64, EngineError> {
+    match span(text)? {
+        Span { months: 0, micros } => Ok(micros),
+        Span { .. } => Err(EngineError::Invalid(format!(
+            "{text:?} has no one length, because months have not: write it in days"
+        ))),
+    }
+}
+
+/// A duration as `INTERVAL` has it: months have many lengths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) months: i64,
+    pub(super) micros: i64,
+}
+
+/// Reads a duration that may be of months and years.
+pub(super) fn span(text: &str) -> Result<Span, EngineError> {
     let bad = || {
         EngineError::Invalid(format!(
             "{text:?} is no duration: write it as in '90 seconds', '5 minutes' or '1 day 12 hours'"
         ))
     };
-    let mut micros = 0_f64;
+    let (mut micros, mut months) = (0_f64, 0_f64);
     let mut words = text.split_whitespace();
     let mut any = false;
     while let Some(word) = words.next() {
@@ -187,13 +222,18 @@ pub(super) fn duration(text: &str) -> Result<i64, EngineError> {
         let number: f64 = digits.parse().map_err(|_| bad())?;
         let unit = &word[digits.len()..];
         let unit = if unit.is_empty() { words.next().ok_or_else(bad)? } else { unit };
-        micros += number * unit_micros(unit).ok_or_else(bad)?;
+        match unit.to_ascii_lowercase().as_str() {
+            "month" | "months" | "mon" | "mons" => months += number,
+            "year" | "years" | "yr" | "yrs" => months += number * 12.0,
+            _ => micros += number * unit_micros(unit).ok_or_else(bad)?,
+        }
     }
     // A thousand years: what is longer cannot be meant.
-    if !any || !micros.is_finite() || micros.abs() > 3.2e16 {
+    let is_long = micros.abs() > 3.2e16 || months.abs() > 12_000.0;
+    if !any || !micros.is_finite() || is_long || months.fract() != 0.0 {
         return Err(bad());
     }
-    Ok(micros as i64)
+    Ok(Span { months: months as i64, micros: micros as i64 })
 }
 
 /// Units of one length only: a month has many.
@@ -236,7 +276,18 @@ mod tests {
         for (text, micros) in cases {
             assert_eq!(duration(text), Ok(micros), "{text}");
         }
-        for text in ["", "day", "1", "1 month", "one day", "1 day 2", "1e300 days", "inf days"] {
+        for text in [
+            "",
+            "day",
+            "1",
+            "1 month",
+            "1 year",
+            "0.5 months",
+            "one day",
+            "1 day 2",
+            "1e300 days",
+            "inf days",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
     }
