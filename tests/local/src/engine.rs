@@ -28,14 +28,17 @@
 //! * **Times** are texts, as in RFC 3339. `now()`, `date_trunc(unit, time)`, `TIMESTAMP '...'` and
 //!   adding and taking away an `INTERVAL` of weeks or shorter units give them in UTC and in one length. Each mention of
 //!   a time is given a collation that compares times. The tables have none of it, so that other programs can read them.
+//! * **Windows**, which is a condition that `"$timestamp"` or `arrival_timestamp` is after some moment, read only
+//!   blocks of 1,024 events in which there is a time after it. An index of every event would cost much of what storing it does.
 //! * **Processes** with a query of one stream that aggregates with `count`, `sum`, `min`, `max`,
 //!   `avg` or `total`, with or without `GROUP BY` and `WHERE`, are *incremental*: in the transaction
 //!   that stores events, these alone are aggregated, and the result is merged into one row for each
 //!   group. Sums of fractions may differ in their last digits from those of another order. An event
 //!   that the query fails at, or takes too long for, is left out, and counted. The events that were stored before
 //!   the process are given to it in slices, between which others write.
-//! * All other processes are *recomputed*, without the events that their queries fail at, at most once a second and no more than half of the time, when
-//!   what they read has changed, or always, if they ask for the time. What changed is found by
+//! * All other processes are *recomputed*, without the events that their queries fail at, at most once a second, and all
+//!   together no more than a quarter of the time: when what they read has changed, or when the oldest event of a window has
+//!   left it, or always, if they ask for the time in other ways. What changed is found by
 //!   comparing the rows: those that are equal in what the query groups by are one row.
 //! * What a process reads can be deleted if it is a stream, which is empty then, but not if it is
 //!   a process: that is a 409.
@@ -83,6 +86,7 @@ mod recompute;
 pub(crate) mod retention;
 mod rewrite;
 mod sandbox;
+mod schedule;
 mod schema;
 pub(crate) mod sql;
 pub(crate) mod storage;
@@ -91,6 +95,7 @@ mod tests;
 mod times;
 mod trial;
 mod visit;
+mod windows;
 mod writer;
 
 use std::fmt;

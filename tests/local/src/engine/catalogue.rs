@@ -43,7 +43,8 @@ impl Catalogue for Tables<'_> {
     fn relation(&self, name: &str) -> Result<Relation, EngineError> {
         if let Some(number) = self.stream(name)? {
             let rows = Some(rewrite::of_stream(number));
-            return Ok(Relation::Stream { rows, keys: self.keys(number)? });
+            let keys = self.keys(number)?;
+            return Ok(Relation::Stream { number: Some(number), rows, keys });
         }
         let select = "SELECT rows, columns FROM processes WHERE name = ?";
         let process: Option<(String, String)> = self
@@ -57,7 +58,7 @@ impl Catalogue for Tables<'_> {
                     .map_err(|error| EngineError::Broken(format!("bad columns: {error}")))?;
                 Relation::Process { select, columns }
             }
-            None => Relation::Stream { rows: None, keys: Vec::new() },
+            None => Relation::Stream { number: None, rows: None, keys: Vec::new() },
         })
     }
 }

@@ -105,7 +105,7 @@ enum Merge {
 impl Plan {
     /// The plan for a query, if it is one that can be added to.
     pub(super) fn new(parsed: &Parsed) -> Option<Self> {
-        if parsed.changes_with_time {
+        if parsed.changes_with_time() {
             return None;
         }
         let Query { with: None, body, order_by: None, limit_clause, fetch: None, .. } =
@@ -223,7 +223,7 @@ impl Plan {
     pub(super) fn read(&self, catalogue: &dyn Catalogue) -> Result<String, EngineError> {
         let some = SomeEvents { catalogue, stream: &self.stream };
         let homes = rewrite::Homes::new();
-        let parsed = Parsed { query: self.part.clone(), changes_with_time: false, homes };
+        let parsed = Parsed { query: self.part.clone(), clock_reads: 0, homes };
         let part = rewrite::rewrite(&parsed, &some)?.sql;
         Ok(if self.keys == 0 { format!("SELECT 0, * FROM ({part})") } else { part })
     }
@@ -302,7 +302,8 @@ impl Catalogue for SomeEvents<'_> {
     fn relation(&self, name: &str) -> Result<Relation, EngineError> {
         Ok(match self.catalogue.relation(name)? {
             Relation::Stream { keys, .. } if name == self.stream => {
-                Relation::Stream { rows: Some("place >= ?1 AND place < ?2".to_owned()), keys }
+                let rows = Some("place >= ?1 AND place < ?2".to_owned());
+                Relation::Stream { number: None, rows, keys }
             }
             other => other,
         })

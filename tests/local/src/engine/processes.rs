@@ -11,9 +11,10 @@ use super::catalogue::Tables;
 use super::columns::Column;
 use super::objects::ChangeRecords;
 use super::process::{Added, Compiled, Expiry, MOST_TRIED, Process, check_width};
-use super::recompute::{Run, Schedule, same_row_by};
+use super::recompute::{Run, same_row_by};
 use super::rewrite::Homes;
 use super::sandbox::Sandbox;
+use super::schedule::Schedule;
 use super::storage::Stored;
 use super::writer::Notice;
 use super::{Definition, EngineError, Listener, Mode, ProcessStats, Ttl};
@@ -253,7 +254,7 @@ impl Processes {
         match process.compiled.mode() {
             Mode::Incremental => self.schedule.remove(name),
             Mode::Recomputed => {
-                self.schedule.put(name, process.compiled.parsed.changes_with_time);
+                self.schedule.put(name);
             }
         }
     }
@@ -478,7 +479,7 @@ impl Processes {
         all.filter(|(_, process)| process.next.is_some()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Puts the result of a new run in the place of the last one.
+    /// Puts the result of a new run in the place of the last one, and returns whether it is another.
     pub(super) fn ran(
         &mut self,
         connection: &Connection,
@@ -487,23 +488,24 @@ impl Processes {
         run: Run,
         now: i64,
         notices: &mut Vec<Notice>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<bool, EngineError> {
         let stats = self.stats.clone();
         self.touched = true;
         // It may be gone by now, or be another one.
         let Some(process) =
             self.all(connection)?.get_mut(name).filter(|process| process.number == number)
         else {
-            return Ok(());
+            return Ok(false);
         };
         let mut changes = ChangeRecords::default();
         stats.ran(name, &run);
         update(connection, process, run, now, &mut changes)?;
         process.settle(connection)?;
-        if changes.len() > 0 {
+        let has_changed = changes.len() > 0;
+        if has_changed {
             notices.push(Notice::changed(name, Some(changes)));
         }
-        Ok(())
+        Ok(has_changed)
     }
 
     /// Changes a process; with a new query it is made anew, under its old name.

@@ -1,12 +1,12 @@
-//! Processes whose query is run again: when, and by whom.
+//! Processes whose query is run again: how, and what it is run without.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::types::Value;
 use sqlparser::ast::{Expr, GroupByExpr, SelectItem, SetExpr};
+use time::OffsetDateTime;
 
 use super::EngineError;
 use super::catalogue::Choice;
@@ -14,12 +14,11 @@ use super::columns::{Column, name_results};
 use super::objects::kept;
 use super::process::MOST_TRIED;
 use super::read::{Effort, Failed, Reader, too_large};
+use super::schedule::Due;
 use super::sql::Parsed;
-use super::{incremental, visit};
-
-/// A query is not run again sooner than this after its last run ended, and not sooner than that run took:
-/// queries that are run again take no more than half of a core.
-const PAUSE: Duration = Duration::from_secs(1);
+use super::windows::{self, Oldest};
+use super::{incremental, times, visit};
+use crate::streams::stamp;
 
 /// How many events a process may be run without.
 const MOST_FAILING: usize = 1000;
@@ -196,87 +195,27 @@ pub(super) fn same_row_by(parsed: &Parsed) -> Option<Vec<usize>> {
     columns.collect()
 }
 
-/// Which processes are to be computed anew, and when.
-#[derive(Debug, Default)]
-pub(super) struct Schedule {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    entries: HashMap<String, Entry>,
-    closed: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// What it reads has changed since its last run began.
-    outdated: bool,
-    /// It changes with time, and so is always outdated.
-    always: bool,
-    not_before: Instant,
-}
-
-impl Schedule {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+/// When the result of a query changes, given that its last run found nothing new: once the oldest row of one of its
+/// windows has left it.
+pub(super) fn due(reader: &mut Reader, parsed: &Parsed) -> Result<Due, EngineError> {
+    let Some(windows) = windows::oldest(parsed) else { return Ok(Due::Soon) };
+    let everything = Choice::default();
+    let mut first = None;
+    for Oldest { query, micros } in windows {
+        let mut oldest = None;
+        reader.run(&query, &[], &everything, |_, _, row| {
+            oldest = row.get::<_, Option<String>>(0)?;
+            Ok(())
+        })?;
+        let leaves =
+            oldest.and_then(|at| times::micros_of(&at)).map(|at| at.saturating_add(micros));
+        first = leaves.into_iter().chain(first).min();
     }
-
-    /// From now on this process is to be computed.
-    pub(super) fn put(&self, process: &str, always: bool) {
-        let entry = Entry { outdated: true, always, not_before: Instant::now() };
-        self.state().entries.insert(process.to_owned(), entry);
-        self.changed.notify_one();
-    }
-
-    pub(super) fn remove(&self, process: &str) {
-        self.state().entries.remove(process);
-    }
-
-    pub(super) fn outdated(&self, process: &str) {
-        if let Some(entry) = self.state().entries.get_mut(process)
-            && !entry.outdated
-        {
-            entry.outdated = true;
-            self.changed.notify_one();
+    Ok(match first {
+        Some(first) => {
+            let now = stamp::micros(OffsetDateTime::now_utc());
+            Due::In(Duration::from_micros(first.saturating_sub(now).try_into().unwrap_or(0)))
         }
-    }
-
-    pub(super) fn close(&self) {
-        self.state().closed = true;
-        self.changed.notify_one();
-    }
-
-    /// Waits until a process has to be computed and names it; `None` at the end.
-    pub(super) fn next(&self) -> Option<String> {
-        let mut state = self.state();
-        loop {
-            if state.closed {
-                return None;
-            }
-            let now = Instant::now();
-            let waiting = state.entries.iter_mut().filter(|(_, it)| it.outdated || it.always);
-            let first = waiting.min_by_key(|(_, entry)| entry.not_before);
-            let wait = match first {
-                Some((name, entry)) if entry.not_before <= now => {
-                    entry.outdated = false;
-                    return Some(name.clone());
-                }
-                Some((_, entry)) => entry.not_before - now,
-                // Nothing to do before somebody says so.
-                None => Duration::from_secs(3600),
-            };
-            state =
-                self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// A run is over, which `took` this long, and is to be made up for if it came to nothing.
-    pub(super) fn done(&self, process: &str, took: Duration, again: bool) {
-        if let Some(entry) = self.state().entries.get_mut(process) {
-            entry.outdated |= again;
-            entry.not_before = Instant::now() + PAUSE.max(took);
-        }
-    }
+        None => Due::Never,
+    })
 }

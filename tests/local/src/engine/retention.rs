@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::schema::{parts, place};
+use super::schema::{block_of, parts, place};
 use super::storage::{Now, Storage, Stream, Totals};
 use super::writer::Notice;
 use super::{Author, EngineError};
@@ -19,6 +19,8 @@ pub(crate) struct Retention {
 
 /// How many events go at once: new ones wait meanwhile.
 const CHUNK: i64 = 20_000;
+
+const DELETE_BLOCKS: &str = "DELETE FROM blocks WHERE number >= ? AND number < ?";
 
 impl Storage {
     /// Deletes a stream, if there is one of that name. Its events go later, bit by bit.
@@ -84,6 +86,9 @@ fn collect_garbage(connection: &Connection) -> Result<bool, EngineError> {
     let end = next.min(first + CHUNK);
     let delete = "DELETE FROM events WHERE place >= ? AND place < ?";
     connection.prepare_cached(delete)?.execute([first, end])?;
+    // No other stream has events in the last block.
+    let blocks = [block_of(first), block_of(end) + i64::from(end == next)];
+    connection.prepare_cached(DELETE_BLOCKS)?.execute(blocks)?;
     if end == next {
         connection.execute("DELETE FROM garbage WHERE first = ?", [first])?;
     } else {
@@ -133,6 +138,7 @@ impl Stream {
         let bytes: u64 = connection.prepare_cached(sum)?.query_row(places, |row| row.get(0))?;
         let delete = "DELETE FROM events WHERE place >= ? AND place < ?";
         connection.prepare_cached(delete)?.execute(places)?;
+        connection.prepare_cached(DELETE_BLOCKS)?.execute(places.map(block_of))?;
         self.first = first;
         self.bytes = self.bytes.saturating_sub(bytes);
         Ok(())

@@ -18,7 +18,8 @@ use super::columns::{Column, Outputs, name_results, output_names, unique};
 use super::compare::TIMESTAMP;
 use super::print::{self, MARK};
 use super::sql::Parsed;
-use super::{compare, times, visit};
+use super::windows::{self, Window};
+use super::{compare, schema, times, visit};
 use crate::streams::keys::Kinds;
 
 /// How many columns a query may have in all its parts, with each `*` spelled out: what SQLite plans grows with
@@ -31,12 +32,15 @@ const MOST_READS: usize = 1_000;
 /// Names in a query that are keys of streams, with the streams that have them.
 pub(super) type Homes = BTreeMap<String, BTreeSet<String>>;
 
+/// The column that every stream has besides its keys: when an event came.
+const ARRIVAL: &str = "arrival_timestamp";
+
 /// What a name in a query stands for.
 #[derive(Clone, Debug)]
 pub(super) enum Relation {
     /// A stream: which rows of the table of events are to be read, and the keys that its events have had.
-    /// One that nobody has written to has no rows.
-    Stream { rows: Option<String>, keys: Vec<(String, Kinds)> },
+    /// One that nobody has written to has no rows. `number`: by what the blocks of these rows are found.
+    Stream { number: Option<i64>, rows: Option<String>, keys: Vec<(String, Kinds)> },
     /// What a process keeps: a `SELECT` of its rows, and its columns.
     Process { select: String, columns: Vec<Column> },
 }
@@ -94,6 +98,8 @@ struct Source {
     relation: Relation,
     /// The columns that are mentioned of a stream, by name, and the keys they are of.
     columns: Vec<(String, String)>,
+    /// What the blocks of a stream have to be like, so that they can hold rows that the query wants.
+    blocks: Vec<String>,
 }
 
 impl Source {
@@ -127,6 +133,24 @@ impl Source {
         }
     }
 
+    /// Whether a column is the time at which events came.
+    fn is_arrival(&self, name: &str) -> bool {
+        matches!(self.relation, Relation::Stream { .. }) && name == ARRIVAL && !self.has(name)
+    }
+
+    /// Only rows in `window` are wanted.
+    fn narrow(&mut self, window: &Window<'_>) -> Result<(), EngineError> {
+        let latest = match &*window.column.value {
+            TIMESTAMP => "latest",
+            name if self.is_arrival(name) => "arrived",
+            _ => return Ok(()),
+        };
+        let after = print::expression(window.after)?;
+        // To the second: SQLite rounds what is shorter.
+        self.blocks.push(format!("blocks.{latest} >= (unixepoch(utc({after})) - 1) * 1000000"));
+        Ok(())
+    }
+
     /// The columns that it has in this query.
     fn columns(&self) -> Vec<Column> {
         match &self.relation {
@@ -137,7 +161,7 @@ impl Source {
                 .map(|(name, of)| Column {
                     name: name.clone(),
                     boolean: keys.iter().any(|(key, kinds)| key == of && kinds.is_boolean()),
-                    time: of == TIMESTAMP,
+                    time: of == TIMESTAMP || self.is_arrival(of),
                 })
                 .collect(),
         }
@@ -146,7 +170,7 @@ impl Source {
     fn select(&self) -> String {
         match &self.relation {
             Relation::Process { select, .. } => select.clone(),
-            Relation::Stream { rows, .. } => {
+            Relation::Stream { number, rows, .. } => {
                 let columns: Vec<String> = self
                     .columns
                     .iter()
@@ -155,6 +179,10 @@ impl Source {
                         match rows {
                             Some(_) if key == TIMESTAMP => {
                                 format!("{}{} AS {name}", value_of(key), times::COLLATED)
+                            }
+                            Some(_) if self.is_arrival(key) => {
+                                let at = "time_add('1970-01-01T00:00:00Z', at)";
+                                format!("{at}{} AS {name}", times::COLLATED)
                             }
                             Some(_) if !key.contains('\0') => {
                                 format!("{} AS {name}", value_of(key))
@@ -167,9 +195,20 @@ impl Source {
                     true => "1".to_owned(),
                     false => columns.join(", "),
                 };
-                match rows {
-                    Some(rows) => format!("SELECT {columns} FROM main.events WHERE {rows}"),
-                    None => format!("SELECT {columns} WHERE false"),
+                match (rows, number) {
+                    (Some(rows), Some(number)) if !self.blocks.is_empty() => {
+                        let (from, to) = (schema::block(*number), schema::block(number + 1));
+                        let blocks = self.blocks.join(" AND ");
+                        let (first, next) = (schema::first("number"), schema::first("number + 1"));
+                        // The other way round, SQLite would read all events.
+                        format!(
+                            "SELECT {columns} FROM main.blocks CROSS JOIN main.events \
+                             WHERE number >= {from} AND number < {to} AND {blocks} \
+                             AND place >= {first} AND place < {next} AND {rows}"
+                        )
+                    }
+                    (Some(rows), _) => format!("SELECT {columns} FROM main.events WHERE {rows}"),
+                    (None, _) => format!("SELECT {columns} WHERE false"),
                 }
             }
         }
@@ -183,7 +222,7 @@ pub(super) fn value_of(key: &str) -> String {
 
 /// Which rows of the table of events are of this stream.
 pub(super) fn of_stream(number: i64) -> String {
-    let (from, to) = (super::schema::place(number, 0), super::schema::place(number + 1, 0));
+    let (from, to) = (schema::place(number, 0), schema::place(number + 1, 0));
     format!("place >= {from} AND place < {to}")
 }
 
@@ -321,6 +360,19 @@ impl Names<'_> {
         for table in &mut select.from {
             self.bind_joined(table, &mut scope)?;
         }
+        for window in windows::of(select) {
+            let relation = match window.relation {
+                Some(name) => {
+                    let mut relations = scope.relations.iter();
+                    relations.find(|(known_as, _)| known_as.eq_ignore_ascii_case(&name.value))
+                }
+                None if scope.relations.len() == 1 => scope.relations.first(),
+                None => None,
+            };
+            if let Some((_, Meaning::Source(source))) = relation {
+                self.sources[*source].narrow(&window)?;
+            }
+        }
         self.spell_out_wildcards(&mut select.projection, &scope);
         self.columns += select.projection.len();
         if self.columns > MOST_COLUMNS {
@@ -405,6 +457,7 @@ impl Names<'_> {
                         name: called.clone(),
                         relation,
                         columns: Vec::new(),
+                        blocks: Vec::new(),
                     });
                     let source = self.sources.len() - 1;
                     let marker = Ident::with_quote('"', print::marker(source));

@@ -231,7 +231,7 @@ fn is_allowed(context: &AuthContext<'_>, writes: bool) -> bool {
         // Without a column nothing is read but how many rows there are.
         AuthAction::Read { column_name: "", .. } => true,
         AuthAction::Read { table_name: "json_each" | "json_tree", .. } => true,
-        AuthAction::Read { table_name: "events", .. } => from_source,
+        AuthAction::Read { table_name: "events" | "blocks", .. } => from_source,
         AuthAction::Read { table_name, .. } => is_rows(table_name) && (from_source || writes),
         AuthAction::Insert { table_name }
         | AuthAction::Delete { table_name }

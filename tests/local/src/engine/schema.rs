@@ -27,7 +27,7 @@ const SEQUENCE_BITS: u32 = 40;
 /// All events are in one table, so that 10,000 streams cost no more than one. A `place` is the number
 /// of the stream and then that of the event in it: the events of a stream lie together, in order, and
 /// new ones go to the end. `id` holds only ids that clients gave; others follow from the place.
-pub(super) const TABLES: &str = "
+const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE streams (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -76,6 +76,59 @@ pub(super) fn parts(place: i64) -> (i64, i64) {
     (place >> SEQUENCE_BITS, place & ((1 << SEQUENCE_BITS) - 1))
 }
 
+/// Bits of a place that tell events of one block from each other: so many are passed over, or read, together.
+const BLOCK_BITS: u32 = 10;
+
+/// A coarse index on time: what the last time in a block is, of the events themselves and of their arrival, in
+/// microseconds since 1970. An index of every event would cost much of what storing it does.
+const BLOCKS: &str = "
+CREATE TABLE blocks (
+    number INTEGER PRIMARY KEY,
+    latest INTEGER NOT NULL,
+    arrived INTEGER NOT NULL
+);
+";
+
+/// Makes the tables that are not there yet.
+pub(super) fn create(connection: &Connection) -> Result<(), EngineError> {
+    if !connection.table_exists(None, "meta")? {
+        connection.execute_batch(TABLES)?;
+        connection.pragma_update(None, "user_version", VERSION)?;
+    }
+    // The first versions had none of these.
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS open_streams (stream INTEGER PRIMARY KEY);
+        -- Processes that have not been given all stored events yet, and the place of the next one.
+        CREATE TABLE IF NOT EXISTS fills (process INTEGER PRIMARY KEY, next INTEGER NOT NULL);
+        -- Which streams the names in a process's query are keys of, as far as that is settled: JSON.
+        CREATE TABLE IF NOT EXISTS homes (process INTEGER PRIMARY KEY, streams TEXT NOT NULL)",
+    )?;
+    if !connection.table_exists(None, "blocks")? {
+        connection.execute_batch(BLOCKS)?;
+        // Those that were stored before may be of any time.
+        connection.execute(
+            "INSERT INTO blocks SELECT DISTINCT place >> ?1, ?2, ?2 FROM events",
+            (BLOCK_BITS, i64::MAX),
+        )?;
+    }
+    Ok(())
+}
+
+/// The block of the first event of the stream with this number.
+pub(super) fn block(stream: i64) -> i64 {
+    block_of(place(stream, 0))
+}
+
+/// The block that the event at a place is in.
+pub(super) fn block_of(place: i64) -> i64 {
+    place >> BLOCK_BITS
+}
+
+/// The place of the first event of the block that is `number`, as SQL.
+pub(super) fn first(number: &str) -> String {
+    format!("({number}) << {BLOCK_BITS}")
+}
+
 /// Opens the connection that writes, and makes what is not there yet. `durable`: commits are on the
 /// disk before they are done.
 pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Ids), EngineError> {
@@ -98,18 +151,7 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Ids
     times::install(&connection)?;
 
     let transaction = connection.transaction()?;
-    if !transaction.table_exists(None, "meta")? {
-        transaction.execute_batch(TABLES)?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
-    }
-    // The first versions had none of these.
-    transaction.execute_batch(
-        "CREATE TABLE IF NOT EXISTS open_streams (stream INTEGER PRIMARY KEY);
-        -- Processes that have not been given all stored events yet, and the place of the next one.
-        CREATE TABLE IF NOT EXISTS fills (process INTEGER PRIMARY KEY, next INTEGER NOT NULL);
-        -- Which streams the names in a process's query are keys of, as far as that is settled: JSON.
-        CREATE TABLE IF NOT EXISTS homes (process INTEGER PRIMARY KEY, streams TEXT NOT NULL)",
-    )?;
+    create(&transaction)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     let drawn = "SELECT value FROM meta WHERE key = 'ids'";
     let drawn: Option<i64> = transaction.query_row(drawn, [], |row| row.get(0)).optional()?;

@@ -31,10 +31,17 @@ pub(crate) const STACK: usize = 128 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Parsed {
     pub(super) query: Query,
-    /// Its result changes though no event comes.
-    pub(super) changes_with_time: bool,
+    /// How often it asks for the time, or for what is random.
+    pub(super) clock_reads: usize,
     /// What its names were found to mean when it was run before.
     pub(super) homes: Homes,
+}
+
+impl Parsed {
+    /// Its result changes though no event comes.
+    pub(super) fn changes_with_time(&self) -> bool {
+        self.clock_reads > 0
+    }
 }
 
 /// How deep what we print may be nested: somewhat deeper than what was parsed.
@@ -52,11 +59,11 @@ pub(super) fn parse(sql: &str) -> Result<Parsed, EngineError> {
         return Err(invalid(format!("the query has more than {MOST_TOKENS} words")));
     }
     let mut query = one_query(Parser::new(&DIALECT).with_tokens_with_locations(tokens))?;
-    let mut translation = Translation { changes_with_time: false };
+    let mut translation = Translation { clock_reads: 0 };
     visit::change(&mut query, &mut translation)?;
     dialect::check(&query)?;
-    let Translation { changes_with_time } = translation;
-    Ok(Parsed { query, changes_with_time, homes: Homes::new() })
+    let Translation { clock_reads } = translation;
+    Ok(Parsed { query, clock_reads, homes: Homes::new() })
 }
 
 /// Reads a query as it was printed.
@@ -160,7 +167,7 @@ pub(super) fn function_name(function: &Function) -> String {
 
 /// Puts times and reserved keys in SQLite's words.
 struct Translation {
-    changes_with_time: bool,
+    clock_reads: usize,
 }
 
 impl VisitorMut for Translation {
@@ -182,7 +189,7 @@ impl VisitorMut for Translation {
                 if let Value::SingleQuotedString(text) = &value.value
                     && text.eq_ignore_ascii_case("now")
                 {
-                    self.changes_with_time = true;
+                    self.clock_reads += 1;
                 }
                 if let Value::SingleQuotedString(text) = &value.value
                     && text.contains('\0')
@@ -272,17 +279,17 @@ impl Translation {
             | "localtimestamp"
                 if bare =>
             {
-                self.changes_with_time = true;
+                self.clock_reads += 1;
                 *function = function_call("now", Vec::new());
             }
             "current_date" | "current_time" | "random" | "randomblob" => {
-                self.changes_with_time = true;
+                self.clock_reads += 1;
             }
             "date" | "time" | "datetime" | "julianday" | "unixepoch" if bare => {
-                self.changes_with_time = true;
+                self.clock_reads += 1;
             }
             // With a format alone it is the time it is now.
-            "strftime" if one_argument => self.changes_with_time = true,
+            "strftime" if one_argument => self.clock_reads += 1,
             // They read the text of JSON, and what is in a column is in SQLite's binary form.
             "json_patch" => {
                 for json in arguments(function) {
@@ -552,8 +559,8 @@ mod tests {
             "SELECT random()",
             "SELECT strftime('%s')",
         ] {
-            assert!(parse(sql).unwrap().changes_with_time, "{sql}");
+            assert!(parse(sql).unwrap().changes_with_time(), "{sql}");
         }
-        assert!(!parse("SELECT date(x), 'later' FROM s").unwrap().changes_with_time);
+        assert!(!parse("SELECT date(x), 'later' FROM s").unwrap().changes_with_time());
     }
 }

@@ -19,14 +19,16 @@ use super::functions;
 use super::home::Home;
 use super::processes::{Draft, Filled, Processes, Stats, homes, no_process};
 use super::read::{QueryLimits, Readers};
-use super::recompute::{self, Failing, Schedule};
+use super::recompute::{self, Failing};
 use super::retention::Retention;
 use super::sandbox::Sandbox;
+use super::schedule::{Due, Schedule};
+use super::sql::{self, Parsed};
 use super::storage::{OpenShare, Storage};
 use super::writer::{Job, Notice, Task, Writer};
 use super::{
     Author, Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener,
-    Mode, ProcessStats, Rows, Summary, Ttl, process, schema, sql, trial,
+    Mode, ProcessStats, Rows, Summary, Ttl, process, schema, trial,
 };
 use crate::streams::batch::Batch;
 
@@ -216,34 +218,62 @@ impl Core {
         }
         while let Some(name) = self.schedule.next() {
             let start = Instant::now();
-            let run = self.recompute_one(&name);
-            let again = run.as_ref().is_err_and(EngineError::is_failure);
-            match run {
-                Ok(()) => {}
-                Err(EngineError::NotFound(_)) => self.schedule.remove(&name),
-                Err(error) => {
-                    tracing::warn!(process = name, %error, "a process shows an old result: it could not be computed");
-                    self.stats.failed(&name, &error);
-                    self.listener.progressed();
+            let due = match self.recompute_one(&name) {
+                Ok(due) => due,
+                Err(EngineError::NotFound(_)) => {
+                    self.schedule.remove(&name);
+                    Due::Never
                 }
-            }
-            self.schedule.done(&name, start.elapsed(), again);
+                Err(error) => {
+                    self.failed(&name, &error);
+                    Due::Never
+                }
+            };
+            self.schedule.done(&name, start.elapsed(), due);
         }
     }
 
-    fn recompute_one(&self, name: &str) -> Result<(), EngineError> {
+    /// A process shows an old result.
+    fn failed(&self, name: &str, error: &EngineError) {
+        tracing::warn!(process = name, %error, "a process shows an old result: it could not be computed");
+        self.counted.failed(error);
+        self.stats.failed(name, error);
+        self.listener.progressed();
+    }
+
+    fn recompute_one(&self, name: &str) -> Result<Due, EngineError> {
         let (number, query) = self.process(name)?;
         let mut parsed = sql::parse(&query)?;
         let settled = "SELECT streams FROM homes WHERE process = ?";
         parsed.homes = homes(self.look_up(|catalogue| {
             catalogue.prepare_cached(settled)?.query_row([number], |row| row.get(0)).optional()
         })?);
+        match self.run_again(name, number, query, &parsed) {
+            Ok(_) if !parsed.changes_with_time() => Ok(Due::Never),
+            // It goes on changing, as likely as not.
+            Ok(true) => Ok(Due::Soon),
+            Ok(false) => recompute::due(self.readers.lend()?.reader()?, &parsed),
+            Err(error) if error.is_failure() || parsed.changes_with_time() => {
+                self.failed(name, &error);
+                Ok(Due::Soon)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns whether the result is another one.
+    fn run_again(
+        &self,
+        name: &str,
+        number: i64,
+        query: String,
+        parsed: &Parsed,
+    ) -> Result<bool, EngineError> {
         let known = self.failing().remove(name).filter(|(of, _)| *of == query);
         let mut failing = known.map(|(_, failing)| failing).unwrap_or_default();
-        let run = recompute::run(self.readers.lend()?.reader()?, &parsed, &mut failing);
+        let run = recompute::run(self.readers.lend()?.reader()?, parsed, &mut failing);
         self.failing().insert(name.to_owned(), (query, failing));
-        let run = run.inspect_err(|error| self.counted.failed(error))?;
-        let name = name.to_owned();
+        let (name, run) = (name.to_owned(), run?);
         self.write(move |writer| {
             let Writer { connection, processes, notices, now, .. } = writer;
             processes.ran(connection, &name, number, run, now.micros, notices)

@@ -8,7 +8,7 @@ use rusqlite::types::{Null, ToSqlOutput, Value};
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
 use super::retention::Retention;
-use super::schema::{parts, place};
+use super::schema::{block_of, parts, place};
 use super::{Author, EngineError};
 use crate::streams::batch::{Batch, GIVEN_ID};
 use crate::streams::keys::{Kinds, MOST};
@@ -307,6 +307,7 @@ impl Stream {
         let mut insert = connection
             .prepare_cached("INSERT INTO events VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")?;
         insert.raw_bind_parameter(2, now.micros)?;
+        let mut block = Block::default();
         // Where the events that are known already lie.
         let mut known = Vec::new();
         let (mut ends, mut start) = (Vec::with_capacity(records.len()), 0);
@@ -335,12 +336,18 @@ impl Stream {
             if is_known {
                 known.push(start..record.end);
             } else {
+                if block.number != block_of(place) {
+                    block.save(connection, now)?;
+                    block = Block { number: block_of(place), latest: i64::MIN };
+                }
+                block.latest = block.latest.max(record.at);
                 self.next += 1;
                 self.bytes += event.len() as u64;
                 ends.push(record.end);
             }
             start = record.end;
         }
+        block.save(connection, now)?;
         let records = if known.is_empty() {
             Records { text: text.into(), ends }
         } else {
@@ -374,6 +381,28 @@ impl Stream {
                 "UPDATE streams SET first = ?, next = ?, bytes = ?, last_seen = ? WHERE number = ?",
             )?
             .execute(params![self.first, self.next, self.bytes, now.text, self.number])?;
+        Ok(())
+    }
+}
+
+/// New events of one block.
+#[derive(Debug, Default)]
+struct Block {
+    /// 0 before the first.
+    number: i64,
+    /// The last of their times.
+    latest: i64,
+}
+
+impl Block {
+    /// Adds them to what is known of their block.
+    fn save(&self, connection: &Connection, now: &Now) -> Result<(), EngineError> {
+        if self.number != 0 {
+            let save = "INSERT INTO blocks VALUES (?, ?, ?) ON CONFLICT DO UPDATE
+                SET latest = max(latest, excluded.latest), arrived = max(arrived, excluded.arrived)";
+            let times = [self.number, self.latest, now.micros];
+            connection.prepare_cached(save)?.execute(times)?;
+        }
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ mod quoting;
 mod storage;
 mod times;
 mod types;
+mod windows;
 
 use std::num::NonZeroU32;
 use std::path::Path;

@@ -82,7 +82,7 @@ impl Trial {
         times::install(&connection)?.set_now();
         let sandbox = Sandbox::install(&mut connection, true)?;
         functions::install(&connection, &sandbox)?;
-        connection.execute_batch(schema::TABLES)?;
+        schema::create(&connection)?;
         Ok(Self { connection, sandbox, end: Instant::now() + TIME })
     }
 
@@ -152,10 +152,13 @@ impl Trial {
             r#"{{{}"$timestamp":"2015-05-05T23:40:27.000000Z","$id":"1"}}"#,
             pairs.collect::<String>()
         );
-        self.connection.execute("DELETE FROM events", [])?;
+        self.connection.execute_batch("DELETE FROM events; DELETE FROM blocks")?;
         for number in (1..).take(relations) {
             let insert = "INSERT INTO events (place, at, event) VALUES (?, 0, ?)";
             self.connection.execute(insert, params![schema::place(number, 1), event])?;
+            // With any time that a window may want.
+            let insert = "INSERT INTO blocks VALUES (?1, ?2, ?2)";
+            self.connection.execute(insert, params![schema::block(number), i64::MAX])?;
         }
         Ok(schema::place(1, 1)..schema::place(1, 2))
     }

@@ -66,6 +66,8 @@ pub(crate) struct Record {
     pub(crate) end: usize,
     /// The `$id` that it came with. `None`: it is to be given one, at [`GIVEN_ID`].
     pub(crate) id: Option<EventId>,
+    /// Its `$timestamp`, in microseconds since 1970.
+    pub(crate) at: i64,
 }
 
 impl Batch {
@@ -95,7 +97,8 @@ impl Batch {
         let json = json.trim_matches([' ', '\t', '\r', '\n']);
         let limit = self.text.len().saturating_add(limit);
         let most = self.records.len().saturating_add(most);
-        let mut draft = Draft { now, limit, most, batch: std::mem::take(self) };
+        let now_micros = stamp::parse(now).map_or(i64::MAX, stamp::micros);
+        let mut draft = Draft { now, now_micros, limit, most, batch: std::mem::take(self) };
         match json.as_bytes().first() {
             Some(b'{') => {
                 draft.batch.text.reserve(json.len() + 100);
@@ -121,6 +124,7 @@ impl Batch {
 
 struct Draft<'a> {
     now: &'a str,
+    now_micros: i64,
     limit: usize,
     most: usize,
     batch: Batch,
@@ -160,14 +164,14 @@ impl Draft<'_> {
         let Batch { text, records, keys } = &mut self.batch;
         let reserved =
             event::read(event, keys).map_err(|error| at(format_args!("bad JSON: {error}")))?;
-        let rewritten = match reserved.timestamp.map(Timestamp::read) {
+        let (at_micros, rewritten) = match reserved.timestamp.map(Timestamp::read) {
             Some(None) => {
                 return Err(at(format_args!(
                     "$timestamp is not a time as in 2015-05-05T23:40:27Z, nor milliseconds since 1970"
                 )));
             }
-            Some(Some(Timestamp::Rewritten(utc))) => reserved.timestamp.zip(Some(utc)),
-            Some(Some(Timestamp::Kept)) | None => None,
+            Some(Some(Timestamp { at, rewritten })) => (at, reserved.timestamp.zip(rewritten)),
+            None => (self.now_micros, None),
         };
 
         let start = text.len();
@@ -218,7 +222,7 @@ impl Draft<'_> {
         if text.len() > self.limit {
             return Err(BatchError::TooLarge { limit: self.limit });
         }
-        records.push(Record { end: text.len(), id });
+        records.push(Record { end: text.len(), id, at: at_micros });
         Ok(())
     }
 }

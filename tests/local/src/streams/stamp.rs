@@ -108,13 +108,18 @@ pub(crate) fn parse(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(&format!("{date}T{time}{offset}"), &Rfc3339).ok()
 }
 
+/// Microseconds since 1970, rounded down.
+pub(crate) fn micros(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos().div_euclid(1000)).unwrap_or(i64::MAX)
+}
+
 /// What a `$timestamp` is, given as JSON.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Timestamp {
-    /// As RFC 3339, to be kept as it is.
-    Kept,
-    /// In another form; this is RFC 3339 for it.
-    Rewritten(String),
+pub(crate) struct Timestamp {
+    /// In microseconds since 1970. What has no year of four digits in UTC comes after all other times.
+    pub(crate) at: i64,
+    /// RFC 3339 for it, if it is given in another form. Else it is kept as it is.
+    pub(crate) rewritten: Option<String>,
 }
 
 impl Timestamp {
@@ -122,8 +127,12 @@ impl Timestamp {
     pub(crate) fn read(json: &str) -> Option<Self> {
         let at = if json.starts_with('"') {
             let text: Cow<'_, str> = serde_json::from_str::<Text<'_>>(json).ok()?.0;
-            if OffsetDateTime::parse(&text, &Rfc3339).is_ok() && text.as_bytes()[10] != b' ' {
-                return Some(Self::Kept);
+            if let Ok(at) = OffsetDateTime::parse(&text, &Rfc3339)
+                && text.as_bytes()[10] != b' '
+            {
+                let utc = at.checked_to_offset(UtcOffset::UTC);
+                let utc = utc.filter(|utc| (0..=9999).contains(&utc.year()));
+                return Some(Self { at: utc.map_or(i64::MAX, micros), rewritten: None });
             }
             parse(&text)?
         } else {
@@ -136,7 +145,9 @@ impl Timestamp {
             OffsetDateTime::from_unix_timestamp_nanos(micros.round() as i128 * 1000).ok()?
         };
         let utc = at.checked_to_offset(UtcOffset::UTC)?;
-        (0..=9999).contains(&utc.year()).then(|| Self::Rewritten(rfc3339(utc)))
+        (0..=9999)
+            .contains(&utc.year())
+            .then(|| Self { at: micros(utc), rewritten: Some(rfc3339(utc)) })
     }
 }
 
@@ -173,7 +184,8 @@ mod tests {
         let at = OffsetDateTime::from_unix_timestamp_nanos(1_430_869_227_000_042_999).unwrap();
         assert_eq!(rfc3339(at), "2015-05-05T23:40:27.000042Z");
         for kept in [&*now(), "2015-05-05T23:40:27Z", "2015-05-05T23:40:27.123456789+02:00"] {
-            assert_eq!(Timestamp::read(&format!("{kept:?}")), Some(Timestamp::Kept), "{kept}");
+            let read = Timestamp::read(&format!("{kept:?}")).unwrap();
+            assert_eq!((read.rewritten, read.at), (None, micros(parse(kept).unwrap())), "{kept}");
         }
     }
 
@@ -192,8 +204,9 @@ mod tests {
             ("1430869227123.5", "2015-05-05T23:40:27.123500Z"),
             ("-1", "1969-12-31T23:59:59.999000Z"),
         ] {
-            let read = Timestamp::read(json);
-            assert_eq!(read, Some(Timestamp::Rewritten(utc.to_owned())), "{json}");
+            let read = Timestamp::read(json).unwrap();
+            let at = micros(parse(utc).unwrap());
+            assert_eq!((read.rewritten.as_deref(), read.at), (Some(utc), at), "{json}");
         }
         for json in [
             r#""yesterday""#,
