@@ -1,6 +1,7 @@
 //! The engine through its trait: what is stored, asked and kept.
 
 mod definitions;
+mod differential;
 mod functions;
 mod hostile;
 mod incremental;
