@@ -136,17 +136,21 @@ impl Times<'_> {
             }
             Expr::Function(function) => {
                 let name = function_name(function);
-                if times::FUNCTIONS.contains(&&*name) {
-                    mark(expr);
-                } else if PASSING.contains(&&*name) {
+                let is_time = times::FUNCTIONS.contains(&&*name);
+                if PASSING.contains(&&*name) {
                     let mut arguments: Vec<&mut Expr> = arguments(function).collect();
                     if arguments.iter().any(|it| is_marked(it)) {
                         // Those that compare their arguments do it as the first of them says.
-                        if let Some(first) = arguments.first_mut() {
-                            mark(first);
+                        if matches!(&*name, "max" | "min" | "nullif") {
+                            arguments.first_mut().into_iter().for_each(|it| mark(it));
                         }
                         mark(expr);
                     }
+                    return Ok(());
+                }
+                arguments(function).for_each(unmark);
+                if is_time {
+                    mark(expr);
                 }
             }
             Expr::Case { conditions, else_result, .. } => {
@@ -167,6 +171,10 @@ impl Times<'_> {
                     return Err("a time can be added to and taken away from only by an INTERVAL: for a difference in \
                          seconds write unixepoch(a, 'subsec') - unixepoch(b, 'subsec')"
                         .to_owned());
+                }
+                Op::StringConcat => {
+                    unmark(left);
+                    unmark(right);
                 }
                 _ => {}
             },
@@ -245,9 +253,19 @@ fn only_a_time(expr: &mut Expr) {
 
 fn mark(expr: &mut Expr) {
     if !is_marked(expr) {
-        let time = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+        let mut time = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+        if matches!(time, Expr::BinaryOp { .. } | Expr::UnaryOp { .. }) {
+            time = Expr::Nested(Box::new(time));
+        }
         let collation = ObjectName::from(vec![Ident::new(times::COLLATION)]);
         *expr = Expr::Nested(Box::new(Expr::Collate { expr: Box::new(time), collation }));
+    }
+}
+
+/// What a function makes of a time is another thing, whose text SQLite would compare under the collation, too.
+fn unmark(expr: &mut Expr) {
+    if let Some(time) = marked(expr) {
+        *expr = time.clone();
     }
 }
 

@@ -347,6 +347,7 @@ const OF_TEXTS: [&str; 20] = [
 /// Has the JSON of an object or an array in the place of SQLite's binary form of it.
 fn as_text(value: &mut Expr) {
     match value {
+        Expr::Identifier(name) if name.value == compare::TIMESTAMP => {}
         Expr::Identifier(_) | Expr::CompoundIdentifier(_) => {
             let blob = Expr::Value(Value::SingleQuotedString("blob".to_owned()).into());
             let is_binary = Expr::BinaryOp {

@@ -130,7 +130,7 @@ fn time(context: &Context<'_>, argument: usize) -> Option<OffsetDateTime> {
 
 /// Reads what a `$timestamp` may be, and what SQLite's own functions make, which has parts left out.
 pub(super) fn parse(text: &str) -> Option<OffsetDateTime> {
-    if !text.as_bytes().first().is_some_and(u8::is_ascii_digit) {
+    if text.len() > 64 || !text.as_bytes().first().is_some_and(u8::is_ascii_digit) {
         return None;
     }
     let at = stamp::parse(text).or_else(|| {

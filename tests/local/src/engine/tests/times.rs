@@ -49,9 +49,16 @@ fn q1_what_is_compared_with_a_timestamp_is_a_time() {
         ("at < now()", "12"),
         ("at BETWEEN TIMESTAMP '2015-05-05' AND now()", "12"),
         ("at IN (SELECT $timestamp FROM s)", "12"),
+        ("min(n || at, $timestamp) = '2015-05-05T23:40:27.500Z'", "3"),
+        ("iif(n > 2, $timestamp, at) = '2015-05-05T23:40:27.500Z'", "3"),
         ("coalesce($timestamp, at) = '2015-05-05T23:40:27.500Z'", "3"),
         ("CASE WHEN n > 2 THEN $timestamp END = '2015-05-05T23:40:27.500Z'", "3"),
         ("CAST($timestamp AS DATE) = '2015-05-05'", "1234"),
+        // What is made of a time is a text.
+        ("date($timestamp) >= '2015-05'", "1234"),
+        ("strftime('%Y-%m-%d', $timestamp) > '2015-05'", "1234"),
+        ("'' || $timestamp = '2015-05-05T23:40:27.5Z'", "3"),
+        ("substr($timestamp, 1, 10) < '2015-05-06'", "134"),
         ("CAST('2015-05-06T01:40:27.5+02:00' AS TIMESTAMP) = $timestamp", "3"),
     ] {
         assert_eq!(texts(condition), expected, "{condition}");
