@@ -34,30 +34,29 @@ pub(super) const PASSING: [&str; 11] = [
     "nullif",
 ];
 
+/// How often a query is gone through to find what it calls a time.
+const MOST_PASSES: usize = 100;
+
 /// Has times compared as times. `known`: names of columns that are times, besides `$timestamp`.
 pub(super) fn times(query: &mut Query, known: BTreeSet<String>) -> Result<(), EngineError> {
-    let mut names = known;
-    names.insert(TIMESTAMP.to_owned());
-    // A part of the query may call a time by another name, and that part may come after those who read it.
-    loop {
-        let mut marked = query.clone();
-        let mut times = Times { found: names.clone(), names: &names };
+    let mut times = Times::default();
+    times.names.extend(known);
+    // A part of the query may call a time by another name, and may come after those who read it.
+    for _ in 0..MOST_PASSES {
+        let (count, mut marked) = (times.names.len(), query.clone());
         visit::change(&mut marked, &mut times)?;
-        let Times { found, .. } = times;
-        if found.len() == names.len() {
+        if times.names.len() == count {
             *query = marked;
             return Ok(());
         }
-        names = found;
     }
+    Err(EngineError::Invalid("the parts of the query are read by too many others".to_owned()))
 }
 
 /// Whether an expression over the columns of a stream is a time.
 pub(super) fn is_time(expr: &Expr) -> bool {
-    let names = BTreeSet::from([TIMESTAMP.to_owned()]);
     let mut marked = expr.clone();
-    let marks = visit::change(&mut marked, &mut Times { found: names.clone(), names: &names });
-    marks.is_ok() && is_marked(&marked)
+    visit::change(&mut marked, &mut Times::default()).is_ok() && is_marked(&marked)
 }
 
 /// Whether [`times`] has found an expression to be a time.
@@ -77,14 +76,18 @@ fn marked(expr: &Expr) -> Option<&Expr> {
     }
 }
 
-struct Times<'n> {
+struct Times {
     /// Names of columns that are times, in lower case.
-    names: &'n BTreeSet<String>,
-    /// Those, and what the query itself calls a time.
-    found: BTreeSet<String>,
+    names: BTreeSet<String>,
 }
 
-impl VisitorMut for Times<'_> {
+impl Default for Times {
+    fn default() -> Self {
+        Self { names: BTreeSet::from([TIMESTAMP.to_owned()]) }
+    }
+}
+
+impl VisitorMut for Times {
     type Break = EngineError;
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<EngineError> {
@@ -114,12 +117,12 @@ impl VisitorMut for Times<'_> {
     }
 }
 
-impl Times<'_> {
+impl Times {
     fn find(&mut self, name: &Ident, item: &SelectItem) {
         if let SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) = item
             && is_marked(expr)
         {
-            self.found.insert(name.value.to_ascii_lowercase());
+            self.names.insert(name.value.to_ascii_lowercase());
         }
     }
 

@@ -215,7 +215,13 @@ fn wide() {
     let doubled: Vec<String> = (1..30)
         .map(|n| format!("c{n} AS (SELECT * FROM c{0} UNION ALL SELECT * FROM c{0})", n - 1))
         .collect();
+    let renamed: Vec<String> =
+        (0..800).map(|n| format!("c{n} AS (SELECT t{0} AS t{n} FROM c{0})", n + 1)).collect();
     for sql in [
+        format!(
+            "WITH {}, c800 AS (SELECT $timestamp AS t800 FROM s) SELECT t0 FROM c0",
+            renamed.join(", ")
+        ),
         vec!["SELECT * FROM s"; 400].join(" UNION ALL "),
         format!("SELECT 1 AS x FROM {}", vec!["(SELECT * FROM s)"; 60].join(", ")),
         format!("SELECT {} FROM s", vec!["s.*"; 60].join(", ")),
