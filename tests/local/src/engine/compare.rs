@@ -195,7 +195,11 @@ impl Times {
                         mark(expr);
                     }
                 }
-                InTarget::Subquery(query) if is_time_of(query) => mark(expr),
+                InTarget::Subquery(query)
+                    if is_time_of(query) && !matches!(**expr, Expr::Tuple(_)) =>
+                {
+                    mark(expr);
+                }
                 _ => {}
             },
             _ => {}

@@ -180,6 +180,39 @@ fn q1_what_times_cannot_do_is_refused() {
     );
 }
 
+#[test]
+fn times_may_stand_wherever_an_expression_may() {
+    let engine = with_times();
+    for expressions in [
+        "$timestamp COLLATE NOCASE AS x",
+        "DISTINCT $timestamp",
+        "count(*) FILTER (WHERE $timestamp > now() - INTERVAL '1 day') AS x",
+        "count(DISTINCT $timestamp) AS x",
+        "row_number() OVER (PARTITION BY date_trunc('day', $timestamp) ORDER BY $timestamp DESC) AS x",
+        "lag($timestamp) OVER w AS x, first_value($timestamp) OVER w > '2015-05-05' AS y",
+        "CASE $timestamp WHEN '2015-05-05T23:40:27Z' THEN 1 END AS x",
+        "CASE WHEN $timestamp IS NOT NULL THEN $timestamp ELSE now() END AS x",
+        "($timestamp, n) IN (SELECT $timestamp, n FROM s) AS x",
+        "($timestamp, n) > ('2015-05-05', 1) AS x",
+        "$timestamp NOT BETWEEN at AND now() AS x",
+        "$timestamp ->> 'a' AS x",
+        "$timestamp IS NOT DISTINCT FROM at AS x",
+        "coalesce($timestamp, at, 'never') AS x",
+        "-n + length($timestamp) * 2 AS x",
+        "json_object('at', $timestamp) AS x",
+        "EXISTS (SELECT 1 FROM s AS t WHERE t.$timestamp > s.$timestamp) AS x",
+        "max($timestamp, (SELECT min($timestamp) FROM s)) AS x",
+        "NOT $timestamp = at OR at LIKE $timestamp AS x",
+        "time_add($timestamp, 5) AS x",
+    ] {
+        let sql =
+            format!("SELECT {expressions} FROM s WINDOW w AS (ORDER BY $timestamp) ORDER BY 1");
+        engine.query(&sql);
+        engine.process("p", &sql);
+        super::Engine::delete_process(&engine.engine, "p").unwrap();
+    }
+}
+
 /// A time in one of the ways to write it, some of which are the same time. `kept`: as an event may have it.
 fn written(kept: bool) -> impl Strategy<Value = String> {
     let fractions = prop::sample::select(vec![
