@@ -171,8 +171,8 @@ impl Times {
                     of_one_type(right, left);
                 }
                 Op::Plus | Op::Minus if is_marked(left) || is_marked(right) => {
-                    return Err("a time can be added to and taken away from only by an INTERVAL: for a difference in \
-                         seconds write unixepoch(a, 'subsec') - unixepoch(b, 'subsec')"
+                    return Err("only an INTERVAL can be added to a time or taken from it: for a difference in seconds \
+                         write extract(epoch FROM a) - extract(epoch FROM b)"
                         .to_owned());
                 }
                 Op::StringConcat => {
