@@ -210,16 +210,19 @@ impl Times {
 
 /// What is compared with a time is a time, or `NULL`: otherwise every text would come before or after it.
 fn compare(operands: &mut [&mut Expr]) -> Result<(), String> {
-    let Some(time) = operands.iter().find_map(|it| marked(it)) else { return Ok(()) };
-    let surely = match time {
+    // Of a time that only its name tells, another column may have that name.
+    let is_sure = |time: &Expr| match time {
         Expr::Identifier(name) => name.value == TIMESTAMP,
         Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|it| it.value == TIMESTAMP),
         _ => true,
     };
+    if !operands.iter().any(|it| marked(it).is_some_and(is_sure)) {
+        return Ok(());
+    }
     for operand in operands {
         match &**operand {
             Expr::Value(value) => match &value.value {
-                Value::SingleQuotedString(text) if surely && times::parse(text).is_none() => {
+                Value::SingleQuotedString(text) if times::parse(text).is_none() => {
                     return Err(format!(
                         "{text:?} is compared with a time, and is not one: write it as in '2015-05-05T23:40:27Z'"
                     ));

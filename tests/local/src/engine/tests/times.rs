@@ -106,6 +106,22 @@ fn q1_times_stay_times_in_parts_subqueries_and_results() {
 }
 
 #[test]
+fn q1_a_text_may_be_called_as_a_time_is_elsewhere() {
+    let engine = with_times();
+    engine.collect(
+        "t",
+        r#"[{"minute": "last", "also": "last"}, {"minute": "2015", "also": "last"}]"#,
+    );
+    let minutes = "SELECT date_trunc('minute', $timestamp) AS minute FROM s";
+    for condition in ["minute = also", "minute <= also AND minute > '2016'", "minute = 'last'"] {
+        let sql = format!(
+            "SELECT count(*) AS n, (SELECT count(DISTINCT minute) FROM ({minutes})) AS m FROM t WHERE {condition}"
+        );
+        assert_eq!(engine.query(&sql), json!([{"n": 1, "m": 2}]), "{condition}");
+    }
+}
+
+#[test]
 fn q1_processes_keep_times() {
     let engine = start();
     engine.process(
