@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::types::{Null, ValueRef};
 use rusqlite::{Connection, ErrorCode, Row, Statement, StatementStatus};
@@ -164,21 +165,11 @@ impl From<Failed> for EngineError {
 
 impl Reader {
     pub(super) fn open(path: &Path, limits: QueryLimits) -> Result<Self, EngineError> {
-        use rusqlite::config::DbConfig;
         let mut connection = schema::open_reader(path)?;
         let clock = times::install(&connection)?;
         connection.pragma_update(None, "cache_size", -8 * 1024)?;
-        connection.pragma_update(None, "trusted_schema", false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        // "x" is a column, never a text.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
-        let largest = i32::try_from(LARGEST_VALUE).unwrap_or(i32::MAX);
-        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, largest)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
-        // What a statement compiles to: a query of people has some thousands.
-        connection.set_limit(Limit::SQLITE_LIMIT_VDBE_OP, 1_000_000)?;
-
+        limit(&connection)?;
         let sandbox = Sandbox::install(&mut connection, false)?;
         functions::install(&connection, &sandbox)?;
         Ok(Self { connection, limits, clock, sandbox })
@@ -315,6 +306,20 @@ impl Reader {
         self.connection.execute_batch("ROLLBACK").map_err(EngineError::from)?;
         result
     }
+}
+
+/// Bounds what a statement may be, and what it may make of a value.
+pub(super) fn limit(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "trusted_schema", false)?;
+    // "x" is a column, never a text.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+    let largest = i32::try_from(LARGEST_VALUE).unwrap_or(i32::MAX);
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, largest)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
+    // What a statement compiles to: a query of people has some thousands.
+    connection.set_limit(Limit::SQLITE_LIMIT_VDBE_OP, 1_000_000)?;
+    Ok(())
 }
 
 fn length(value: &ValueRef<'_>) -> usize {

@@ -13,15 +13,43 @@ use sqlparser::ast::{
 use super::catalogue::Tables;
 use super::objects::ChangeRecords;
 use super::process::{Compiled, Process};
-use super::read::query_error;
+use super::read::{limit, query_error};
 use super::rewrite::{self, Catalogue, Relation};
 use super::sandbox::Sandbox;
 use super::sql::call;
 use super::{EngineError, functions, print, schema, times, visit};
 
-/// What a key may have: one value of each kind.
-const VALUES: [&str; 6] =
-    [r#"{"a":1}"#, "[1]", "1", r#""a""#, r#""2015-05-05T23:40:27.000000Z""#, "true"];
+/// What a key may have: something of each kind, and some of what functions ask for.
+const VALUES: [&str; 7] = [
+    r#"{"a":1}"#,
+    "[1]",
+    "1",
+    r#""a""#,
+    r#""day""#,
+    r#""$.a""#,
+    r#""2015-05-05T23:40:27.000000Z""#,
+];
+
+/// One of the ways in which keys have values. Any two keys have any two values in one of them, because the number of
+/// values is a prime.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    first: usize,
+    step: usize,
+}
+
+impl Way {
+    /// All of them, beginning with those in which all keys have one value.
+    fn all() -> impl Iterator<Item = Self> {
+        let count = VALUES.len();
+        (0..count * count).map(move |way| Self { first: way % count, step: way / count })
+    }
+
+    /// The value of the key at a place, as JSON.
+    fn value(self, place: usize) -> &'static str {
+        VALUES[(self.first + self.step * place) % VALUES.len()]
+    }
+}
 
 /// How long a trial may take. What takes longer is left to the limits of real runs.
 const TIME: Duration = Duration::from_secs(1);
@@ -44,8 +72,8 @@ pub(super) fn of_process(
     let mut process = Process::new(0, compiled.clone(), None, trial.sandbox.clone());
     process.create_table(&trial.connection)?;
     process.create_delta(&trial.connection)?;
-    let works = |value: &str| {
-        let events = trial.fill(compiled.reads.len(), &keys, value)?;
+    let works = |way: Way| {
+        let events = trial.fill(compiled.reads.len(), &keys, way)?;
         if compiled.plan.is_none() {
             return trial.run(compiled);
         }
@@ -79,6 +107,7 @@ struct Trial {
 impl Trial {
     fn start() -> Result<Self, EngineError> {
         let mut connection = Connection::open_in_memory()?;
+        limit(&connection)?;
         times::install(&connection)?.set_now();
         let sandbox = Sandbox::install(&mut connection, true)?;
         functions::install(&connection, &sandbox)?;
@@ -86,14 +115,14 @@ impl Trial {
         Ok(Self { connection, sandbox, end: Instant::now() + TIME })
     }
 
-    /// Whether `works` is true of one of the values; if of none, the first reason why.
+    /// Whether something works in one of the ways; if in none, the first reason why.
     fn any(
         &self,
-        mut works: impl FnMut(&str) -> Result<(), EngineError>,
+        mut works: impl FnMut(Way) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         let mut first = None;
-        for value in VALUES {
-            match works(value) {
+        for way in Way::all() {
+            match works(way) {
                 Err(EngineError::Invalid(_)) if Instant::now() >= self.end => return Ok(()),
                 Err(error @ EngineError::Invalid(_)) => drop(first.get_or_insert(error)),
                 end => return end,
@@ -137,17 +166,17 @@ impl Trial {
         Ok(())
     }
 
-    /// Gives each relation one event that has `value` for every key, and returns the place of the first.
+    /// Gives each relation one event that has all keys, and returns the place of the first.
     fn fill(
         &self,
         relations: usize,
         keys: &BTreeSet<String>,
-        value: &str,
+        way: Way,
     ) -> Result<Range<i64>, EngineError> {
-        let pairs = keys
-            .iter()
-            .filter(|key| !key.starts_with('$'))
-            .map(|key| format!("{}:{value},", serde_json::Value::from(key.as_str())));
+        let keys = keys.iter().filter(|key| !key.starts_with('$')).enumerate();
+        let pairs = keys.map(|(place, key)| {
+            format!("{}:{},", serde_json::Value::from(key.as_str()), way.value(place))
+        });
         let event = format!(
             r#"{{{}"$timestamp":"2015-05-05T23:40:27.000000Z","$id":"1"}}"#,
             pairs.collect::<String>()
@@ -187,7 +216,7 @@ impl Trial {
                 && let Some(call) = Call::of(function)
                 && calls.insert(function.to_string())
             {
-                failed = self.any(|value| self.step_through(&call.with(value)?));
+                failed = self.any(|way| self.step_through(&call.with(way)?));
             }
             failed.is_err() || calls.len() >= MOST_CALLS
         });
@@ -220,12 +249,13 @@ impl Call {
         Some(Self { function: Function { filter: None, ..function.clone() }, open })
     }
 
-    /// The call as SQL, with `value`, which is JSON, for each argument that is not constant.
-    fn with(&self, value: &str) -> Result<String, EngineError> {
+    /// The call as SQL, with values for the arguments that are not constant.
+    fn with(&self, way: Way) -> Result<String, EngineError> {
         let mut function = self.function.clone();
         if let FunctionArguments::List(list) = &mut function.args {
             let text = |text: String| Expr::Value(Value::SingleQuotedString(text).into());
-            for place in &self.open {
+            for (number, place) in self.open.iter().enumerate() {
+                let value = way.value(number);
                 let arguments = vec![text(format!("[{value}]")), text("$[0]".to_owned())];
                 let made_up = call("jsonb_extract", arguments);
                 list.args[*place] = FunctionArg::Unnamed(FunctionArgExpr::Expr(made_up));

@@ -64,6 +64,11 @@ fn q3_what_can_only_fail_is_refused_when_it_is_made() {
     engine.process("some", "SELECT date_trunc('day', at) AS d, sum(abs(x)) FROM s GROUP BY 1");
     engine
         .process("patched", "SELECT json_patch(o, '{\"b\": 2}') AS o, count(*) FROM s GROUP BY 1");
+    engine.process("unit", "SELECT date_trunc(unit, at) AS d, count(*) FROM s GROUP BY 1");
+    engine.process("path", "SELECT json_extract(o, path) AS v FROM s");
+    // Much of it is made of little, and none of it by SQLite's own limits.
+    let large = "SELECT printf('%.*c', 100000000, 'x') AS t, count(*) FROM s GROUP BY 1";
+    refused(engine.try_process("large", large), "too big");
     engine.process("of", "SELECT count(*) AS n, max(d) AS d FROM some WHERE d > '2015-01-01'");
 }
 
