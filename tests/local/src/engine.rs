@@ -45,6 +45,7 @@
 //!
 //! # With a database that keeps views itself
 //!
+//! Any engine has to pass the tests of `engine/contract`, which are generic over the trait.
 //! RisingWave and Materialize speak PostgreSQL's protocol and keep continuous views. What the trait
 //! asks for maps to them so:
 //!
@@ -72,6 +73,8 @@ pub(crate) mod backup;
 mod catalogue;
 mod columns;
 mod compare;
+#[cfg(test)]
+mod contract;
 mod dialect;
 mod diff;
 mod functions;

@@ -1,5 +1,6 @@
 //! The engine through its trait: what is stored, asked and kept.
 
+mod contract;
 mod definitions;
 mod differential;
 mod functions;
@@ -120,7 +121,7 @@ impl Fixture {
 }
 
 /// What waits for a subscriber; `None` once its subscription has ended.
-fn received(subscriber: &Subscriber) -> Option<Vec<Value>> {
+pub(super) fn received(subscriber: &Subscriber) -> Option<Vec<Value>> {
     let mut lines = Vec::new();
     let mut context = Context::from_waker(Waker::noop());
     loop {

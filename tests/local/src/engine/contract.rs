@@ -1,0 +1,343 @@
+//! What every engine has to do, whatever its database is: a suite that is generic over [`Engine`].
+//!
+//! It asks nothing of the SQL but what PostgreSQL and SQLite share, and takes no time as given: what is
+//! computed in the background is waited for.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::tests::received;
+use super::{Author, Change, Commit, Definition, Engine, EngineError, Listener, Ttl};
+use crate::changes::Changes;
+use crate::streams::subscribers::{Source, Subscribers};
+use crate::streams::{Announcer, Collector};
+
+/// An engine to be tested.
+pub(super) trait Subject {
+    type Engine: Engine;
+
+    /// Opens what is kept at `place`, which may be nothing yet.
+    fn open(place: &Path, listener: Arc<dyn Listener>) -> Self::Engine;
+}
+
+/// Runs the suite over a subject, each test as one of its own.
+macro_rules! contract {
+    ($subject:ty) => {
+        $crate::engine::contract::contract!($subject:
+            what_is_appended_is_there_in_order,
+            a_request_is_stored_in_whole_or_not_at_all,
+            an_event_whose_id_is_known_is_stored_once,
+            streams_and_processes_share_their_names,
+            what_is_not_there_is_said_to_be_missing,
+            a_process_has_what_was_stored_before_and_after_it,
+            a_listener_is_told_what_was_committed,
+            a_process_that_others_read_stays,
+            a_query_that_makes_no_sense_changes_nothing,
+            queries_are_saved_under_their_names,
+            parameters_keep_their_type,
+            all_of_it_survives_the_end,
+            after_the_end_nothing_is_taken,
+        );
+    };
+    ($subject:ty: $($test:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $test() {
+                $crate::engine::contract::$test::<$subject>();
+            }
+        )*
+    };
+}
+pub(super) use contract;
+
+/// How long to wait for what an engine does in the background.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// An engine with somebody who listens.
+struct Fixture<S: Subject> {
+    engine: S::Engine,
+    subscribers: Arc<Subscribers>,
+    changes: Arc<Changes>,
+    place: tempfile::TempDir,
+}
+
+impl<S: Subject> Fixture<S> {
+    fn new() -> Self {
+        Self::at(tempfile::tempdir().unwrap())
+    }
+
+    fn at(place: tempfile::TempDir) -> Self {
+        let subscribers = Arc::new(Subscribers::new(1 << 20));
+        let changes = Arc::new(Changes::default());
+        let announcer =
+            Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };
+        let engine = S::open(place.path(), Arc::new(announcer));
+        Self { engine, subscribers, changes, place }
+    }
+
+    /// Ends the engine and opens what it kept.
+    fn reopen(self) -> Self {
+        let Self { engine, place, .. } = self;
+        engine.close();
+        drop(engine);
+        Self::at(place)
+    }
+
+    fn append(&self, json: &Value) -> Commit {
+        let (author, may_write) = (Author::Trusted, &|_: &str| true);
+        let collector = Collector { engine: &self.engine, author, limit: 1 << 20, may_write };
+        collector.map(&json.to_string()).unwrap()
+    }
+
+    fn try_collect(&self, json: &Value) -> Result<(), EngineError> {
+        self.append(json).blocking_recv().unwrap()
+    }
+
+    fn collect(&self, json: &Value) {
+        self.try_collect(json).unwrap();
+    }
+
+    fn query(&self, sql: &str) -> Value {
+        let rows = self.engine.query(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(rows.stale, Vec::<String>::new(), "{sql}");
+        serde_json::from_slice(&rows.json).unwrap()
+    }
+
+    fn process(&self, name: &str, query: &str) -> Result<(), EngineError> {
+        self.engine.create_process(name, &definition(query))
+    }
+
+    fn wait_until(&self, sql: &str, expected: &Value) {
+        let is_there = || self.query(sql) == *expected;
+        assert!(self.changes.wait_until(WAIT, is_there), "{sql}: {}", self.query(sql));
+    }
+}
+
+fn definition(query: &str) -> Definition {
+    Definition { query: query.to_owned(), ttl: None }
+}
+
+fn is_missing<T>(result: &Result<T, EngineError>) -> bool {
+    matches!(result, Err(EngineError::NotFound(_)))
+}
+
+fn is_conflict<T>(result: &Result<T, EngineError>) -> bool {
+    matches!(result, Err(EngineError::Conflict(_)))
+}
+
+fn is_invalid<T>(result: &Result<T, EngineError>) -> bool {
+    matches!(result, Err(EngineError::Invalid(_)))
+}
+
+pub(super) fn what_is_appended_is_there_in_order<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.collect(&json!({"b": [{"n": 1}, {"n": 2}], "a": {"n": 9}}));
+    it.collect(&json!({"b": {"n": 3}}));
+    assert_eq!(it.engine.streams().unwrap(), ["a", "b"]);
+    let events = it.engine.events("b").unwrap();
+    let events: Vec<Value> = events.iter().map(|it| serde_json::from_str(it).unwrap()).collect();
+    let numbers: Vec<&Value> = events.iter().map(|event| &event["n"]).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    assert!(events.iter().all(|event| event["$id"].is_string() && event["$timestamp"].is_string()));
+    let summary = it.engine.stream("b").unwrap();
+    assert_eq!(summary.count, 3);
+    assert!(summary.first_seen <= summary.last_seen);
+    assert_eq!(it.query("SELECT n FROM b ORDER BY n DESC"), json!([{"n": 3}, {"n": 2}, {"n": 1}]));
+    assert_eq!(it.query("SELECT n FROM nobody"), json!([]));
+    it.engine.delete_stream("b").unwrap();
+    assert_eq!(it.engine.streams().unwrap(), ["a"]);
+    assert_eq!(it.query("SELECT count(*) AS n FROM b"), json!([{"n": 0}]));
+    it.engine.health().unwrap();
+    assert_eq!(it.engine.counters().events, 4);
+}
+
+pub(super) fn a_request_is_stored_in_whole_or_not_at_all<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.process("p", "SELECT count(*) AS n FROM s").unwrap();
+    let refused = it.try_collect(&json!({"other": {"n": 1}, "p": {"n": 1}, "s": {"n": 1}}));
+    assert!(is_conflict(&refused));
+    assert_eq!(it.engine.streams().unwrap(), Vec::<String>::new());
+    assert_eq!(it.query("SELECT n FROM p"), json!([{"n": 0}]));
+    it.collect(&json!({"s": {"n": 1}}));
+    assert_eq!(it.query("SELECT n FROM p"), json!([{"n": 1}]));
+}
+
+pub(super) fn an_event_whose_id_is_known_is_stored_once<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.process("p", "SELECT count(*) AS n FROM s").unwrap();
+    let events = json!({"s": [{"$id": "a"}, {"$id": 5}, {"$id": "a"}, {"$id": "5"}]});
+    it.collect(&events);
+    it.collect(&events);
+    let it = it.reopen();
+    it.collect(&events);
+    assert_eq!(it.engine.stream("s").unwrap().count, 3);
+    assert_eq!(it.query("SELECT n FROM p"), json!([{"n": 3}]));
+    // Another stream has ids of its own.
+    it.collect(&json!({"t": {"$id": "a"}}));
+    assert_eq!(it.engine.stream("t").unwrap().count, 1);
+}
+
+pub(super) fn streams_and_processes_share_their_names<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.collect(&json!({"s": {}}));
+    it.process("p", "SELECT count(*) AS n FROM s").unwrap();
+    assert!(is_conflict(&it.process("s", "SELECT count(*) AS n FROM t")));
+    assert!(is_conflict(&it.process("p", "SELECT count(*) AS n FROM t")));
+    assert!(is_conflict(&it.try_collect(&json!({"p": {}}))));
+}
+
+pub(super) fn what_is_not_there_is_said_to_be_missing<S: Subject>() {
+    let it = Fixture::<S>::new();
+    assert!(is_missing(&it.engine.stream("x")));
+    assert!(is_missing(&it.engine.delete_stream("x")));
+    assert!(is_missing(&it.engine.process("x")));
+    assert!(is_missing(&it.engine.process_stats("x")));
+    assert!(is_missing(&it.engine.change_process("x", &Change::default())));
+    assert!(is_missing(&it.engine.delete_process("x")));
+    assert!(is_missing(&it.engine.saved_query("x")));
+    assert!(is_missing(&it.engine.delete_query("x")));
+    assert_eq!(it.engine.events("x").unwrap(), Vec::<String>::new());
+    assert_eq!(it.engine.processes().unwrap(), Vec::<String>::new());
+}
+
+pub(super) fn a_process_has_what_was_stored_before_and_after_it<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.collect(&json!({"s": [{"k": "a", "x": 1}, {"k": "b", "x": 2}]}));
+    let groups = "SELECT k, count(*) AS n, sum(x) AS sum FROM s GROUP BY k";
+    it.process("groups", groups).unwrap();
+    it.process("kinds", "SELECT count(DISTINCT k) AS n FROM s").unwrap();
+    it.process("of", "SELECT max(n) AS most FROM groups").unwrap();
+    it.collect(&json!({"s": [{"k": "a", "x": 3}, {"k": "c", "x": 0.5}]}));
+    let rows = json!([{"k": "a", "n": 2, "sum": 4}, {"k": "b", "n": 1, "sum": 2}, {"k": "c", "n": 1, "sum": 0.5}]);
+    it.wait_until("SELECT * FROM groups ORDER BY k", &rows);
+    assert_eq!(it.query(&format!("{groups} ORDER BY k")), rows);
+    it.wait_until("SELECT n FROM kinds", &json!([{"n": 3}]));
+    it.wait_until("SELECT most FROM of", &json!([{"most": 2}]));
+    assert_eq!(it.engine.processes().unwrap(), ["groups", "kinds", "of"]);
+    let stats = it.engine.process_stats("groups").unwrap();
+    assert_eq!((stats.rows, stats.skipped, stats.stale), (3, 0, false), "{:?}", stats.last_error);
+
+    let query = Some("SELECT k, min(x) AS n FROM s GROUP BY k".to_owned());
+    let ttl = Some(Ttl { duration: "1 day".to_owned(), column: "k".to_owned() });
+    it.engine.change_process("groups", &Change { query, ttl: ttl.clone() }).unwrap();
+    let least = json!([{"k": "a", "n": 1}, {"k": "b", "n": 2}, {"k": "c", "n": 0.5}]);
+    it.wait_until("SELECT * FROM groups ORDER BY k", &least);
+    assert_eq!(it.engine.process("groups").unwrap().ttl, ttl);
+}
+
+pub(super) fn a_listener_is_told_what_was_committed<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.process("p", "SELECT k, count(*) AS n FROM s GROUP BY k").unwrap();
+    let stream = it.subscribers.subscribe(Source::Stream, "s", None);
+    let changes = it.subscribers.subscribe(Source::Process, "p", None);
+    it.collect(&json!({"s": [{"k": "a"}, {"k": "a"}]}));
+    it.collect(&json!({"s": {"k": "a"}}));
+    let (events, rows) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+    let all = || {
+        events.borrow_mut().extend(received(&stream).unwrap_or_default());
+        rows.borrow_mut().extend(received(&changes).unwrap_or_default());
+        (events.borrow().len(), rows.borrow().len()) == (3, 2)
+    };
+    assert!(it.changes.wait_until(WAIT, all), "{events:?}, {rows:?}");
+    assert!(events.borrow().iter().all(|event| event["k"] == "a"));
+    assert_eq!(
+        rows.into_inner(),
+        [
+            json!({"old": null, "new": {"k": "a", "n": 2}}),
+            json!({"old": {"k": "a", "n": 2}, "new": {"k": "a", "n": 3}}),
+        ]
+    );
+    it.engine.delete_process("p").unwrap();
+    assert!(it.changes.wait_until(WAIT, || received(&changes).is_none()), "its subscription ends");
+}
+
+pub(super) fn a_process_that_others_read_stays<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.process("a", "SELECT count(*) AS n FROM s").unwrap();
+    it.process("b", "SELECT max(n) AS n FROM a").unwrap();
+    assert!(is_conflict(&it.engine.delete_process("a")));
+    let query = Some("SELECT max(n) AS n FROM b".to_owned());
+    let change = Change { query, ttl: None };
+    assert!(is_invalid(&it.engine.change_process("a", &change)), "it would read itself");
+    it.engine.delete_process("b").unwrap();
+    it.engine.delete_process("a").unwrap();
+    assert_eq!(it.engine.processes().unwrap(), Vec::<String>::new());
+}
+
+pub(super) fn a_query_that_makes_no_sense_changes_nothing<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.collect(&json!({"s": {"x": 1}}));
+    it.process("p", "SELECT count(*) AS n FROM s").unwrap();
+    for query in [
+        "",
+        "SELECT",
+        "SELECT 1; SELECT 2",
+        "DELETE FROM s",
+        "SELECT no_such_function(x) FROM s",
+        "SELECT count(*) AS n FROM p, q WHERE",
+    ] {
+        assert!(is_invalid(&it.engine.query(query, &[])), "{query}");
+        assert!(is_invalid(&it.process("bad", query)), "{query}");
+        assert!(is_invalid(&it.engine.save_query("bad", query)), "{query}");
+        let change = Change { query: Some(query.to_owned()), ttl: None };
+        assert!(is_invalid(&it.engine.change_process("p", &change)), "{query}");
+    }
+    it.collect(&json!({"s": {"x": 1}}));
+    assert_eq!(it.query("SELECT n FROM p"), json!([{"n": 2}]));
+    assert_eq!(it.engine.saved_queries().unwrap(), Vec::<String>::new());
+}
+
+pub(super) fn queries_are_saved_under_their_names<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.engine.save_query("b", "SELECT x FROM s").unwrap();
+    it.engine.save_query("a", "SELECT x FROM s WHERE x > :least").unwrap();
+    it.engine.save_query("b", "SELECT x + 1 AS x FROM s").unwrap();
+    assert_eq!(it.engine.saved_queries().unwrap(), ["a", "b"]);
+    assert_eq!(it.engine.saved_query("b").unwrap(), "SELECT x + 1 AS x FROM s");
+    it.engine.delete_query("b").unwrap();
+    assert_eq!(it.engine.saved_queries().unwrap(), ["a"]);
+}
+
+pub(super) fn parameters_keep_their_type<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.collect(&json!({"s": [{"k": "1", "x": 1}, {"k": "2", "x": 2.5}]}));
+    let ask = |sql: &str, value: Value| {
+        let rows = it.engine.query(sql, &[("v".to_owned(), value)]).unwrap();
+        serde_json::from_slice::<Value>(&rows.json).unwrap()
+    };
+    assert_eq!(ask("SELECT x FROM s WHERE k = :v", json!("1")), json!([{"x": 1}]));
+    assert_eq!(ask("SELECT k FROM s WHERE x > :v", json!(2)), json!([{"k": "2"}]));
+    assert_eq!(ask("SELECT k FROM s WHERE x = :v", json!(2.5)), json!([{"k": "2"}]));
+    assert!(is_invalid(&it.engine.query("SELECT k FROM s WHERE x = :v", &[])));
+}
+
+pub(super) fn all_of_it_survives_the_end<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.process("p", "SELECT k, count(*) AS n FROM s GROUP BY k").unwrap();
+    it.process("q", "SELECT count(DISTINCT k) AS n FROM s").unwrap();
+    it.engine.save_query("a", "SELECT x FROM s").unwrap();
+    it.collect(&json!({"s": [{"k": "a"}, {"k": "b"}]}));
+    let it = it.reopen();
+    assert_eq!(it.engine.stream("s").unwrap().count, 2);
+    assert_eq!(it.engine.processes().unwrap(), ["p", "q"]);
+    assert_eq!(it.engine.saved_queries().unwrap(), ["a"]);
+    it.collect(&json!({"s": {"k": "a"}}));
+    it.wait_until("SELECT n FROM p ORDER BY k", &json!([{"n": 2}, {"n": 1}]));
+    it.wait_until("SELECT n FROM q", &json!([{"n": 2}]));
+}
+
+pub(super) fn after_the_end_nothing_is_taken<S: Subject>() {
+    let it = Fixture::<S>::new();
+    let last = it.append(&json!({"s": {}}));
+    it.engine.close();
+    assert_eq!(last.blocking_recv().unwrap(), Ok(()), "what was appended before is committed");
+    let late = it.append(&json!({"s": {}})).blocking_recv().unwrap();
+    assert!(matches!(late, Err(EngineError::Unavailable(_))), "{late:?}");
+    assert!(matches!(it.engine.streams(), Err(EngineError::Unavailable(_))));
+    let it = it.reopen();
+    assert_eq!(it.engine.stream("s").unwrap().count, 1);
+}
