@@ -275,6 +275,20 @@ fn keep_alives_yield_nothing_and_are_not_kept() {
 }
 
 #[test]
+fn a_frame_may_have_16_mib_unless_the_limit_is_another() {
+    const LIMIT: usize = 16 << 20;
+    let mut decoder = FrameDecoder::new();
+    decoder.feed(
+        &[b"\"", &vec![b'x'; LIMIT - 2][..], b"\"\n\"", &vec![b'x'; LIMIT - 1][..], b"\"\n"]
+            .concat(),
+    );
+    assert!(decoder.capacity() > 2 * LIMIT);
+    assert_eq!(raw(&mut decoder).map(|frame| frame.map(|text| text.len())), Some(Ok(LIMIT)));
+    assert_eq!(raw(&mut decoder), Some(Err(FrameError::TooLarge { limit: LIMIT })));
+    assert_eq!(raw(&mut decoder), None);
+}
+
+#[test]
 fn a_value_that_is_not_json_is_one_item_and_not_the_end() {
     let comma = "expected `,` or `}`";
     // The break before `{` is where it is wrong, or is still to come, or lies inside the value.
