@@ -10,7 +10,6 @@ use std::time::Duration;
 use crate::changes::Changes;
 use crate::engine::read::QueryLimits;
 use crate::engine::retention::Retention;
-use crate::engine::sql::STACK;
 use crate::engine::sqlite::{Settings, Sqlite};
 use crate::engine::storage::OpenShare;
 use crate::fault::Faults;
@@ -235,7 +234,6 @@ impl Builder {
         }
         .enable_io()
         .enable_time()
-        .thread_stack_size(STACK)
         .build()?;
         let subscribers = Arc::new(Subscribers::new(self.subscriber_buffer));
         let changes = Arc::new(Changes::default());
@@ -245,7 +243,7 @@ impl Builder {
         let shared = Arc::new(Shared {
             addr,
             keys: self.keys,
-            rooms: Rooms::new(&self.limits),
+            rooms: Rooms::new(&self.limits)?,
             limits: self.limits,
             keep_alive: self.keep_alive,
             engine: Arc::new(engine),

@@ -203,6 +203,7 @@ pub mod engine;
 mod fault;
 mod http;
 mod local;
+mod pool;
 mod shared;
 mod streams;
 

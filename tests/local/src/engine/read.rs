@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -27,7 +27,7 @@ use super::times::{self, Clock};
 use super::trial;
 
 /// How many queries run at once; others wait for their turn.
-const READERS: usize = 4;
+pub(super) const READERS: usize = 4;
 
 /// What a query may take. Past any of it, it is an error.
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +55,8 @@ struct State {
 }
 
 /// A reader on loan.
-pub(super) struct Loan<'r> {
-    readers: &'r Readers,
+pub(super) struct Loan {
+    readers: Arc<Readers>,
     reader: Option<Reader>,
 }
 
@@ -74,7 +74,7 @@ impl Readers {
     }
 
     /// Does `work` with a reader, as soon as there is one.
-    pub(super) fn lend(&self) -> Result<Loan<'_>, EngineError> {
+    pub(super) fn lend(self: &Arc<Self>) -> Result<Loan, EngineError> {
         let none = |state: &mut State| state.idle.is_empty() && !state.ended;
         let (mut state, _) = self
             .returned
@@ -84,7 +84,7 @@ impl Readers {
             return Err(EngineError::Unavailable("the server is ending".to_owned()));
         }
         match state.idle.pop() {
-            Some(reader) => Ok(Loan { readers: self, reader: Some(reader) }),
+            Some(reader) => Ok(Loan { readers: Arc::clone(self), reader: Some(reader) }),
             None => Err(EngineError::Unavailable("too many queries are running".to_owned())),
         }
     }
@@ -108,13 +108,13 @@ impl Readers {
     }
 }
 
-impl Loan<'_> {
+impl Loan {
     pub(super) fn reader(&mut self) -> Result<&mut Reader, EngineError> {
         self.reader.as_mut().ok_or_else(|| EngineError::Broken("there is no reader".to_owned()))
     }
 }
 
-impl Drop for Loan<'_> {
+impl Drop for Loan {
     fn drop(&mut self) {
         let mut state = self.readers.state();
         if !state.ended {
@@ -201,6 +201,14 @@ impl Reader {
         })?;
         out.push(b']');
         Ok((out, effort.reads))
+    }
+
+    /// Gives back the pages that were read. They would lie between what a query needs only for a while, and the
+    /// allocator could not give that back.
+    pub(super) fn shrink(&self) {
+        if let Err(error) = self.connection.execute_batch("PRAGMA shrink_memory") {
+            tracing::warn!(%error, "a reader keeps its memory");
+        }
     }
 
     /// Checks that a query could be run, with `parameters` or without.

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::functions;
 use super::home::Home;
 use super::processes::{Draft, Filled, Processes, Stats, homes, no_process};
-use super::read::{QueryLimits, Readers};
+use super::read::{QueryLimits, READERS, Reader, Readers};
 use super::recompute::{self, Failing};
 use super::retention::Retention;
 use super::sandbox::Sandbox;
@@ -30,6 +30,7 @@ use super::{
     Author, Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener,
     Mode, ProcessStats, Rows, Summary, Ttl, process, schema, trial,
 };
+use crate::pool::Pool;
 use crate::streams::batch::Batch;
 
 /// Where the events are kept, and how many.
@@ -57,7 +58,9 @@ impl fmt::Debug for Sqlite {
 /// What the threads of the engine share.
 struct Core {
     jobs: Sender<Job>,
-    readers: Readers,
+    readers: Arc<Readers>,
+    /// As many as readers.
+    threads: Pool,
     /// Reads what the engine itself wants to know; `None` at the end.
     catalogue: Mutex<Option<Connection>>,
     stats: Stats,
@@ -102,11 +105,22 @@ impl Sqlite {
         let writer = Writer::new(connection, storage, processes, told, Arc::clone(&counted));
         let (jobs, received) = mpsc::channel();
         let readers = Readers::open(&path, settings.limits).map_err(io::Error::other)?;
+        let (readers, threads) = (Arc::new(readers), Pool::start("query", READERS, sql::STACK)?);
         home.hide()?;
         let catalogue = Mutex::new(Some(catalogue));
         let failing = Mutex::default();
-        let core =
-            Core { jobs, readers, catalogue, stats, schedule, failing, counted, listener, home };
+        let core = Core {
+            jobs,
+            readers,
+            threads,
+            catalogue,
+            stats,
+            schedule,
+            failing,
+            counted,
+            listener,
+            home,
+        };
         let core = Arc::new(core);
         let thread = |name: &str| {
             let thread = std::thread::Builder::new().name(format!("stride-local-{name}"));
@@ -141,24 +155,26 @@ impl Sqlite {
 
     /// Checks what a process is to be, and runs it once if that is how it is kept.
     fn draft(&self, name: &str, definition: &Definition) -> Result<Draft, EngineError> {
-        let mut loan = self.core.readers.lend()?;
-        let reader = loan.reader()?;
-        let compiled = reader.compile(&definition.query)?;
-        if compiled.reads.contains(name) {
-            return Err(EngineError::Invalid(format!("{name:?} would read itself")));
-        }
-        reader.check(&compiled.parsed, false)?;
-        reader.try_out(&compiled)?;
-        let run = match compiled.mode() {
-            Mode::Incremental => None,
-            Mode::Recomputed => {
-                let mut failing = Failing::default();
-                let run = recompute::run(reader, &compiled.parsed, &mut failing)?;
-                self.core.failing().insert(name.to_owned(), (definition.query.clone(), failing));
-                Some(run)
+        let core = Arc::clone(&self.core);
+        let (name, definition) = (name.to_owned(), definition.clone());
+        self.core.with_reader(move |reader| {
+            let compiled = reader.compile(&definition.query)?;
+            if compiled.reads.contains(&name) {
+                return Err(EngineError::Invalid(format!("{name:?} would read itself")));
             }
-        };
-        Ok(Draft { name: name.to_owned(), definition: definition.clone(), run })
+            reader.check(&compiled.parsed, false)?;
+            reader.try_out(&compiled)?;
+            let run = match compiled.mode() {
+                Mode::Incremental => None,
+                Mode::Recomputed => {
+                    let mut failing = Failing::default();
+                    let run = recompute::run(reader, &compiled.parsed, &mut failing)?;
+                    core.failing().insert(name.clone(), (definition.query.clone(), failing));
+                    Some(run)
+                }
+            };
+            Ok(Draft { name, definition, run })
+        })
     }
 }
 
@@ -172,6 +188,27 @@ impl Core {
         let task = Closure { work: Some(work), value: None, done };
         self.jobs.send(Job::Run(Box::new(task))).map_err(|_| ended())?;
         is_done.recv().map_err(|_| ended())?
+    }
+
+    /// Works on a query with a reader, on a thread that has the stack for it.
+    fn with_reader<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Reader) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        // There are as many threads as readers: who has one has a thread at once.
+        let mut loan = self.readers.lend()?;
+        let (done, is_done) = mpsc::sync_channel(1);
+        self.threads.run(move || {
+            let result = loan.reader().and_then(|reader| {
+                let result = work(reader);
+                reader.shrink();
+                result
+            });
+            drop(loan);
+            // Whoever asked waits, but its thread may be gone.
+            drop(done.send(result));
+        });
+        is_done.recv().map_err(|_| EngineError::Broken("a query panicked".to_owned()))?
     }
 
     fn catalogue(&self) -> MutexGuard<'_, Option<Connection>> {
@@ -454,10 +491,13 @@ impl Engine for Sqlite {
     }
 
     fn save_query(&self, name: &str, query: &str) -> Result<(), EngineError> {
-        let parsed = sql::parse(query)?;
-        self.core.readers.lend()?.reader()?.check(&parsed, true)?;
-        trial::of_query(&parsed.query)?;
         let (name, query) = (name.to_owned(), query.to_owned());
+        let query = self.core.with_reader(move |reader| {
+            let parsed = sql::parse(&query)?;
+            reader.check(&parsed, true)?;
+            trial::of_query(&parsed.query)?;
+            Ok(query)
+        })?;
         self.core.write(move |writer| {
             let insert = "INSERT OR REPLACE INTO queries VALUES (?, ?)";
             writer.connection.prepare_cached(insert)?.execute([name, query])?;
@@ -491,10 +531,11 @@ impl Engine for Sqlite {
     fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Rows, EngineError> {
         let start = Instant::now();
         let counted = &self.core.counted;
-        let rows = sql::parse(sql).and_then(|parsed| {
-            let mut loan = self.core.readers.lend()?;
-            let rows = loan.reader()?.json(&parsed, parameters);
-            rows.inspect_err(|error| counted.failed(error))
+        let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
+        let storage = Arc::clone(counted);
+        let rows = self.core.with_reader(move |reader| {
+            let rows = reader.json(&sql::parse(&sql)?, &parameters);
+            rows.inspect_err(|error| storage.failed(error))
         });
         let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
         counted.queries.fetch_add(1, Ordering::Relaxed);

@@ -11,6 +11,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request};
 use hyper::body::{Body as _, Incoming};
 use serde::Serialize;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::auth::Access;
@@ -25,6 +26,7 @@ use super::router::{self, NoRoute, Route};
 use super::subscription::Subscription;
 use crate::engine::{Commit, Engine, EngineError, Summary};
 use crate::fault::{Effects, Outcome};
+use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::streams::Collector;
 use crate::streams::batch::BatchError;
@@ -289,14 +291,17 @@ async fn collect(
     let encoding = body::encoding(request)?;
     let room = shared.rooms.of(Some(access));
     let body = body::read(request.body_mut(), &shared.limits, room).await?;
-    let room = room.inflated(body.bytes.len(), encoding).await;
+    let threads = Arc::clone(&room.threads);
+    let inflated = room.inflated(body.bytes.len(), encoding).await;
     let (shared, name) = (Arc::clone(shared), name.map(str::to_owned));
     // A task of its own, which keeps the room until the events are out of memory, though the client
     // may have hung up.
     let stored = tokio::spawn(async move {
-        let _room = room;
+        let is_large = inflated.is_some();
+        let _inflated = inflated;
         let append = move || append(&shared, access, name.as_deref(), body, encoding);
-        let commit = on_a_thread(append).await?;
+        let commit =
+            if is_large { in_pool(&threads, append).await } else { on_a_thread(append).await }?;
         Ok(commit.await.map_err(|_| Refusal::Broken)??)
     });
     stored.await.unwrap_or(Err(Refusal::Broken)).map(|()| response::done())
@@ -330,6 +335,16 @@ pub(super) async fn on_a_thread<T: Send + 'static>(
         tracing::error!(%error, "a request could not be carried out");
         Err(Refusal::Broken)
     })
+}
+
+async fn in_pool<T: Send + 'static>(
+    pool: &Pool,
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let (done, is_done) = oneshot::channel();
+    // Whoever waits may be gone.
+    pool.run(move || drop(done.send(work())));
+    is_done.await.unwrap_or(Err(Refusal::Broken))
 }
 
 fn append(

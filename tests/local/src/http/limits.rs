@@ -1,5 +1,6 @@
 //! What clients may take of the server.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::auth::Access;
 use super::body::Encoding;
+use crate::pool::Pool;
 
 /// The limits of connections and requests, each set by the method of that name of
 /// [`Builder`](crate::Builder), which says what they are by default.
@@ -64,8 +66,8 @@ pub(crate) struct Rooms {
 }
 
 impl Rooms {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        Self { trusted: Room::new(limits, 4), open: Room::new(limits, 2) }
+    pub(crate) fn new(limits: &Limits) -> io::Result<Self> {
+        Ok(Self { trusted: Room::new(limits, 4)?, open: Room::new(limits, 2)? })
     }
 
     /// The room for the bearer of this key; one without a key is nobody's guest.
@@ -81,12 +83,20 @@ impl Rooms {
 /// others wait, so that what hostile clients can cost is bounded.
 #[derive(Debug)]
 pub(crate) struct Room {
-    sent: Pool,
+    sent: Memory,
     /// Held by one body that grows though nothing is left, so that bodies that all wait for each other come to
     /// an end one by one.
     last: Arc<Semaphore>,
-    inflated: Pool,
+    inflated: Memory,
+    /// Reads those that are inflated in the room: what that takes would else be kept for each thread of the runtime.
+    pub(crate) threads: Arc<Pool>,
 }
+
+/// How many large bodies with the same key are inflated and read at once.
+const READ_AT_ONCE: usize = 2;
+
+/// Their stack, in bytes: JSON is read to a depth of 128.
+const BODY_STACK: usize = 2 * 1024 * 1024;
 
 /// A share of the room, given back when dropped.
 pub(crate) type Share = Option<OwnedSemaphorePermit>;
@@ -125,12 +135,13 @@ impl Growing {
 }
 
 impl Room {
-    fn new(limits: &Limits, bodies: usize) -> Self {
-        Self {
-            sent: Pool::new(limits.max_body, bodies),
+    fn new(limits: &Limits, bodies: usize) -> io::Result<Self> {
+        Ok(Self {
+            sent: Memory::new(limits.max_body, bodies),
             last: Arc::new(Semaphore::new(1)),
-            inflated: Pool::new(limits.max_inflated, bodies),
-        }
+            inflated: Memory::new(limits.max_inflated, bodies),
+            threads: Arc::new(Pool::start("body", READ_AT_ONCE, BODY_STACK)?),
+        })
     }
 
     /// Room for a body that is about to come.
@@ -157,12 +168,12 @@ impl Room {
 
 /// Memory in KiB, as the number of permits is bounded.
 #[derive(Debug)]
-struct Pool {
+struct Memory {
     permits: Arc<Semaphore>,
     largest: u32,
 }
 
-impl Pool {
+impl Memory {
     fn new(largest: usize, bodies: usize) -> Self {
         // The bound keeps four of them below what a semaphore can count.
         let largest = u32::try_from(largest / 1024 + 1).unwrap_or(u32::MAX).min(u32::MAX / 64);
