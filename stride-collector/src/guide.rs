@@ -171,10 +171,10 @@ pub mod deployment {}
 ///
 /// | level | what | fields |
 /// |---|---|---|
-/// | `WARN` | "events were lost" | `stream`, `events`, `reason`, `delivery`, `status`, `message`, `error` with its sources |
-/// | `WARN` | the server, or a stream, began to fail | `status`, `message`, `error` |
+/// | `WARN` | "events were lost" | `stream`, `events`, `reason`, `delivery`, `status`, `server_message`, `error` with its sources |
+/// | `WARN` | the server began to fail | `status`, `server_message`, `error` |
 /// | `INFO` | "events are delivered again" | |
-/// | `TRACE` | "a request ended" | `status`, `message`, `error` |
+/// | `TRACE` | "a request ended" | `status`, `server_message`, `error` |
 ///
 /// Alert on `lost()`, on `oldest` beyond what your readers expect, and on `memory` that stays near the
 /// budget. The requests themselves go

@@ -240,17 +240,17 @@ impl Shared {
             _ => None,
         });
         guarded(|| {
-            let (message, error) = (message.as_deref(), error.as_ref().map(with_sources));
+            let (server_message, error) = (message.as_deref(), error.as_ref().map(with_sources));
             match change {
                 Some(ServerState::Healthy) => {
                     tracing::info!(target: "stride::collector", "events are delivered again");
                 }
                 Some(_) if before == ServerState::Healthy => {
                     let text = "events cannot be delivered; they are kept and retried";
-                    tracing::warn!(target: "stride::collector", status, message, error, "{text}");
+                    tracing::warn!(target: "stride::collector", status, server_message, error, "{text}");
                 }
                 _ => {
-                    tracing::trace!(target: "stride::collector", status, message, error, "a request ended");
+                    tracing::trace!(target: "stride::collector", status, server_message, error, "a request ended");
                 }
             }
         });
@@ -296,7 +296,7 @@ impl Shared {
                 reason = %loss.reason(),
                 delivery = ?loss.delivery(),
                 status = loss.status().map(|status| status.as_u16()),
-                message = loss.message().map(|message| &**message),
+                server_message = loss.message().map(|message| &**message),
                 error = loss.error().map(with_sources),
                 "events were lost"
             );
