@@ -26,7 +26,7 @@
 //!   that, and in SQL is 1 or 0. A query may take 10 seconds, 100,000 rows, 64 MiB of result, and no
 //!   value larger than 4 MiB.
 //! * **Times** are texts, as in RFC 3339. `now()`, `date_trunc(unit, time)`, `TIMESTAMP '...'` and
-//!   adding and taking away an `INTERVAL` of weeks or shorter units give them in UTC and in one length. Each mention of
+//!   adding and taking away an `INTERVAL` give them in UTC and in one length. Each mention of
 //!   a time is given a collation that compares times. The tables have none of it, so that other programs can read them.
 //! * **Windows**, which is a condition that `"$timestamp"` or `arrival_timestamp` is after some moment, read only
 //!   blocks of 1,024 events in which there is a time after it. An index of every event would cost much of what storing it does.
