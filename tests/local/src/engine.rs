@@ -92,6 +92,7 @@ mod sandbox;
 mod schedule;
 mod schema;
 pub(crate) mod sql;
+mod stats;
 pub(crate) mod storage;
 #[cfg(test)]
 mod tests;

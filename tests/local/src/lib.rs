@@ -118,17 +118,19 @@
 //! `TIMESTAMP '...'` and `- INTERVAL '5 minutes'` give, the results of queries and processes that are made of these, and what
 //! is compared with one of them. Another key is compared as a text, unless it is written `utc(key)`.
 //!
-//! A process whose query is one stream with `count`, `sum`, `min`, `max` and `avg`, `WHERE` and `GROUP
-//! BY`, is kept incrementally: what an event costs does not grow with the events before it, and the
-//! result is up to date when the response to the event is sent. Other queries are run again when
-//! what they read has changed, or something has left their windows: each once a second at most, and all together for a
-//! quarter of the time. A window, as in `WHERE "$timestamp" > now() - INTERVAL '5 minutes'`, costs what is in it. `stats` says which way a process goes. A query that can only fail is refused when it is
-//! made: it is planned, and tried over made-up events. An event that it fails at later is left out, and counted as
-//! `skipped`. If the query cannot be run at all any more, its rows stay as they were: `stats` says `stale` then, and a
-//! result that comes from them has a header, `Stride-Stale`, with the names of such processes. A process starts with what is
-//! stored, which it is given bit by bit while others write; retention takes nothing back from incremental results, and what is run again sees what
-//! remains. A name in its query that is a key of one of its streams stays that, whatever keys others come to have. `ttl` removes rows: `{"duration": "1 day", "column": "minute"}`; it can
-//! be changed, and not taken away.
+//! A process whose query is one stream with `count`, `sum`, `min`, `max` and `avg`, `WHERE` and `GROUP BY`,
+//! is kept incrementally: what an event costs does not grow with the events before it, and the result is up
+//! to date when the response to the event is sent. Other queries are run again when what they read has
+//! changed, or something has left their windows: each once a second at most, and all together for a quarter
+//! of the time. A window, as in `WHERE "$timestamp" > now() - INTERVAL '5 minutes'`, costs what is in it.
+//! `stats` says which way a process goes. A query that can only fail is refused when it is made: it is
+//! planned, and tried over made-up events. An event that it fails at later is left out, and counted as
+//! `skipped`. If the query cannot be run at all any more, its rows stay as they were: `stats` says `stale`
+//! then, and a result that comes from them has a header, `Stride-Stale`, with the names of such processes. A
+//! process starts with what is stored, which it is given bit by bit while others write; retention takes
+//! nothing back from incremental results, and what is run again sees what remains. A name in its query that
+//! is a key of one of its streams stays that, whatever keys others come to have. `ttl` removes rows:
+//! `{"duration": "1 day", "column": "minute"}`; it can be changed, and not taken away.
 //!
 //! # What is kept
 //!

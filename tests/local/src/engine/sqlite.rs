@@ -17,13 +17,14 @@ use tokio::sync::oneshot;
 
 use super::functions;
 use super::home::Home;
-use super::processes::{Draft, Filled, Processes, Stats, homes, no_process};
+use super::processes::{Draft, Filled, Processes, homes, no_process};
 use super::read::{QueryLimits, READERS, Reader, Readers};
 use super::recompute::{self, Failing};
 use super::retention::Retention;
 use super::sandbox::Sandbox;
 use super::schedule::{Due, Schedule};
 use super::sql::{self, Parsed};
+use super::stats::Stats;
 use super::storage::{OpenShare, Storage};
 use super::writer::{Job, Notice, Task, Writer};
 use super::{
