@@ -92,6 +92,8 @@ fn q10_a_window_finds_what_is_in_it_however_late_it_came() {
                 2..4 => random.i64(0..900),
                 _ => random.i64(900..100_000),
             })
+            // None leaves a window between two queries that are to give the same.
+            .filter(|age| !(500..700).contains(age) && !(3400..3700).contains(age))
             .collect();
         collect(&engine, "s", ages);
         engine.collect("s", r#"[{"n": 0}, {"n": 0, "$timestamp": "2100-01-01T00:00:00+02:00"}]"#);
