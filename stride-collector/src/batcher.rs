@@ -359,8 +359,8 @@ impl Batcher {
         self.schedule(id);
     }
 
-    /// The bytes that a request sends. They are counted; those of a single stream are kept instead of the text, for the
-    /// next attempt.
+    /// The bytes that a request sends. They are counted; those of a single stream are kept instead of the
+    /// text, for the next attempt.
     pub fn handle_gzipped_request(&mut self, id: u64, bytes: &Bytes) {
         let Some(InFlight { parts, .. }) = self.in_flight.get_mut(&id) else { return };
         self.json_bytes += parts.iter().map(|(_, batch)| batch.length as u64).sum::<u64>();

@@ -182,8 +182,8 @@ impl<C> Builder<C> {
     }
 
     /// How much memory the collector may take, in bytes: events in open batches, closed ones, compressed
-    /// ones and those in flight, and what it has to know of their streams. 64 MiB by default. When it is used up, `collect` returns
-    /// [`CollectError::Full`](crate::CollectError::Full).
+    /// ones and those in flight, and what it has to know of their streams. 64 MiB by default. When it is
+    /// used up, `collect` returns [`CollectError::Full`](crate::CollectError::Full).
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.settings.memory_budget = bytes;
         self
