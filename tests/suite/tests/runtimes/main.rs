@@ -1,19 +1,20 @@
 //! Collectors where they run: on threads, or as tasks of every kind of tokio runtime;
 //! and what each does when that runtime is shut down under it.
 
+mod host;
+mod proxy;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde_json::json;
-use stride_collector::{
-    AsyncCollector, Builder, CollectError, Collector, LossReason, Report, StreamHandle,
-};
+use stride_collector::{CollectError, LossReason, Report, StreamHandle};
 use stride_local::{Fault, Local};
 use stride_tests::suite;
-use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
+
+use self::host::{Either, Host, Runtime, Settings};
 
 /// Far longer than any of these tests takes: a limit that must not be reached.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -40,81 +41,6 @@ suite! {
     ]
 }
 
-/// What a collector runs on.
-#[derive(Clone, Copy, PartialEq)]
-enum Host {
-    /// Threads, over ureq.
-    Threads,
-    /// Tasks, over hyper; on a current-thread runtime if there are no workers.
-    Tasks { workers: usize },
-}
-
-/// A runtime that a thread drives until it is told to end.
-struct Runtime {
-    handle: Handle,
-    end: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl Runtime {
-    fn start(workers: usize) -> Self {
-        let mut builder = match workers {
-            0 => runtime::Builder::new_current_thread(),
-            _ => runtime::Builder::new_multi_thread(),
-        };
-        let runtime = builder.worker_threads(workers.max(1)).enable_all().build().unwrap();
-        let handle = runtime.handle().clone();
-        let (end, ended) = oneshot::channel::<()>();
-        let thread = thread::spawn(move || {
-            let _ = runtime.block_on(ended);
-        });
-        Self { handle, end, thread }
-    }
-
-    /// Shuts it down, and waits until all of its tasks are gone.
-    fn end(self) {
-        drop(self.end);
-        self.thread.join().unwrap();
-    }
-}
-
-/// A collector of either kind.
-#[derive(Clone)]
-enum Either {
-    Threads(Collector),
-    Tasks(AsyncCollector),
-}
-
-impl Either {
-    fn stream(&self) -> StreamHandle {
-        match self {
-            Self::Threads(collector) => collector.stream("mystream").unwrap(),
-            Self::Tasks(collector) => collector.stream("mystream").unwrap(),
-        }
-    }
-
-    fn stats(&self) -> Report {
-        match self {
-            Self::Threads(collector) => *collector.stats(),
-            Self::Tasks(collector) => *collector.stats(),
-        }
-    }
-
-    fn flush_within(&self, runtime: &Handle, limit: Duration) -> Report {
-        match self {
-            Self::Threads(collector) => collector.flush_within(limit),
-            Self::Tasks(collector) => runtime.block_on(collector.flush_within(limit)),
-        }
-    }
-
-    fn stop_within(&self, runtime: &Handle, limit: Duration) -> Report {
-        match self {
-            Self::Threads(collector) => collector.stop_within(limit),
-            Self::Tasks(collector) => runtime.block_on(collector.stop_within(limit)),
-        }
-    }
-}
-
 /// A Stride, a runtime, a collector that was started in it, and the losses as they were handed over.
 struct Rig {
     host: Host,
@@ -126,40 +52,19 @@ struct Rig {
 
 impl Rig {
     fn start(host: Host, request_timeout: Duration) -> Self {
-        fn settings<C>(
-            builder: Builder<C>,
-            request_timeout: Duration,
-            lost: &Arc<AtomicU64>,
-        ) -> Builder<C> {
-            let lost = Arc::clone(lost);
-            builder.request_timeout(request_timeout).on_lost(move |loss| {
-                lost.fetch_add(loss.count as u64, Ordering::SeqCst);
-            })
-        }
         let local = Local::start().unwrap();
-        let lost = Arc::default();
-        let workers = match host {
-            Host::Threads => 0,
-            Host::Tasks { workers } => workers,
+        let lost = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&lost);
+        let settings = Settings {
+            request_timeout,
+            flush_interval: Duration::from_millis(250),
+            on_lost: Box::new(move |loss| {
+                counted.fetch_add(loss.count as u64, Ordering::SeqCst);
+            }),
         };
-        let runtime = Runtime::start(workers);
-        let (key, endpoint) = (local.secret_key(), local.endpoint());
-        let collector = runtime.handle.block_on(async {
-            match host {
-                Host::Threads => {
-                    let builder = stride_blocking::Stride::builder(key).endpoint(&endpoint);
-                    let stride = builder.build().unwrap();
-                    let builder = settings(Collector::builder(), request_timeout, &lost);
-                    Either::Threads(builder.start(&stride).unwrap())
-                }
-                Host::Tasks { .. } => {
-                    let builder = stride_async::Stride::builder(key).endpoint(&endpoint);
-                    let stride = builder.build().unwrap();
-                    let builder = settings(AsyncCollector::builder(), request_timeout, &lost);
-                    Either::Tasks(builder.start(&stride).unwrap())
-                }
-            }
-        });
+        let runtime = Runtime::for_host(host);
+        let collector =
+            Either::start(host, &runtime, local.secret_key(), &local.endpoint(), settings);
         Self { host, local, runtime, collector, lost }
     }
 
