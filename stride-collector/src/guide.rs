@@ -73,6 +73,7 @@ pub mod delivery {}
 /// | `stats` and `flush` hold up no `collect`, however many streams there are | `c12_stats_and_flush_hold_up_no_collect` |
 /// | `on_lost` and wakers may collect, and may panic; a slow `on_lost` holds up one sender at most | `on_lost_may_panic_collect_and_flush`, `c13_a_waker_may_collect_by_name`, `c16_a_slow_report_holds_up_one_sender` |
 /// | a transport that panics loses nothing | `a_transport_that_panics_loses_nothing` |
+/// | all of this on threads and on both kinds of runtimes, behind a network that cuts, resets, stalls and throttles, with a server that is killed and started again | `nothing_hangs_and_every_event_is_accounted_for_behind_a_faulty_network`, `two_hundred_rounds_behind_a_faulty_network` |
 /// | a tokio runtime that ends loses nothing unseen | `the_end_of_the_runtime_ends_the_collector_and_loses_nothing_unseen` |
 /// | `ordered` keeps the order of a stream, over retries, narrowing and several threads | `an_ordered_stream_arrives_in_order_over_retries_narrowing_and_from_many_threads`, `seeds_find_nothing` |
 /// | an observer is told what happens, and may collect and panic | `an_observer_is_told_what_happens_may_collect_and_may_panic` |
