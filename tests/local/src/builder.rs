@@ -104,7 +104,7 @@ impl Builder {
     }
 
     /// How many threads serve connections. By default one, which leaves the rest of the machine to
-    /// the program that embeds the server. Large bodies are unpacked on threads of their own.
+    /// the program that embeds the server. Queries and large bodies have threads besides.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
@@ -135,7 +135,7 @@ impl Builder {
         self
     }
 
-    /// How long a client may take over the head of a request, the silence before it included. A
+    /// How long a client may take to send the head of a request, including the silence before it. A
     /// head that stops half-way then gets a 408; a connection without one is closed. By
     /// default 60 seconds.
     pub fn head_time(mut self, limit: Duration) -> Self {
@@ -151,7 +151,7 @@ impl Builder {
         self
     }
 
-    /// How long a client may take nothing of what it is sent, a response or a subscription, before its
+    /// How long a client may read nothing of what it is sent, a response or a subscription, before its
     /// connection is closed. By default 5 minutes.
     pub fn write_time(mut self, limit: Duration) -> Self {
         self.limits.write_time = limit;
@@ -165,12 +165,11 @@ impl Builder {
         self
     }
 
-    /// The file to keep everything in; it is made if it is not there, and two more files lie beside
-    /// it. What had a 200 as response is in it, whatever happens to the server, and on the disk,
-    /// whatever happens to the machine, as far as the disk does what it says.
+    /// The file to keep everything in; it is created if it does not exist, and two more files lie beside it.
+    /// Whatever got a 200 is in it, even if the server is killed, and on the disk, even if the machine stops,
+    /// provided that the disk keeps its promises.
     ///
-    /// By default there is no such file: everything is gone with the server. It is then kept in a
-    /// temporary folder, which the system holds in memory as far as there is room.
+    /// By default there is no such file: everything is kept in a temporary folder, and gone with the server.
     pub fn data(mut self, file: impl Into<PathBuf>) -> Self {
         self.storage.path = Some(file.into());
         self
@@ -218,7 +217,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened on, a key is empty or holds a `:`, both keys are the same, the
+    /// The server cannot listen on the address, a key is empty or holds a `:`, both keys are the same, the
     /// file cannot be opened or another server has it open, or the system gives no thread.
     pub fn start(self) -> io::Result<Local> {
         check_keys(&self.keys)?;

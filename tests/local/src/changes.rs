@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Counts changes; whoever waits looks again after each.
+/// Counts changes; waiters look again after each.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     count: Mutex<u64>,

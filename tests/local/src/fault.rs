@@ -67,7 +67,7 @@ struct Active {
     fault: Fault,
     /// Requests that have come since it was set.
     seen: u64,
-    /// How many more times it strikes; without a bound if absent.
+    /// How many more times it strikes; `None` is without a bound.
     left: Option<u32>,
 }
 

@@ -1,15 +1,15 @@
 //! Stride on one machine, as a library and as a program.
 //!
 //! Stride was a hosted service that took events into streams, kept continuous SQL queries over them
-//! up to date, and sent events and changes on to whoever was subscribed. The service is gone. This
+//! up to date, and sent events and changes to subscribers. The service is gone. This
 //! crate speaks its protocol on your own machine: a test, a program under development or a small
-//! deployment has a Stride to talk to, without a network, an account or a thing to install.
+//! deployment has a Stride to talk to, without a network, an account or anything to install.
 //!
 //! # In a test
 //!
 //! [`Local::start`] starts a server on a free loopback port, with its own thread and runtime:
 //! it serves blocking and async tests alike, and is gone when it is dropped. The test talks to
-//! it over a socket, as every client does, and then asks what has been stored.
+//! it over a socket, as every client does, and then asks what was stored.
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -71,7 +71,7 @@
 //! | `PUT /process/NAME` | changes the `query`, which starts anew, or the `ttl` |
 //! | `DELETE /process/NAME` | forgets the process and ends its subscriptions |
 //! | `GET /process/NAME/subscribe` | the changes of its rows, `{"old": ..., "new": ...}`; `sample` as above |
-//! | `POST`, `PUT /analyze/NAME` | saves `{"query"}`, in place of what the name had; 201, 200 |
+//! | `POST`, `PUT /analyze/NAME` | saves `{"query"}`, in place of an earlier one of that name; 201, 200 |
 //! | `GET /analyze` | the names of the saved queries, sorted |
 //! | `GET /analyze/NAME` | `{"name", "query"}` |
 //! | `DELETE /analyze/NAME` | forgets it |
@@ -90,7 +90,7 @@
 //!   taken too, and kept as RFC 3339. The text of an event is otherwise kept as it came, on one line.
 //! * **Subscriptions** send each event followed by `\r\n`, and an empty line after some seconds
 //!   without one. A stream that nobody has written to can be subscribed to. A subscriber that reads
-//!   too slowly holds up nobody: past its buffer it loses events, which [`Local::lost`] counts.
+//!   too slowly does not affect the others: past its buffer it loses events, which [`Local::lost`] counts.
 //! * **Errors** are a status and `{"message": "..."}`: 400 for bad JSON, gzip, names, samples and SQL,
 //!   for a query that takes too much, and for a request that is cut short; 401 without a good key, 403
 //!   for an open key elsewhere, 404, 405 with `Allow`, 408 for a head or a body that does not arrive, 409
@@ -136,8 +136,8 @@
 //!
 //! Without `--data` ([`Builder::data`]) everything is gone with the server. With it, 200 means committed:
 //! the events of a request with that response, their effect on processes, and everything that was defined survive
-//! a restart and a kill. What was sent without a response when it was killed may be there or not; give
-//! events an `$id` and send them again. A disk that is full and a file that is locked give a 503 for as long as
+//! a restart and a kill. What had no response yet when it was killed may be stored or not; give events an `$id`
+//! and send them again. A disk that is full and a file that is locked give a 503 for as long as
 //! they are; so does a file that is damaged. Only one server at a time can open the file, by whatever name. After a
 //! clean end the file alone is everything; before, two more lie beside it, and [`backup`] makes the copy. Files are
 //! made so that only their user can read them; those of a server without `--data` have no name.
@@ -176,9 +176,9 @@
 //! continuous views itself, and speaks PostgreSQL's protocol as RisingWave and Materialize do, can take its
 //! place when one machine is too small. `src/engine.rs` says how, method by method.
 //!
-//! # What goes wrong, on demand
+//! # Faults on demand
 //!
-//! A client is only as good as what it does when its server is not. [`Local::fault`] takes a
+//! A client shows what it is worth when its server fails. [`Local::fault`] takes a
 //! [`Fault`]: a status every nth request, a delay, a port that refuses, a connection that is reset
 //! before the request is read or after it was stored, a request without a response, a
 //! subscription that breaks off.

@@ -22,7 +22,7 @@ use crate::http::accept::Command;
 use crate::shared::Shared;
 use crate::streams::subscribers::Source;
 
-/// How long [`Local::stop`] lets open requests and subscriptions come to their end.
+/// How long [`Local::stop`] waits for open requests and subscriptions to finish.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Why a [`Local`] could not say what it has stored: the disk is full, the file is damaged, or a result is too
@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(5);
 #[error(transparent)]
 pub struct StorageError(#[from] EngineError);
 
-/// A Stride that runs on this machine, on a thread of its own.
+/// A Stride that runs on this machine, on its own thread.
 ///
 /// Dropping it is like pulling the plug: connections are cut. [`stop`](Self::stop) ends it
 /// properly. Both return when the port is free.
@@ -65,7 +65,7 @@ impl Local {
         Self::builder().start()
     }
 
-    /// A server with settings of your own.
+    /// Options for a server.
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -164,13 +164,13 @@ impl Local {
         self.shared.subscribers.count_all()
     }
 
-    /// How many events subscribers of this stream missed because they were too slow, added up.
+    /// How many events the subscribers of this stream missed in total because they were too slow.
     #[must_use]
     pub fn lost(&self, stream: &str) -> u64 {
         self.shared.subscribers.lost(Source::Stream, stream)
     }
 
-    /// How many requests have come so far, those that met a fault included.
+    /// How many requests have arrived so far, including those that met a fault.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.shared.counters.requests.load(Ordering::Relaxed)
@@ -188,9 +188,9 @@ impl Local {
         self.shared.counters.open.load(Ordering::Relaxed)
     }
 
-    /// Waits until `done` returns `true`, at most `within`, and returns its last result. It is
-    /// asked again whenever something changed that this type has a method for. Blocks the thread:
-    /// in a test on a runtime of one thread, use `spawn_blocking`.
+    /// Waits until `done` returns `true`, at most `within`, and returns its last result. It is called again
+    /// whenever something changes that this type has a method for. Blocks the thread: in a test on a
+    /// current-thread runtime, use `spawn_blocking`.
     pub fn wait_until(&self, within: Duration, done: impl Fn(&Self) -> bool) -> bool {
         self.shared.changes.wait_until(within, || done(self))
     }
@@ -199,17 +199,16 @@ impl Local {
     ///
     /// # Panics
     ///
-    /// If a [`Fault::Status`] holds no status from 200 to 999.
+    /// If the status of a [`Fault::Status`] is not from 200 to 999.
     pub fn fault(&self, fault: Fault) {
         self.set(fault, None);
     }
 
-    /// Lets something go wrong `times` times, and then no more. [`Fault::Refuse`] has no number of
-    /// times and lasts until [`clear_faults`](Self::clear_faults).
+    /// Lets something go wrong `times` times. [`Fault::Refuse`] cannot be counted and lasts until [`clear_faults`](Self::clear_faults).
     ///
     /// # Panics
     ///
-    /// If a [`Fault::Status`] holds no status from 200 to 999.
+    /// If the status of a [`Fault::Status`] is not from 200 to 999.
     pub fn fault_times(&self, fault: Fault, times: u32) {
         if times > 0 {
             self.set(fault, Some(times));
@@ -221,14 +220,14 @@ impl Local {
             Fault::Refuse => return self.tell(|done| Command::Refuse { done }),
             Fault::Status { status, .. } => {
                 let valid = StatusCode::from_u16(status).is_ok_and(|it| !it.is_informational());
-                assert!(valid, "{status} is no status to response with");
+                assert!(valid, "{status} is not a status of a response");
             }
             _ => {}
         }
         self.shared.faults.add(fault, times);
     }
 
-    /// Ends all faults. What they have already struck stays so: a stalled request gets no response.
+    /// Ends all faults. Requests that they have already hit stay as they are: a stalled one gets no response.
     pub fn clear_faults(&self) {
         self.shared.faults.clear();
         self.tell(|done| Command::Accept { done });
@@ -248,13 +247,13 @@ impl Local {
         }
     }
 
-    /// Ends the server: no new connections, open requests finish, subscribers get what waits for
-    /// them and then a clean end. What is not done after 5 seconds is cut.
+    /// Ends the server: it accepts no new connections, open requests finish, and subscribers get what waits for
+    /// them and then a clean end. What is not done after 5 seconds is cut off.
     pub fn stop(self) {
         self.stop_within(GRACE);
     }
 
-    /// [`stop`](Self::stop) with a limit of your own.
+    /// [`stop`](Self::stop) with another limit.
     pub fn stop_within(mut self, grace: Duration) {
         self.end(grace);
     }

@@ -30,11 +30,11 @@ const TRY_IT: &str = r#"Try it:
 /// A Stride that runs on this machine.
 ///
 /// It takes events into streams over HTTP, keeps continuous SQL queries over them up to date, answers
-/// queries, and sends events and changes on to whoever is subscribed. Clients need its endpoint, which
-/// is the first line it prints, and a key.
+/// queries, and sends events and changes to subscribers. Clients need a key and its endpoint, which is the
+/// first line it prints.
 ///
-/// With --data everything is kept in a file: what had a 200 as response is in it, however the program
-/// ends. Without, everything is gone with the program. Ctrl-C (or SIGTERM, or SIGHUP) ends it: open
+/// With --data everything is kept in a file: whatever got a 200 is in it, however the program ends. Without
+/// it, everything is gone with the program. Ctrl-C (or SIGTERM, or SIGHUP) ends it: open
 /// requests finish, and subscriptions get a clean end. A second one ends it at once.
 ///
 /// GET /healthz and GET /metrics (for Prometheus) take no key; they tell numbers, and no names.
@@ -53,8 +53,8 @@ struct Options {
     )]
     listen: SocketAddr,
 
-    /// Key that may do everything. Better given by the environment, where other users of the
-    /// machine cannot see it
+    /// Key that may do everything. Better set in the environment, where other users of the machine cannot
+    /// see it
     #[arg(
         long,
         value_name = "KEY",
@@ -156,7 +156,7 @@ struct Options {
 enum Command {
     /// Copies the file of --data to a new file, while a server has it open or not
     Backup {
-        /// Where the copy is to be; it must not be there yet
+        /// Where to write the copy; the file must not exist yet
         file: PathBuf,
     },
 }
@@ -224,7 +224,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     stdout.flush()?;
     drop(stdout);
 
-    // Waited for outside of the macro, which does not look at its fields when nobody logs them.
+    // Not inside the macro, which does not evaluate its fields when nothing logs them.
     let signal = runtime.block_on(signals.next());
     tracing::info!(signal, "stopping");
     let grace = Duration::from_secs(options.grace);
@@ -244,7 +244,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
-    /// `None`: whoever started the program has it ignored, as `nohup` does.
+    /// `None`: the program was started with it ignored, as `nohup` does.
     hang_up: Option<tokio::signal::unix::Signal>,
 }
 
@@ -276,7 +276,7 @@ impl Signals {
     }
 }
 
-/// Whether SIGHUP is ignored, as far as the system says so.
+/// Whether SIGHUP is ignored, if the system tells.
 #[cfg(unix)]
 fn ignores_hang_up() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -285,7 +285,7 @@ fn ignores_hang_up() -> bool {
     ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & 1 == 1)
 }
 
-/// The one way of asking that every system has.
+/// The one way to ask that every system has.
 #[cfg(not(unix))]
 struct Signals;
 

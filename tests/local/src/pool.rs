@@ -45,7 +45,7 @@ impl Pool {
 fn work(received: &Mutex<Receiver<Job>>) {
     let next = || received.lock().unwrap_or_else(PoisonError::into_inner).recv();
     while let Ok(job) = next() {
-        // Whoever waits for it is told by what the job drops.
+        // What the job drops tells its caller.
         if catch_unwind(AssertUnwindSafe(job)).is_err() {
             tracing::error!("a job panicked");
         }

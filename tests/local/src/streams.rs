@@ -35,7 +35,7 @@ pub(crate) struct Collector<'a> {
     pub(crate) may_write: &'a dyn Fn(&str) -> bool,
 }
 
-/// How many events a request may have that may be from anybody: everybody who writes waits until they are stored,
+/// How many events a request may have that may be from anybody: all writers wait until they are stored,
 /// which is less than a second. Clients that batch halve what is too much.
 const MOST_EVENTS_OF_ANYBODY: usize = 100_000;
 
@@ -102,7 +102,7 @@ impl Collector<'_> {
     }
 }
 
-/// Passes on what the engine did to those who want to know.
+/// Tells subscribers and waiters what the engine did.
 #[derive(Debug)]
 pub(crate) struct Announcer {
     pub(crate) subscribers: Arc<Subscribers>,

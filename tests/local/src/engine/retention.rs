@@ -41,7 +41,7 @@ impl Storage {
         Ok(true)
     }
 
-    /// Lets go of what is too old or of no stream, and returns whether there is more of it.
+    /// Deletes what is too old or belongs to no stream, and returns whether there is more of it.
     pub(super) fn sweep(
         &mut self,
         connection: &Connection,

@@ -206,7 +206,7 @@ impl Core {
                 result
             });
             drop(loan);
-            // Whoever asked waits, but its thread may be gone.
+            // The caller waits, but its thread may be gone.
             drop(done.send(result));
         });
         is_done.recv().map_err(|_| EngineError::Broken("a query panicked".to_owned()))?
@@ -362,7 +362,7 @@ impl<T: Send, F: FnOnce(&mut Writer) -> Result<T, EngineError> + Send> Task for 
 
     fn finish(self: Box<Self>, end: Result<(), EngineError>) {
         let Self { value, done, .. } = *self;
-        // Whoever asked waits, but its thread may be gone.
+        // The caller waits, but its thread may be gone.
         drop(done.send(end.and_then(|()| value.ok_or_else(ended))));
     }
 }

@@ -15,7 +15,7 @@ use crate::streams::keys::{Kinds, MOST};
 use crate::streams::records::{DELIMITER, Records};
 use crate::streams::stamp::{EventId, Ids};
 
-/// How many streams there may be: they cost memory even when nobody writes to them.
+/// How many streams there may be: they take memory even when nobody writes to them.
 const MOST_STREAMS: u64 = 100_000;
 
 /// How many bytes the keys of all streams may have that are remembered, and those of the open key's events only up

@@ -17,8 +17,8 @@ use crate::streams::batch::Batch;
 use crate::streams::records::Records;
 use crate::streams::stamp;
 
-/// How much one transaction takes at most, in bytes of events: those who come first are not to wait
-/// for everybody else.
+/// How much one transaction takes at most, in bytes of events: the first requests are not to wait
+/// for all the others.
 const GROUP: usize = 16 * 1024 * 1024;
 
 /// How often to look for what has become too old.
@@ -34,7 +34,7 @@ pub(super) enum Job {
         author: Author,
         done: oneshot::Sender<Result<(), EngineError>>,
     },
-    /// Something else, in a transaction of its own.
+    /// Something else, in a separate transaction.
     Run(Box<dyn Task>),
     Stop,
 }
@@ -42,7 +42,7 @@ pub(super) enum Job {
 /// Work in a transaction. It keeps its result until it is `finish`ed.
 pub(super) trait Task: Send {
     fn run(&mut self, writer: &mut Writer) -> Result<(), EngineError>;
-    /// The transaction is over, or did not come about.
+    /// The transaction is over, or could not begin.
     fn finish(self: Box<Self>, end: Result<(), EngineError>);
 }
 
@@ -59,7 +59,7 @@ pub(super) enum Notice {
     Shrunk(String),
     /// There is a process of this name now.
     Created(String),
-    /// There is no such process any more.
+    /// The process is gone.
     Deleted(String),
 }
 
@@ -91,7 +91,7 @@ impl Writer {
         Self { connection, storage, processes, notices, now, listener, counted }
     }
 
-    /// Works until it is told to stop, or until nobody can tell it to any more.
+    /// Works until it is told to stop, or until all senders are gone.
     pub(super) fn work(mut self, jobs: &Receiver<Job>) {
         let mut sweep = Instant::now() + SWEEP;
         let mut next = None;
@@ -100,7 +100,7 @@ impl Writer {
             let pause = if self.processes.have_ttl() { SWEEP_ROWS } else { SWEEP };
             sweep = sweep.min(now + pause);
             if sweep <= now {
-                // If there is more, it is the turn of whoever waits, and then of the next sweep.
+                // If there is more, waiting jobs have their turn before the next sweep.
                 sweep = now + if self.sweep() { Duration::ZERO } else { pause };
             }
             let job = match next.take() {
@@ -178,7 +178,7 @@ impl Writer {
         // One is left if the transaction could not even begin.
         waiting.extend(job.map(|(_, _, done)| (done, Ok(()))));
         for (done, result) in waiting {
-            // Whoever asked may have hung up.
+            // The caller may have hung up.
             drop(done.send(result.and(end.clone())));
         }
         self.listener.progressed();
@@ -223,7 +223,7 @@ impl Writer {
         stored
     }
 
-    /// Lets go of what is too old, and returns whether there is more of it.
+    /// Deletes what is too old, and returns whether there is more of it.
     fn sweep(&mut self) -> bool {
         let mut more = false;
         let swept = self.transaction(|writer| {
@@ -232,7 +232,7 @@ impl Writer {
             processes.expire(connection, now.micros, notices)
         });
         if let Err(error) = swept {
-            tracing::warn!(%error, "old events could not be let go");
+            tracing::warn!(%error, "old events could not be deleted");
             return false;
         }
         more

@@ -44,7 +44,7 @@ pub(crate) enum Command {
     Refuse { done: mpsc::Sender<()> },
     /// Accept connections again.
     Accept { done: mpsc::Sender<()> },
-    /// End: open requests and subscriptions have `grace` to come to their end.
+    /// End: open requests and subscriptions have `grace` to finish.
     Stop { grace: Duration },
 }
 
@@ -54,7 +54,7 @@ enum Door {
     Open(TcpListener),
     /// Bound but not listening, which refuses and yet keeps the port.
     Shut(TcpSocket),
-    /// Neither could be had: somebody else took the port in between.
+    /// Neither was possible: another program took the port in between.
     Lost,
 }
 
@@ -94,7 +94,7 @@ fn bind(at: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Serves until it is told to stop, or until nobody can tell it to any more.
+/// Serves until it is told to stop, or until all senders are gone.
 pub(crate) async fn run(
     listener: TcpListener,
     shared: Arc<Shared>,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::limits::{Growing, Limits, Room};
 use super::response::Refusal;
 
-/// A body that is not going to be used and is no longer than this is read all the same, which
+/// A body that is not going to be used and is no longer than this is still read, which
 /// costs less than a new connection.
 const WORTH_READING: u64 = 64 * 1024;
 

@@ -114,7 +114,7 @@ async fn respond(
         method = %request.method(),
         path = request.uri().path(),
         status = response.status().as_u16(),
-        "answered"
+        "responded"
     );
     Ok(response)
 }
@@ -180,7 +180,7 @@ async fn carry_out(
     if access == Access::Open && !may_write(request.method(), &path) {
         return Err(Refusal::Forbidden);
     }
-    // A page that anybody can read is no place for the key to everything.
+    // A page that anybody can read must not hold the secret key.
     if access == Access::Secret && cors::is_foreign(request.headers()) {
         return Err(Refusal::Foreign);
     }
@@ -294,7 +294,7 @@ async fn collect(
     let threads = Arc::clone(&room.threads);
     let inflated = room.inflated(body.bytes.len(), encoding).await;
     let (shared, name) = (Arc::clone(shared), name.map(str::to_owned));
-    // A task of its own, which keeps the room until the events are out of memory, though the client
+    // A separate task, which keeps the room until the events are out of memory, although the client
     // may have hung up.
     let stored = tokio::spawn(async move {
         let is_large = inflated.is_some();
@@ -330,7 +330,7 @@ pub(super) async fn about<T: Send + 'static>(
 pub(super) async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    // What is begun is finished, though nobody may wait for it any more.
+    // What is begun is finished, although the client may be gone.
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a request could not be carried out");
         Err(Refusal::Broken)
@@ -342,7 +342,7 @@ async fn in_pool<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     let (done, is_done) = oneshot::channel();
-    // Whoever waits may be gone.
+    // The waiting task may be gone.
     pool.run(move || drop(done.send(work())));
     is_done.await.unwrap_or(Err(Refusal::Broken))
 }
@@ -357,7 +357,7 @@ fn append(
     let json = body::decode(body.bytes, encoding, shared.limits.max_inflated)?;
     let json = std::str::from_utf8(&json)
         .map_err(|error| Refusal::BadRequest(format!("bad JSON: {error}")))?;
-    // Stamps may double small events; what they come to has a limit of its own.
+    // Stamps may double small events; the result has its own limit.
     let limit = shared.limits.max_inflated.saturating_mul(2);
     let collector = Collector {
         engine: &*shared.engine,

@@ -70,7 +70,7 @@ impl Rooms {
         Ok(Self { trusted: Room::new(limits, 4)?, open: Room::new(limits, 2)? })
     }
 
-    /// The room for the bearer of this key; one without a key is nobody's guest.
+    /// The room for the bearer of this key; a request without one shares the open key's.
     pub(crate) fn of(&self, access: Option<Access>) -> &Room {
         match access {
             Some(Access::Secret) => &self.trusted,

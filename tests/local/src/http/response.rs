@@ -115,7 +115,7 @@ fn with_json(status: StatusCode, body: Bytes) -> Response {
     response
 }
 
-/// `status` with a message for whoever reads the client's log.
+/// `status` with a message, for the client's log.
 pub(crate) fn message(status: StatusCode, message: &str) -> Response {
     let body = serde_json::json!({ "message": message });
     with_json(status, body.to_string().into())

@@ -1,7 +1,7 @@
 //! Reading one event without building it: is it a whole and sound JSON object, and which of the
 //! reserved keys does it have? Which keys does it have at all, and with what kind of value?
 //!
-//! Events are kept and sent on as text. So that nobody downstream stumbles over one, the text is
+//! Events are kept and sent on as text. So that every reader can parse them, the text is
 //! checked as strictly as parsing it into a `serde_json::Value` would: strings hold no lone
 //! surrogates, numbers are in range, nesting stays below 128.
 

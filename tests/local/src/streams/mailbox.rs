@@ -92,7 +92,7 @@ impl Mailbox {
         lost
     }
 
-    /// Lets the subscriber have what waits, and then no more.
+    /// Lets the subscriber have what waits, and then ends it.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;

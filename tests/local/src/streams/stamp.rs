@@ -36,7 +36,7 @@ impl Ids {
         Self { prefix: hex(drawn) }
     }
 
-    /// A number that nobody can guess, for [`new`](Self::new).
+    /// A number that cannot be guessed, for [`new`](Self::new).
     pub(crate) fn draw() -> u64 {
         // The standard library seeds every `RandomState` apart, and a storage needs but one draw.
         RandomState::new().build_hasher().finish()

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::mailbox::Mailbox;
 use super::records::Records;
 
-/// What can be subscribed to, by name. It need not exist yet, and may exist no more.
+/// What can be subscribed to, by name. It need not exist yet, and may be deleted already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     /// The events of a stream.

@@ -153,7 +153,7 @@ fn disconnect_cuts_what_is_open_and_nothing_else() {
 }
 
 #[test]
-#[should_panic(expected = "99 is no status to response with")]
+#[should_panic(expected = "99 is not a status of a response")]
 fn a_status_that_is_none_is_noticed_at_once() {
     let local = Local::start().unwrap();
     local.fault(Fault::Status { every: 1, status: 99, retry_after: None });

@@ -282,7 +282,7 @@ fn check(local: &Local, seed: u64) {
     let Bad { bytes, cut, statuses } = bad(local, &mut random);
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(600)]).into_owned();
     let mut connection = Connection::open(local);
-    // It may be answered and closed before it is written to its end.
+    // The response may come, and the connection be closed, before it is written to its end.
     let _ = connection.write(&bytes);
     if cut {
         connection.socket.get_ref().shutdown(Shutdown::Write).unwrap();

@@ -73,7 +73,7 @@ impl Request {
         bytes
     }
 
-    /// Sends it on a connection of its own.
+    /// Sends it on a new connection.
     pub(crate) fn send(&self, local: &Local) -> Response {
         self.try_send(local).unwrap()
     }

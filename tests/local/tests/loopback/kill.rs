@@ -1,4 +1,4 @@
-//! The program is killed while it is written to: what it has answered with 200 is there afterwards.
+//! The program is killed while it is written to: every event that got a 200 is there afterwards.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,7 +30,7 @@ fn ask(connection: &mut Connection, query: &str) -> Vec<Value> {
     serde_json::from_slice(&response.body).unwrap()
 }
 
-/// Writes batch after batch until the server is gone, and says how many events were answered for.
+/// Writes batch after batch until the server is gone, and returns how many events got a 200.
 fn write(addr: SocketAddr, round: u64, writer: u64, answered: &AtomicU64) -> u64 {
     let mut connection = Connection::to(addr).unwrap();
     let mut next = 0;

@@ -1,4 +1,4 @@
-//! Random requests, many of them good: none is answered with 500, and none shows an event of a stream that it does
+//! Random requests, many of them good: none gets a 500, and none shows an event of a stream that it does
 //! not name.
 
 use std::sync::atomic::{AtomicU64, Ordering};

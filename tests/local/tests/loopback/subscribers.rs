@@ -70,7 +70,7 @@ fn nobody_misses_one(events: u64, rate: Option<u32>) -> Held {
     Held { early, late, lost: figure("stride_local_subscriber_events_lost_total") }
 }
 
-/// What the program held of memory, in bytes, and what it let go of.
+/// How much memory the program held, in bytes, and how many events it dropped.
 struct Held {
     early: u64,
     late: u64,
