@@ -67,7 +67,8 @@ pub(crate) struct Rooms {
 
 impl Rooms {
     pub(crate) fn new(limits: &Limits) -> io::Result<Self> {
-        Ok(Self { trusted: Room::new(limits, 4)?, open: Room::new(limits, 2)? })
+        // One large body of the open key at a time waits to be written, and the others wait for no more than that.
+        Ok(Self { trusted: Room::new(limits, 4, 4)?, open: Room::new(limits, 2, 1)? })
     }
 
     /// The room for the bearer of this key; a request without one shares the open key's.
@@ -135,11 +136,11 @@ impl Growing {
 }
 
 impl Room {
-    fn new(limits: &Limits, bodies: usize) -> io::Result<Self> {
+    fn new(limits: &Limits, sent: usize, inflated: usize) -> io::Result<Self> {
         Ok(Self {
-            sent: Memory::new(limits.max_body, bodies),
+            sent: Memory::new(limits.max_body, sent),
             last: Arc::new(Semaphore::new(1)),
-            inflated: Memory::new(limits.max_inflated, bodies),
+            inflated: Memory::new(limits.max_inflated, inflated),
             threads: Arc::new(Pool::start("body", READ_AT_ONCE, BODY_STACK)?),
         })
     }
