@@ -48,8 +48,9 @@ enum End {
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 impl Script {
-    /// Frames in all the ways in which servers write them, some of them cut off.
-    pub(crate) fn of_stream(frames: &mut u64, choices: &mut Choices) -> Self {
+    /// Frames in all the ways in which servers write them, some of them cut off; not by a server that
+    /// is calm.
+    pub(crate) fn of_stream(frames: &mut u64, calm: bool, choices: &mut Choices) -> Self {
         let (mut text, mut items) = (Vec::new(), Vec::new());
         for _ in 0..choices.pick(6) {
             let (start, number) = (text.len(), *frames);
@@ -72,23 +73,24 @@ impl Script {
             text.extend_from_slice(choices.of(&["\r\n", "\n", "", "\r\n\r\n"]).as_bytes());
         }
         let end = choices.of(&[End::Clean, End::Broken, End::Silent]);
-        Self::cut(text, items, end, choices)
+        Self::cut(text, items, end, calm, choices)
     }
 
     /// The body of a refusal, which may come slowly.
     pub(crate) fn of_refusal(choices: &mut Choices) -> Self {
         let text = br#"{"message": "the model says no"}"#.to_vec();
         let end = choices.of(&[End::Clean, End::Broken, End::Silent]);
-        Self::cut(text, Vec::new(), end, choices)
+        Self::cut(text, Vec::new(), end, false, choices)
     }
 
     fn cut(
         mut text: Vec<u8>,
         items: Vec<(Range<usize>, Found)>,
         end: End,
+        whole: bool,
         choices: &mut Choices,
     ) -> Self {
-        if choices.pick(3) == 2 {
+        if choices.pick(3) == 2 && !whole {
             let length = choices.pick(u32::try_from(text.len()).unwrap_or(0) + 1);
             text.truncate(length as usize);
         }

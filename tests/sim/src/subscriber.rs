@@ -264,7 +264,7 @@ impl Subscriber {
                 };
                 self.due = Some(now + time);
                 let script = match head {
-                    Head::Accepted => Script::of_stream(&mut self.frames, choices),
+                    Head::Accepted => Script::of_stream(&mut self.frames, self.calm, choices),
                     _ => Script::of_refusal(choices),
                 };
                 let (since, received, ended) = (None, false, false);
