@@ -3,6 +3,7 @@
 mod collect;
 mod frames;
 mod idle;
+mod lanes;
 mod local;
 mod outage;
 mod pipeline;
@@ -13,6 +14,7 @@ use std::time::Instant;
 
 use stride_blocking::Stride;
 
+use self::outage::Mix;
 use crate::child::Part;
 use crate::event::{Readme, Web};
 use crate::measure::Mark::{AtLeast, AtMost};
@@ -58,6 +60,13 @@ pub const ROWS: &[Row] = &[
         mark: AtLeast(1.0),
         rounds: 51,
         pair: || Box::new(collect::Threads::new()),
+    },
+    Row {
+        name: "collect/100000-streams",
+        unit: "ns at p99.9",
+        mark: AtMost(3.0),
+        rounds: 21,
+        pair: || Box::new(lanes::Lanes::new()),
     },
     Row {
         name: "pipeline/readme",
@@ -142,6 +151,48 @@ pub const ROWS: &[Row] = &[
         mark: AtMost(1.2),
         rounds: 5,
         pair: || Box::new(outage::Memory),
+    },
+    Row {
+        name: "outage/memory-1-MB",
+        unit: "bytes",
+        mark: AtMost(1.2),
+        rounds: 3,
+        pair: || Box::new(outage::Mixed(Mix::Large)),
+    },
+    Row {
+        name: "outage/memory-10000-streams",
+        unit: "bytes",
+        mark: AtMost(1.2),
+        rounds: 3,
+        pair: || Box::new(outage::Mixed(Mix::Streams(10_000))),
+    },
+    Row {
+        name: "outage/memory-100000-streams",
+        unit: "bytes",
+        mark: AtMost(1.2),
+        rounds: 3,
+        pair: || Box::new(outage::Mixed(Mix::Streams(100_000))),
+    },
+    Row {
+        name: "outage/memory-single",
+        unit: "bytes",
+        mark: AtMost(1.2),
+        rounds: 3,
+        pair: || Box::new(outage::Mixed(Mix::Single)),
+    },
+    Row {
+        name: "outage/memory-flushed",
+        unit: "bytes",
+        mark: AtMost(1.2),
+        rounds: 3,
+        pair: || Box::new(outage::Mixed(Mix::Flushed)),
+    },
+    Row {
+        name: "outage/memory-2-MiB",
+        unit: "bytes",
+        mark: AtMost(1.2),
+        rounds: 3,
+        pair: || Box::new(outage::Mixed(Mix::Small)),
     },
     Row {
         name: "outage/held",
