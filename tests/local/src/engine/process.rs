@@ -21,7 +21,11 @@ use super::{EngineError, Mode, Ttl, print, times};
 /// What a query makes of a process.
 #[derive(Clone, Debug)]
 pub(super) struct Compiled {
-    pub(super) parsed: Parsed,
+    /// The query as it is written. Parsed, it takes a hundred times the memory, so it is parsed again when it
+    /// is looked into.
+    query: String,
+    /// What its names were found to mean when it was run before.
+    homes: Homes,
     pub(super) columns: Vec<Column>,
     /// The streams and processes that it reads.
     pub(super) reads: BTreeSet<String>,
@@ -31,7 +35,7 @@ pub(super) struct Compiled {
 
 impl Compiled {
     pub(super) fn new(query: &str, catalogue: &dyn Catalogue) -> Result<Self, EngineError> {
-        let mut parsed = sql::parse(query)?;
+        let parsed = sql::parse(query)?;
         let runnable = rewrite::rewrite(&parsed, catalogue)?;
         let columns = runnable.columns.ok_or_else(|| {
             EngineError::Invalid(
@@ -40,8 +44,8 @@ impl Compiled {
         })?;
         check_width(&columns)?;
         let plan = plan(&parsed, catalogue)?;
-        parsed.homes = runnable.homes;
-        Ok(Self { parsed, columns, reads: runnable.reads, plan })
+        let (query, homes) = (query.to_owned(), runnable.homes);
+        Ok(Self { query, homes, columns, reads: runnable.reads, plan })
     }
 
     /// A process that was made earlier, with the columns that it has. If its query is no good any more, it
@@ -62,17 +66,22 @@ impl Compiled {
                 known.iter().map(|it| &it.name).eq(columns.iter().map(|it| &it.name))
             };
             let columns = known.filter(same).unwrap_or_else(|| columns.clone());
-            Ok(Self { parsed, columns, reads, plan })
+            let (query, homes) = (query.to_owned(), homes.clone());
+            Ok(Self { query, homes, columns, reads, plan })
         };
         match again() {
             Ok(compiled) => Ok((compiled, None)),
             Err(EngineError::Invalid(why)) => {
-                let mut parsed = sql::parse("SELECT NULL WHERE false")?;
-                parsed.homes = homes;
-                Ok((Self { parsed, columns, reads: BTreeSet::new(), plan: None }, Some(why)))
+                let query = "SELECT NULL WHERE false".to_owned();
+                Ok((Self { query, homes, columns, reads: BTreeSet::new(), plan: None }, Some(why)))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Its query. Needs the stack for what was defined.
+    pub(super) fn parsed(&self) -> Result<Parsed, EngineError> {
+        Ok(Parsed { homes: self.homes.clone(), ..sql::parse(&self.query)? })
     }
 
     pub(super) fn mode(&self) -> Mode {
@@ -214,7 +223,7 @@ impl Process {
         let update = "UPDATE processes SET rows = ?1, columns = ?2
             WHERE number = ?3 AND (rows <> ?1 OR columns <> ?2)";
         connection.execute(update, params![self.select(), columns, self.number])?;
-        let homes = serde_json::json!(self.compiled.parsed.homes).to_string();
+        let homes = serde_json::json!(self.compiled.homes).to_string();
         let insert = "INSERT INTO homes VALUES (?1, ?2)
             ON CONFLICT DO UPDATE SET streams = ?2 WHERE streams <> ?2";
         connection.execute(insert, params![self.number, homes])?;
@@ -224,7 +233,7 @@ impl Process {
     /// Looks again at what is true or false: the keys of the stream have had new kinds of values.
     /// Returns whether anything changed.
     pub(super) fn learn_columns(&mut self, connection: &Connection) -> Result<bool, EngineError> {
-        let runnable = rewrite::rewrite(&self.compiled.parsed, &Tables { connection })?;
+        let runnable = rewrite::rewrite(&self.compiled.parsed()?, &Tables { connection })?;
         if let Some(columns) = runnable.columns
             && columns != self.compiled.columns
         {
@@ -238,10 +247,9 @@ impl Process {
     /// Its query has been run, over events that may have brought keys which it names: they mean from here on what
     /// they meant then.
     pub(super) fn settle(&mut self, connection: &Connection) -> Result<(), EngineError> {
-        let parsed = &mut self.compiled.parsed;
-        let homes = rewrite::rewrite(parsed, &Tables { connection })?.homes;
-        if parsed.homes != homes {
-            parsed.homes = homes;
+        let homes = rewrite::rewrite(&self.compiled.parsed()?, &Tables { connection })?.homes;
+        if self.compiled.homes != homes {
+            self.compiled.homes = homes;
             self.save(connection)?;
         }
         Ok(())

@@ -515,7 +515,7 @@ fn update(
     changes: &mut ChangeRecords,
 ) -> Result<(), EngineError> {
     check_width(&run.columns)?;
-    let by = same_row_by(&process.compiled.parsed);
+    let by = same_row_by(&process.compiled.parsed()?);
     if process.compiled.columns != run.columns {
         let other = process.with_columns(run.columns);
         if other.compiled.columns.len() != process.compiled.columns.len() {

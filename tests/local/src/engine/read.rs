@@ -230,9 +230,13 @@ impl Reader {
     }
 
     /// Tries what a process is to be over made-up events.
-    pub(super) fn try_out(&mut self, compiled: &Compiled) -> Result<(), EngineError> {
+    pub(super) fn try_out(
+        &mut self,
+        compiled: &Compiled,
+        parsed: &Parsed,
+    ) -> Result<(), EngineError> {
         self.in_snapshot(|reader| {
-            trial::of_process(compiled, &Tables { connection: &reader.connection })
+            trial::of_process(compiled, parsed, &Tables { connection: &reader.connection })
         })
     }
 

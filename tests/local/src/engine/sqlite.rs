@@ -163,13 +163,14 @@ impl Sqlite {
             if compiled.reads.contains(&name) {
                 return Err(EngineError::Invalid(format!("{name:?} would read itself")));
             }
-            reader.check(&compiled.parsed, false)?;
-            reader.try_out(&compiled)?;
+            let parsed = compiled.parsed()?;
+            reader.check(&parsed, false)?;
+            reader.try_out(&compiled, &parsed)?;
             let run = match compiled.mode() {
                 Mode::Incremental => None,
                 Mode::Recomputed => {
                     let mut failing = Failing::default();
-                    let run = recompute::run(reader, &compiled.parsed, &mut failing)?;
+                    let run = recompute::run(reader, &parsed, &mut failing)?;
                     core.failing().insert(name.clone(), (definition.query.clone(), failing));
                     Some(run)
                 }

@@ -16,7 +16,7 @@ use super::process::{Compiled, Process};
 use super::read::{limit, query_error};
 use super::rewrite::{self, Catalogue, Relation};
 use super::sandbox::Sandbox;
-use super::sql::call;
+use super::sql::{Parsed, call};
 use super::{EngineError, functions, print, schema, times, visit};
 
 /// What a key may have: something of each kind, and some of what functions ask for.
@@ -60,10 +60,11 @@ const MOST_CALLS: usize = 500;
 /// Tries what a process is to be.
 pub(super) fn of_process(
     compiled: &Compiled,
+    parsed: &Parsed,
     catalogue: &dyn Catalogue,
 ) -> Result<(), EngineError> {
     let trial = Trial::start()?;
-    let query = &compiled.parsed.query;
+    let query = &parsed.query;
     trial.check_calls(query)?;
     let mut keys = mentioned(query);
     for (number, name) in (1..).zip(&compiled.reads) {
@@ -75,7 +76,7 @@ pub(super) fn of_process(
     let works = |way: Way| {
         let events = trial.fill(compiled.reads.len(), &keys, way)?;
         if compiled.plan.is_none() {
-            return trial.run(compiled);
+            return trial.run(parsed);
         }
         let mut changes = ChangeRecords::default();
         let added = process.add(&trial.connection, events, Some(&mut changes))?;
@@ -193,9 +194,9 @@ impl Trial {
     }
 
     /// Runs a query over what is there.
-    fn run(&self, compiled: &Compiled) -> Result<(), EngineError> {
+    fn run(&self, parsed: &Parsed) -> Result<(), EngineError> {
         let tables = Tables { connection: &self.connection };
-        self.step_through(&rewrite::rewrite(&compiled.parsed, &tables)?.sql)
+        self.step_through(&rewrite::rewrite(parsed, &tables)?.sql)
     }
 
     fn step_through(&self, sql: &str) -> Result<(), EngineError> {

@@ -316,12 +316,18 @@ fn query(server: &Measured, sql: &str) -> Response {
     server.send(&Request::new("POST", "/v1/analyze").key("secret").json(body))
 }
 
-/// Makes a process and deletes it.
-fn process(server: &Measured, query: &str) -> Response {
+/// Makes a process; returns its path, too.
+fn define(server: &Measured, query: &str) -> (String, Response) {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let path = format!("/v1/process/p{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let body = json!({"query": query, "action": "MATERIALIZE"}).to_string();
     let made = server.send(&Request::new("POST", &path).key("secret").json(body));
+    (path, made)
+}
+
+/// Makes a process and deletes it.
+fn process(server: &Measured, query: &str) -> Response {
+    let (path, made) = define(server, query);
     server.send(&Request::new("DELETE", &path).key("secret"));
     made
 }
@@ -346,6 +352,7 @@ fn hostile_requests_of_each_kind_leave_little_behind() {
     leaves_little(TIMES, &[200], |server| query(server, literal));
     let unions = vec!["SELECT n FROM others"; 475].join(" UNION ALL ");
     leaves_little(TIMES, &[201, 400], |server| process(server, &unions));
+    leaves_little(LARGE, &[201], |server| define(server, &unions).1);
     s3(LARGE);
     s4(LARGE);
     let events: Vec<_> = (0..5000).map(|n| json!({"n": n, "t": format!("{n:0>200}")})).collect();
