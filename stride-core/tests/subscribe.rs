@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{StatusCode, response};
 use proptest::prelude::*;
+use stride_core::frame::FrameError;
 use stride_core::subscribe::{DisconnectCause, Reconnect, Step, Subscription, SubscriptionEvent};
 use stride_core::transport::{Delivery, Limits, TransportError, TransportErrorKind};
 use stride_core::{Api, Error};
@@ -473,4 +474,38 @@ fn a_key_shows_in_no_debug_text() {
     let call = stride_core::transport::Call::new(request, Limits::for_request());
     let text = format!("{subscription:?} {call:?} {:?}", Bytes::new());
     assert!(!text.contains("helloworld") && !text.contains("aGVsbG93b3JsZDo"), "{text}");
+}
+
+#[test]
+fn bad_values_are_counted_and_a_reader_of_data_sees_those_of_another_type_alone() {
+    let mut bench = Bench::connected();
+    bench.bytes("1\n\"two\"\n3\n}\n");
+    let mut data = Vec::new();
+    while let Step::Item(item) = bench.subscription.poll_as::<u32>(bench.now) {
+        data.extend(item.into_data());
+    }
+    assert!(matches!(data[..], [Ok(1), Err(FrameError::Mismatch(_)), Ok(3)]), "{data:?}");
+    assert_eq!(bench.subscription.malformed(), 2);
+}
+
+#[test]
+fn what_came_of_sending_is_taken_as_a_whole() {
+    let mut bench = Bench::new(Reconnect::Always, 1);
+    assert!(matches!(bench.run(), Stop::Connect(0)));
+    let refused = broken(TransportErrorKind::Connect);
+    assert_eq!(bench.subscription.handle_response::<&str>(Err(refused), bench.now), None);
+    let Stop::Disconnected(cause, _) = bench.run() else { panic!("it was not sent") };
+    assert_eq!(cause.to_string(), TransportErrorKind::Connect.to_string());
+    assert!(matches!(bench.run(), Stop::Connect(_)));
+    let response = http::Response::new("the body");
+    let body = bench.subscription.handle_response(Ok(response), bench.now);
+    assert_eq!(body, Some("the body"));
+    assert!(matches!(bench.run(), Stop::Connected(_)));
+}
+
+#[test]
+fn a_cause_says_what_happened() {
+    assert_eq!(DisconnectCause::Ended.to_string(), "the server ended the stream");
+    let status = DisconnectCause::Status(StatusCode::BAD_GATEWAY);
+    assert_eq!(status.to_string(), "the server responded 502 Bad Gateway");
 }
