@@ -1,11 +1,12 @@
 //! The test kit, which all suites share: the clients under test as one type ([`Client`]), servers whose
 //! responses are scripted alike for the mock and for a socket ([`Reply`], played by a [`World`]), a
-//! server that knows bytes and no HTTP library ([`wire`]), a [`Proxy`] that troubles connections, and a
-//! [`watchdog`] for whatever may hang.
+//! server that knows bytes and no HTTP library ([`wire`]), a [`Proxy`] that troubles connections, a [`Log`]
+//! to read, and a [`watchdog`] for whatever may hang.
 #![expect(clippy::missing_panics_doc, reason = "these are tests: whatever goes wrong panics")]
 
 mod client;
 mod failure;
+mod log;
 mod proxy;
 mod watchdog;
 pub mod wire;
@@ -13,6 +14,7 @@ mod world;
 
 pub use client::{Builder, Chunks, Client, Data, Events};
 pub use failure::{chain, failed};
+pub use log::Log;
 pub use proxy::Proxy;
 pub use watchdog::watchdog;
 pub use world::{Ending, Over, Received, Reply, World};

@@ -1,43 +1,22 @@
 //! What a collector leaves in a log (C15). Alone in its program: its threads log to the one subscriber
 //! that a program has.
 
-use std::io::{self, Write};
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use stride_collector::{Collector, Target};
 use stride_core::Api;
 use stride_core::cancel::CancelToken;
 use stride_core::transport::{Body, Call, Delivery, TransportError, TransportErrorKind};
-use tracing_subscriber::fmt::MakeWriter;
-
-/// What a log shows.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
+use stride_tests::Log;
 
 #[test]
 fn c15_the_log_tells_what_was_lost_and_why_with_the_servers_message_and_the_errors_sources() {
     let log = Log::default();
-    tracing_subscriber::fmt().json().with_writer(log.clone()).init();
+    let writer = log.clone();
+    tracing_subscriber::fmt().json().with_writer(move || writer.clone()).init();
     let requests = AtomicU64::new(0);
     let transport = move |_: Call, _: CancelToken| {
         if requests.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -53,7 +32,7 @@ fn c15_the_log_tells_what_was_lost_and_why_with_the_servers_message_and_the_erro
     collector.collect("clicks", &json!({"bojack": "horseman"})).unwrap();
     assert_eq!(collector.stop().lost(), 1);
 
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let lost: Vec<&Value> =
         lines.iter().filter(|line| line["fields"]["message"] == "events were lost").collect();

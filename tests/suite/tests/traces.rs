@@ -1,11 +1,9 @@
 //! What a request leaves in a log (A7). Alone in its program: `tracing` keeps for all threads who listens.
 
 use std::future::Future;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 
 use stride_core::mock::{Fault, Mock};
-use tracing_subscriber::fmt::MakeWriter;
+use stride_tests::Log;
 
 const KEY: &str = "k3y_that_is_secret";
 
@@ -22,39 +20,17 @@ fn paused<F: Future>(future: F) -> F::Output {
     runtime.enable_all().start_paused(true).build().unwrap().block_on(future)
 }
 
-/// What a log shows.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
-impl Log {
-    fn of(run: impl FnOnce()) -> String {
-        let log = Self::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_max_level(tracing::Level::TRACE)
-            .with_writer(log.clone())
-            .finish();
-        tracing::subscriber::with_default(subscriber, run);
-        String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
-    }
+/// What a log shows of something.
+fn log_of(run: impl FnOnce()) -> String {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, run);
+    log.text()
 }
 
 #[test]
@@ -66,13 +42,13 @@ fn a7_a_request_is_a_span_with_its_outcome_and_without_the_key() {
         mock
     };
     const PATH: &str = "/analyze/a/results?name=bojack";
-    let blocking = Log::of(|| {
+    let blocking = log_of(|| {
         let mock = script();
         let stride = blocking(&mock);
         assert_eq!(stride.get(PATH).unwrap().status(), 503);
         assert!(stride.get(PATH).is_err());
     });
-    let asynchronous = Log::of(|| {
+    let asynchronous = log_of(|| {
         let mock = script();
         let stride = asynchronous(&mock);
         paused(async {

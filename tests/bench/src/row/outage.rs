@@ -1,5 +1,5 @@
 //! How much memory a program has at its peak while its server is down, for events and streams of all
-//! kinds, and how much its collector then holds: each in a process of its own.
+//! kinds, and how much its collector then holds: each in a separate process.
 
 use std::io::{self, Write as _};
 use std::net::TcpListener;
@@ -46,7 +46,7 @@ pub(super) enum Mix {
     Large,
     /// Event (b), so many streams in turn.
     Streams(u64),
-    /// Event (a), each in a batch of its own.
+    /// Event (a), one to a batch.
     Single,
     /// Event (a), and a flush after each.
     Flushed,
@@ -117,7 +117,7 @@ impl Mix {
 pub(super) fn play(arguments: &[String]) -> io::Result<()> {
     let index: Option<usize> = arguments.first().and_then(|index| index.parse().ok());
     let mix = index.and_then(|index| Mix::ALL.get(index)).copied();
-    let mix = mix.ok_or_else(|| io::Error::other("there is no such mix"))?;
+    let mix = mix.ok_or_else(|| io::Error::other("an unknown mix"))?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let endpoint = format!("http://127.0.0.1:{port}/v1");
     let stride = Stride::builder("key").endpoint(&endpoint).no_proxy().build();
