@@ -61,7 +61,9 @@ use self::batch::Batch;
 pub use self::batch::{BATCH_COST, Body, Events, Response};
 use self::lane::Lane;
 use self::retry::Health;
-pub use self::step::{Input, LaneId, Loss, Parts, Request, Retire, Seal, Split, Step, Waiting};
+pub use self::step::{
+    Input, LaneId, Loss, Parts, RecordId, Request, Retire, Seal, Split, Step, Waiting,
+};
 use self::wakeups::Wakeups;
 use crate::activity::ServerState;
 pub use crate::budget::Budget;

@@ -86,6 +86,8 @@ mod interleavings;
 mod report;
 mod sender;
 mod shared;
+#[cfg(feature = "spool")]
+pub mod spool;
 mod sync;
 
 pub use activity::{Activity, ServerState};

@@ -17,6 +17,15 @@ use crate::report::{LossReason, LostBatch};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LaneId(pub u32);
 
+/// Where a record of the spool lies on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordId {
+    /// The number of its segment.
+    pub segment: u64,
+    /// Where it begins in the segment, in bytes from the start of the file.
+    pub offset: u64,
+}
+
 /// What happened outside of the batcher, in the order in which it happened.
 #[derive(Debug)]
 pub enum Input {
