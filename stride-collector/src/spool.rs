@@ -9,4 +9,5 @@
 //!     0000000000000002.segment
 //! ```
 
+pub mod disk;
 pub mod record;
