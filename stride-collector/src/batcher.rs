@@ -48,6 +48,7 @@ mod next;
 mod outcome;
 mod retry;
 mod schedule;
+mod spooled;
 mod step;
 mod wakeups;
 
@@ -61,6 +62,8 @@ use self::batch::Batch;
 pub use self::batch::{BATCH_COST, Body, Events, Response};
 use self::lane::Lane;
 use self::retry::Health;
+use self::spooled::{Leaves, Spooled};
+pub use self::spooled::{Leaving, Replay, SpoolMode, SpoolOrder, Store, Stored};
 pub use self::step::{
     Input, LaneId, Loss, Parts, RecordId, Request, Retire, Seal, Split, Step, Waiting,
 };
@@ -91,6 +94,8 @@ pub struct Policy {
     pub retry_for: Duration,
     /// Whether each lane has one batch in flight at most, so that its events arrive in order.
     pub ordered: bool,
+    /// Which batches go to disk, if there is one.
+    pub spool: Option<SpoolMode>,
     /// Makes the delays differ between collectors.
     pub seed: u64,
 }
@@ -104,6 +109,7 @@ impl Default for Policy {
             senders: 2,
             retry_for: Duration::from_secs(120),
             ordered: false,
+            spool: None,
             seed: 0,
         }
     }
@@ -169,6 +175,9 @@ pub struct Batcher {
     server: ServerState,
     freed: usize,
     grown: usize,
+    /// What the batches in memory take, in bytes.
+    held: usize,
+    spooled: Option<Box<Spooled>>,
     /// How many flushes were asked for whose batches are all known.
     epoch: u64,
     /// Those whose batches are not: each with the last lane that it has to wait for.
@@ -219,6 +228,8 @@ impl Batcher {
             server: ServerState::Healthy,
             freed: 0,
             grown: 0,
+            held: 0,
+            spooled: policy.spool.map(|mode| Box::new(Spooled::new(mode))),
             epoch: 0,
             flushes: VecDeque::new(),
             unsettled: BTreeMap::new(),
@@ -283,6 +294,9 @@ impl Batcher {
         if let Some(split) = self.next_split() {
             return Step::Split(split);
         }
+        if let Some(step) = self.next_for_disk() {
+            return step;
+        }
         if let Some(request) = self.next_request() {
             return Step::Send(request);
         }
@@ -307,9 +321,18 @@ impl Batcher {
             self.reporting += 1;
             return Step::Lost(loss);
         }
+        if let Some(step) = self.next_for_disk() {
+            return step;
+        }
         while let Some(&(_, id)) = self.expiries.first() {
+            self.lane(id).is_splitting = false;
+            if self.leave(id) == Leaves::Yes {
+                if let Some(step) = self.next_for_disk() {
+                    return step;
+                }
+                continue;
+            }
             if let Some(batch) = self.lane(id).pop_front() {
-                self.lane(id).is_splitting = false;
                 self.lose(id, *batch, LossReason::Stopped);
                 if let Some(loss) = self.losses.pop_front() {
                     self.reporting += 1;
@@ -400,13 +423,19 @@ impl Batcher {
         for (_, InFlight { parts, .. }) in std::mem::take(&mut self.in_flight) {
             for (id, mut batch) in parts {
                 batch.delivery = Delivery::MaybeSent;
-                self.lane(id).in_flight = 0;
-                self.lose(id, *batch, LossReason::Stopped);
+                self.lane(id).in_flight -= 1;
+                self.give_up_in_flight(id, *batch);
                 self.ask_to_retire(id);
             }
         }
         self.trials = 0;
         // Every lane that holds a batch is among those that expire.
+    }
+
+    /// Whether [`give_up`](Self::give_up) was called.
+    #[must_use]
+    pub fn has_given_up(&self) -> bool {
+        self.given_up
     }
 
     /// What became of the events that were sealed so far.
@@ -431,6 +460,8 @@ impl Batcher {
             memory: 0,
             streams: self.lane_count,
             server: self.health.state(now),
+            #[cfg(feature = "spool")]
+            spool: Default::default(),
         }
     }
 
@@ -467,7 +498,8 @@ impl Batcher {
         }
         let linger = self.opened.first_key_value().map(|(_, (_, due))| *due);
         let expiry = self.expiries.first().map(|(expiry, _)| *expiry);
-        [sends_at, linger, expiry].into_iter().flatten().min()
+        let disk = self.spooled.as_ref().and_then(|spooled| spooled.due(self.now));
+        [sends_at, linger, expiry, disk].into_iter().flatten().min()
     }
 
     fn sends_at(&self) -> Option<Instant> {
@@ -493,7 +525,17 @@ impl Batcher {
         self.next_id
     }
 
+    /// Something that was held is not.
+    fn free(&mut self, cost: usize) {
+        self.freed += cost;
+        self.held -= cost;
+        if let Some(spooled) = &mut self.spooled {
+            spooled.freed(cost);
+        }
+    }
+
     fn exchange(&mut self, before: usize, after: usize) {
+        self.held = self.held + after - before;
         self.freed += before.saturating_sub(after);
         self.grown += after.saturating_sub(before);
     }

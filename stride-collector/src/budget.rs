@@ -96,6 +96,12 @@ impl Budget {
         }
     }
 
+    /// How much there is in all, in bytes.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// How much is used, in bytes.
     #[must_use]
     pub fn used(&self) -> usize {

@@ -5,15 +5,15 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stride_core::ConfigError;
 use stride_core::gzip::GzipLevel;
 #[cfg(feature = "tokio")]
 use stride_core::transport::AsyncTarget;
 use stride_core::transport::Target;
+use stride_core::{Api, ConfigError};
 
 use crate::Collector;
 use crate::activity::Activity;
-use crate::batcher::BATCH_COST;
+use crate::batcher::{BATCH_COST, SpoolMode};
 use crate::error::StartError;
 use crate::intake::stamp;
 use crate::intake::stream::STREAM_COST;
@@ -22,6 +22,8 @@ use crate::report::LostBatch;
 use crate::sender::tasks::{self, Senders};
 use crate::sender::{limits, threads};
 use crate::shared::{Callbacks, Shared};
+#[cfg(feature = "spool")]
+use crate::spool::{Opened, Spool};
 
 /// All settings.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) stamp: bool,
     pub(crate) retry_for: Duration,
     pub(crate) ordered: bool,
+    pub(crate) spool: Option<SpoolMode>,
 }
 
 impl Default for Settings {
@@ -53,6 +56,7 @@ impl Default for Settings {
             stamp: false,
             retry_for: Duration::from_secs(120),
             ordered: false,
+            spool: None,
         }
     }
 }
@@ -114,6 +118,8 @@ impl Settings {
 pub struct Builder<C = Collector> {
     settings: Settings,
     callbacks: Callbacks,
+    #[cfg(feature = "spool")]
+    spool: Option<Spool>,
     starts: PhantomData<fn() -> C>,
 }
 
@@ -125,7 +131,13 @@ impl<C> fmt::Debug for Builder<C> {
 
 impl<C> Builder<C> {
     pub(crate) fn new() -> Self {
-        Self { settings: Settings::default(), callbacks: Callbacks::default(), starts: PhantomData }
+        Self {
+            settings: Settings::default(),
+            callbacks: Callbacks::default(),
+            #[cfg(feature = "spool")]
+            spool: None,
+            starts: PhantomData,
+        }
     }
 
     /// The longest time that an event waits for others before its batch is sent, counted from the
@@ -178,6 +190,16 @@ impl<C> Builder<C> {
     /// retries, narrowing and restarts of the server.
     pub fn ordered(mut self, ordered: bool) -> Self {
         self.settings.ordered = ordered;
+        self
+    }
+
+    /// A folder on disk for events that memory cannot hold, or that must survive the end of the process;
+    /// none by default. The [guide](crate::guide::spool) says what each mode promises.
+    #[cfg(feature = "spool")]
+    pub fn spool(mut self, spool: Spool) -> Self {
+        self.settings.spool = Some(spool.mode);
+        self.settings.stamp |= spool.mode == SpoolMode::WriteAhead;
+        self.spool = Some(spool);
         self
     }
 
@@ -241,6 +263,26 @@ impl<C> Builder<C> {
     }
 }
 
+impl<C> Builder<C> {
+    /// Checks the settings, and opens the spool. Its thread runs when the senders do.
+    fn open(&self, api: &Api, now: fn() -> Instant) -> Result<Arc<Shared>, StartError> {
+        self.settings.check()?;
+        let shared = Shared::new(self.settings, self.callbacks.clone(), now);
+        #[cfg(feature = "spool")]
+        if let Some(spool) = &self.spool {
+            spool.check(self.settings.ordered)?;
+            let opened = Opened::new(spool, api.base()).map_err(StartError::Spool)?;
+            let (spooler, thread) = opened.into_parts();
+            let shared = Arc::new(shared.with_spool(spooler));
+            thread.spawn(Arc::clone(&shared)).map_err(StartError::Thread)?;
+            return Ok(shared);
+        }
+        #[cfg(not(feature = "spool"))]
+        let _ = api;
+        Ok(Arc::new(shared))
+    }
+}
+
 impl Builder<Collector> {
     /// Starts the collector on its own threads.
     ///
@@ -248,10 +290,8 @@ impl Builder<Collector> {
     ///
     /// A setting cannot be used, or the operating system could not start a thread.
     pub fn start(self, target: impl Into<Target>) -> Result<Collector, StartError> {
-        let Self { settings, callbacks, .. } = self;
-        settings.check()?;
-        let target = target.into();
-        let shared = Arc::new(Shared::new(settings, callbacks, Instant::now));
+        let (settings, target) = (self.settings, target.into());
+        let shared = self.open(&target.api, Instant::now)?;
         for number in 0..settings.concurrency {
             let sender = threads::Sender {
                 number,
@@ -261,8 +301,10 @@ impl Builder<Collector> {
                 limits: limits(settings.request_timeout),
             };
             if let Err(error) = sender.spawn() {
-                // Ends those that run already.
+                // Ends those that run already, and the spool.
                 shared.stop();
+                shared.give_up();
+                while shared.end() {}
                 return Err(StartError::Thread(error));
             }
         }
@@ -285,13 +327,13 @@ impl Builder<crate::AsyncCollector> {
         self,
         target: impl Into<AsyncTarget>,
     ) -> Result<crate::AsyncCollector, StartError> {
-        let Self { settings, callbacks, .. } = self;
+        let settings = self.settings;
         settings.check()?;
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         // Panics here, at the call that can be mended, rather than in a task.
         drop(tokio::time::sleep(Duration::ZERO));
         let target = target.into();
-        let shared = Arc::new(Shared::new(settings, callbacks, tasks::now));
+        let shared = self.open(&target.api, tasks::now)?;
         let senders = Arc::new(Senders(Arc::clone(&shared)));
         for number in 0..settings.concurrency {
             let sender = tasks::Sender {

@@ -14,6 +14,10 @@ pub enum StartError {
     /// The operating system could not start a thread.
     #[error("a sender thread cannot be started")]
     Thread(#[source] io::Error),
+    /// The folder of the spool cannot be made, or not be locked.
+    #[cfg(feature = "spool")]
+    #[error("the folder of the spool cannot be used")]
+    Spool(#[source] io::Error),
     /// An `AsyncCollector` has to be started inside a tokio runtime, on which it runs.
     #[error("there is no tokio runtime to run on")]
     NoRuntime,

@@ -13,7 +13,8 @@ pub use self::stats::Stats;
 
 /// What became of the events so far, counted from the collector's start.
 ///
-/// `accepted == delivered + lost() + pending` in every report. `Display` writes it as one line.
+/// `accepted + recovered == delivered + lost() + pending` in every report; without a spool, nothing is
+/// recovered. `Display` writes it as one line.
 ///
 /// With the feature `serde` it serialises as its three fields and `lost`, a list of
 /// `{"reason", "delivery", "count"}` without the zeros.
@@ -27,6 +28,10 @@ pub struct Report {
     pub delivered: u64,
     /// Events that wait to be sent, are being sent, or wait to be sent again.
     pub pending: u64,
+    /// Events that an earlier process left on disk, and that were read since the start.
+    pub recovered: u64,
+    /// Those of the pending events that are safe on disk, whatever becomes of the process.
+    pub spooled: u64,
     lost: [[u64; 2]; LossReason::ALL.len()],
 }
 

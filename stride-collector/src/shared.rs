@@ -12,16 +12,21 @@ use std::task::Waker;
 use std::time::Instant;
 
 use bytes::Bytes;
+use stride_core::gzip::{Gzip, GzipLevel};
 use stride_core::transport::TransportError;
 
 use crate::activity::{Activity, ServerState};
-use crate::batcher::{Batcher, Input, Loss, Parts, Policy, Response, Retire, Seal, Step, Waiting};
+use crate::batcher::{
+    Batcher, Input, Leaving, Loss, Parts, Policy, Response, Retire, Seal, Step, Waiting,
+};
 use crate::config::Settings;
 use crate::intake::encode::Writing;
 use crate::intake::stamp;
 use crate::intake::stream::{BatchLimits, Held};
 use crate::intake::table::Table;
 use crate::report::{LostBatch, Report, Stats, with_sources};
+#[cfg(feature = "spool")]
+use crate::spool::Spooler;
 use crate::sync::{Mutex, MutexGuard};
 
 /// How many inputs are taken in under one lock.
@@ -51,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) table: Table,
     state: Mutex<State>,
     callbacks: Callbacks,
+    #[cfg(feature = "spool")]
+    spooler: Option<Spooler>,
     /// The time as the driver has it.
     now: fn() -> Instant,
 }
@@ -95,6 +102,7 @@ impl Shared {
             senders: settings.concurrency,
             retry_for: settings.retry_for,
             ordered: settings.ordered,
+            spool: settings.spool,
             seed: stamp::random(),
         };
         let state = State {
@@ -116,6 +124,8 @@ impl Shared {
             table: Table::new(id),
             state: Mutex::new(state),
             callbacks,
+            #[cfg(feature = "spool")]
+            spooler: None,
             now,
         }
     }
@@ -164,6 +174,10 @@ impl Shared {
         let now = (self.now)();
         for _ in 0..SLICE {
             let Some(input) = state.backlog.pop_front() else { break };
+            #[cfg(feature = "spool")]
+            if let (Input::Replayed { .. }, Some(spooler)) = (&input, &self.spooler) {
+                spooler.underway.fetch_sub(1, Ordering::SeqCst);
+            }
             state.batcher.handle(input, now);
         }
     }
@@ -188,6 +202,10 @@ impl Shared {
     fn changed(&self, mut state: MutexGuard<'_, State>) -> Wakers {
         let (freed, grown) = state.batcher.take_freed();
         self.held.budget.adjust(freed, grown);
+        #[cfg(feature = "spool")]
+        if let Some(spooler) = &self.spooler {
+            spooler.tell(&mut state.batcher);
+        }
         let mut wakers = Vec::new();
         let sender = state.batcher.wake().and_then(|sender| state.senders.get(sender)?.clone());
         wakers.extend(sender);
@@ -221,6 +239,11 @@ impl Shared {
 
     pub(crate) fn handle_gzipped(&self, waiting: &Waiting, bytes: Bytes) {
         self.update(|batcher, _| batcher.handle_gzipped(waiting, bytes));
+    }
+
+    /// A batch that leaves memory, compressed.
+    pub(crate) fn handle_leaving(&self, leaving: &Leaving, bytes: Bytes) {
+        self.update(|batcher, _| batcher.handle_leaving(leaving, bytes));
     }
 
     pub(crate) fn handle_split(&self, parts: Parts) {
@@ -339,7 +362,7 @@ impl Shared {
         let state = self.state();
         match goal {
             Goal::Flushed(number) => state.batcher.settled_flushes() > number,
-            Goal::Finished => state.batcher.is_finished(),
+            Goal::Finished => state.batcher.is_finished() && self.is_spool_finished(),
         }
     }
 
@@ -350,6 +373,7 @@ impl Shared {
 
     /// Does some of what is left to do after [`give_up`](Self::give_up); `false` if nothing is.
     pub(crate) fn end(&self) -> bool {
+        let mut gzip = None;
         for _ in 0..SLICE {
             let mut state = self.state();
             while !state.backlog.is_empty() || !self.held.inbox.lock().inputs.is_empty() {
@@ -363,9 +387,22 @@ impl Shared {
                 Step::Seal(seal) => self.seal(&seal),
                 Step::Lost(loss) => self.report_loss(&loss),
                 Step::Retire(lanes) => self.retire(&lanes),
+                Step::Store(leaving) => {
+                    let gzip = gzip.get_or_insert_with(|| Gzip::new(GzipLevel::FASTEST));
+                    self.handle_leaving(&leaving, leaving.run(gzip));
+                }
                 // What is left is others' work, and they are at it.
                 _ => return false,
             }
+        }
+        true
+    }
+
+    /// Whether the spool has written what it had to, or there is none.
+    fn is_spool_finished(&self) -> bool {
+        #[cfg(feature = "spool")]
+        if let Some(spooler) = &self.spooler {
+            return spooler.is_finished();
         }
         true
     }
@@ -389,6 +426,10 @@ impl Shared {
         let mut stats = self.state().batcher.stats((self.now)());
         stats.report = self.report();
         stats.memory = self.memory();
+        #[cfg(feature = "spool")]
+        if let Some(spooler) = &self.spooler {
+            stats.spool = spooler.stats();
+        }
         stats
     }
 
@@ -408,6 +449,11 @@ impl Shared {
         Waiter { shared: self, key: (flush, state.next_waiter) }
     }
 }
+
+#[cfg(feature = "spool")]
+mod spooling;
+#[cfg(feature = "spool")]
+pub(crate) use self::spooling::Room;
 
 /// Somebody who waits. It is woken once; who wants to be woken again registers again, and looks
 /// whether what it waits for is there only then.

@@ -10,5 +10,13 @@
 //! ```
 
 pub mod disk;
+pub mod machine;
+mod reading;
 pub mod record;
+mod settings;
 pub mod slot;
+mod thread;
+
+pub use self::machine::{SpoolStats, WhenFull};
+pub use self::settings::Spool;
+pub(crate) use self::thread::{Opened, Spooler};

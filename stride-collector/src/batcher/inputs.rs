@@ -20,6 +20,7 @@ impl Batcher {
             Input::Sealed { lane, stream, events, opened } => {
                 self.handle_sealed(lane, stream, events, opened);
             }
+            Input::Replayed { lane, stream, replay } => self.handle_replayed(lane, stream, replay),
             Input::SealsDone(ticket) => {
                 self.sealing.remove(&ticket);
             }
@@ -29,7 +30,10 @@ impl Batcher {
                     self.lane_count -= 1;
                 }
             }
-            Input::Press => self.seal_through = self.next_opened - 1,
+            Input::Press => {
+                self.seal_through = self.next_opened - 1;
+                self.press_to_disk();
+            }
             Input::Flush => {
                 self.seal_through = self.next_opened - 1;
                 self.flushes.push_back(self.seal_through);
@@ -81,6 +85,7 @@ impl Batcher {
             self.freed += before - events.cost();
         }
         let (count, length, cost) = (events.count, events.text.len(), events.cost());
+        self.held += cost;
         let (most, longest) = (self.policy.batch_size, self.policy.batch_bytes);
         let merges = self.policy.retry_for / 10;
         let lane = self.lane(id);
@@ -115,6 +120,7 @@ impl Batcher {
             }
             return;
         }
+        let is_to_compress = length >= COMPRESSED_FROM || self.is_write_ahead();
         let number = self.new_id();
         let excused = self.health.excused_before(now);
         let batch = Batch {
@@ -136,7 +142,7 @@ impl Batcher {
         *self.unsettled.entry(epoch).or_default() += 1;
         self.ages.add(now, count);
         self.lane(id).push_back(Box::new(batch));
-        if length >= COMPRESSED_FROM {
+        if is_to_compress {
             self.mark_uncompressed(id);
         }
         self.schedule(id);
@@ -166,6 +172,7 @@ impl Batcher {
         if let Some(batch) = batch.filter(|batch| !batch.is_gzipped()) {
             let (before, after) = batch.set_gzipped(bytes);
             self.exchange(before, after);
+            self.order_store(waiting.lane, waiting.position);
         }
     }
 
@@ -214,12 +221,14 @@ impl Batcher {
         lane.push_front(left);
         *self.unsettled.entry(batch.epoch).or_default() += 1;
         self.exchange(before, after);
+        self.split_copy(id, batch.id, [left_id, right_id]);
         self.schedule(id);
     }
 
     /// The user was told of a loss.
     pub fn handle_reported(&mut self, loss: &Loss) {
-        self.freed += loss.cost;
+        self.free(loss.cost);
+        self.settle_copy(loss.batch);
         self.reporting -= 1;
         self.settled(loss.epoch);
     }

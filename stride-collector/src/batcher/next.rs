@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use stride_core::transport::Delivery;
+
 use super::batch::{Body, Share};
 use super::lane::Place;
 use super::step::{LaneId, Request, Retire, Seal, Split, Step, Waiting};
@@ -81,6 +83,7 @@ impl Batcher {
     }
 
     pub(super) fn next_compress(&mut self) -> Option<Waiting> {
+        let shortest = if self.is_write_ahead() { 0 } else { COMPRESSED_FROM };
         while let Some(&id) = self.uncompressed.front() {
             let Some(lane) = self.lanes[id.0 as usize].as_mut() else {
                 self.uncompressed.pop_front();
@@ -91,12 +94,14 @@ impl Batcher {
             for _ in 0..SLICE {
                 let Some(batch) = lane.at(position).filter(|_| position < end) else { break };
                 position += 1;
-                if batch.is_gzipped() || batch.length < COMPRESSED_FROM {
+                if batch.is_gzipped() || batch.length < shortest {
                     continue;
                 }
                 let batch_id = batch.id;
                 let (text, gzipped) = batch.share();
                 lane.uncompressed_from = position;
+                // One of each lane at a time.
+                self.uncompressed.rotate_left(1);
                 let stream = Arc::clone(&lane.stream);
                 let body = Body { shares: vec![Share { stream, text, gzipped }] };
                 return Some(Waiting { lane: id, position: position - 1, id: batch_id, body });
@@ -164,7 +169,7 @@ impl Batcher {
         let (size, bytes) = (self.policy.batch_size, self.policy.batch_bytes);
         let mut most = most;
         let (mut count, mut length) = (0, 0);
-        let (mut parts, mut shares) = (Vec::new(), Vec::new());
+        let (mut parts, mut shares, mut records) = (Vec::new(), Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(id) = next {
             let lane = self.lane(id);
@@ -182,6 +187,9 @@ impl Batcher {
             lane.in_flight += 1;
             let (text, gzipped) = batch.share();
             shares.push(Share { stream: Arc::clone(&lane.stream), text, gzipped });
+            if batch.delivery == Delivery::NotSent {
+                records.extend(self.record(batch.id));
+            }
             parts.push((id, batch));
             // Its next batch has its turn after the others.
             self.put(id, Place::None);
@@ -201,6 +209,6 @@ impl Batcher {
         self.requests += 1;
         self.trials += usize::from(is_trial);
         self.in_flight.insert(id, InFlight { parts, outage: self.health.outage(), is_trial });
-        Some(Request { id, body: Body { shares } })
+        Some(Request { id, body: Body { shares }, records })
     }
 }

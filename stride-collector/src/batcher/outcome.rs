@@ -115,7 +115,9 @@ impl Batcher {
     pub(super) fn delivered(&mut self, id: LaneId, batch: &Batch) {
         self.totals.pending -= u64::from(batch.count);
         self.totals.delivered += u64::from(batch.count);
-        self.freed += batch.cost;
+        self.free(batch.cost);
+        self.unspool(batch.id, batch.count);
+        self.settle_copy(batch.id);
         self.ages.remove(batch.first, batch.count);
         self.settled(batch.epoch);
         let lane = self.lane(id);

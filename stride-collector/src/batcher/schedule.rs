@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::batch::{Batch, Share};
 use super::lane::{Lane, Place};
 use super::retry::{MOST_EXCUSED, is_pause};
+use super::spooled::Leaves;
 use super::step::{LaneId, Loss};
 use super::{Batcher, SLICE};
 use crate::report::LossReason;
@@ -35,6 +36,8 @@ impl Batcher {
             return self.ask_to_retire(id);
         }
         let ordered = self.policy.ordered;
+        let front = self.lane(id).front().map(|front| front.id);
+        let is_stored = front.is_none_or(|front| self.is_stored(front));
         let lane = self.lane(id);
         let longest = lane.longest;
         let is_whole = |batch: &Batch| {
@@ -53,6 +56,7 @@ impl Batcher {
                 }
                 Place::None
             }
+            _ if !is_stored => Place::None,
             (Some(_), Some(trouble)) if in_turn => Place::Delayed(trouble.not_before),
             (Some(_), None) if in_turn || !ordered && lane.narrowing.is_none() => {
                 match lane.place {
@@ -151,6 +155,14 @@ impl Batcher {
         }
     }
 
+    /// Looks at a lane again when it expires; if it has, somewhat later.
+    fn watch_again(&mut self, id: LaneId, expiry: Instant) {
+        let later = self.now + self.policy.retry_for / 64 + Duration::from_millis(1);
+        let next = if expiry > self.now { expiry } else { later };
+        self.lane(id).expires = Some(next);
+        self.expiries.insert((next, id));
+    }
+
     /// Loses batches that are too old.
     pub(super) fn expire(&mut self) {
         for _ in 0..SLICE {
@@ -173,10 +185,7 @@ impl Batcher {
             let tried =
                 front.tried || failures.into_iter().flatten().any(|failed| failed > front.closed);
             if expiry > now || lane.is_splitting || !tried {
-                let next = expiry.max(now + self.policy.retry_for / 64 + Duration::from_millis(1));
-                let next = if expiry > now { expiry } else { next };
-                self.lane(id).expires = Some(next);
-                self.expiries.insert((next, id));
+                self.watch_again(id, expiry);
                 continue;
             }
             let status = front.last.as_ref().and_then(|last| last.status);
@@ -186,6 +195,14 @@ impl Batcher {
                 None => forbidden || self.health.unauthorized,
             };
             let reason = if paused { LossReason::Unauthorized } else { LossReason::Expired };
+            match self.leave(id) {
+                Leaves::Yes => continue,
+                Leaves::Later => {
+                    self.watch_again(id, expiry);
+                    continue;
+                }
+                Leaves::No => {}
+            }
             if let Some(batch) = self.lane(id).pop_front() {
                 let member = batch.part.member;
                 self.lose(id, *batch, reason);
@@ -200,7 +217,8 @@ impl Batcher {
     pub(super) fn lose(&mut self, id: LaneId, batch: Batch, reason: LossReason) {
         let mut batch = batch;
         let (text, gzipped) = batch.share();
-        let Batch { epoch, cost, count, delivery, last, first, .. } = batch;
+        let Batch { id: number, epoch, cost, count, delivery, last, first, .. } = batch;
+        self.unspool(number, count);
         self.ages.remove(first, count);
         self.totals.pending -= u64::from(count);
         self.totals.add_lost(reason, delivery, count.into());
@@ -208,6 +226,15 @@ impl Batcher {
         lane.last_epoch = epoch;
         let stream = Arc::clone(&lane.stream);
         let share = Share { stream, text, gzipped };
-        self.losses.push_back(Loss { epoch, cost, share, count, reason, delivery, last });
+        self.losses.push_back(Loss {
+            batch: number,
+            epoch,
+            cost,
+            share,
+            count,
+            reason,
+            delivery,
+            last,
+        });
     }
 }

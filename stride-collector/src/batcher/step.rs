@@ -10,6 +10,7 @@ use stride_core::transport::{Delivery, TransportError};
 
 use super::batch::{Body, Events, Last, Share, array};
 use super::narrow;
+use super::spooled::{Leaving, Replay};
 use crate::report::{LossReason, LostBatch};
 
 /// The number of a lane, which its owner gives it: small, and used again only after
@@ -48,6 +49,15 @@ pub enum Input {
         /// Whether it was told as [`Opened`](Self::Opened) before.
         opened: bool,
     },
+    /// A record was read from disk.
+    Replayed {
+        /// Whose it is.
+        lane: LaneId,
+        /// The stream's name.
+        stream: Arc<str>,
+        /// What was read.
+        replay: Replay,
+    },
     /// What [`Step::Seal`] asked for was done: the batches came before this.
     SealsDone(u64),
     /// The lane was given back, as [`Step::Retire`] asked.
@@ -68,6 +78,9 @@ pub enum Step {
     /// Compress this batch, which has to wait, then call
     /// [`handle_gzipped`](super::Batcher::handle_gzipped).
     Compress(Waiting),
+    /// Compress this batch, which leaves memory for the disk, then call
+    /// [`handle_leaving`](super::Batcher::handle_leaving).
+    Store(Leaving),
     /// Split this batch, then call [`handle_split`](super::Batcher::handle_split).
     Split(Split),
     /// Report this loss, then call [`handle_reported`](super::Batcher::handle_reported).
@@ -90,6 +103,7 @@ pub enum Step {
 pub struct Request {
     pub(super) id: u64,
     pub(super) body: Body,
+    pub(super) records: Vec<RecordId>,
 }
 
 impl Request {
@@ -103,6 +117,12 @@ impl Request {
     #[must_use]
     pub fn body(&self) -> &Body {
         &self.body
+    }
+
+    /// The records on disk of what is sent for the first time: they have to say so before it is.
+    #[must_use]
+    pub fn records(&self) -> &[RecordId] {
+        &self.records
     }
 
     /// The buffer of its text, to be used again: once it was compressed nobody else needs it. `None`
@@ -206,6 +226,7 @@ pub struct Retire {
 /// Events of one stream that were given up.
 #[derive(Debug)]
 pub struct Loss {
+    pub(super) batch: u64,
     pub(super) epoch: u64,
     pub(super) cost: usize,
     pub(super) share: Share,

@@ -72,6 +72,23 @@ impl Inbox {
         Ok(state.seal(Input::Sealed { lane, stream, events, opened: false }))
     }
 
+    /// A record was read from disk.
+    #[cfg(feature = "spool")]
+    pub(crate) fn replayed(
+        &self,
+        lane: LaneId,
+        stream: &Arc<str>,
+        replay: crate::batcher::Replay,
+    ) -> Result<Option<Waker>, crate::batcher::Replay> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(replay);
+        }
+        let stream = Arc::clone(stream);
+        state.inputs.push_back(Input::Replayed { lane, stream, replay });
+        Ok(state.when_sealed.take())
+    }
+
     /// What the other inputs are.
     pub(crate) fn push(&self, input: Input) -> Option<Waker> {
         let mut state = self.lock();

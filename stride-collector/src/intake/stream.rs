@@ -366,6 +366,29 @@ impl Stream {
         (shard, shard.lock())
     }
 
+    /// Passes a record on that was read from disk; gives it back if the stream was given back, or the
+    /// collector stopped.
+    #[cfg(feature = "spool")]
+    pub(crate) fn replay(
+        &self,
+        replay: crate::batcher::Replay,
+        held: &Held,
+    ) -> Result<Option<Waker>, (Appended, crate::batcher::Replay)> {
+        let mut open = self.first.lock();
+        if open.retired {
+            return Err((Appended::Retired, replay));
+        }
+        if !self.charged.swap(true, Ordering::Relaxed) {
+            held.budget.adjust(0, Self::cost(&self.name));
+        }
+        let waker = held
+            .inbox
+            .replayed(self.lane, &self.name, replay)
+            .map_err(|replay| (Appended::Stopped, replay))?;
+        open.sealed = open.sealed.wrapping_add(1);
+        Ok(waker)
+    }
+
     /// Seals what is open.
     pub(crate) fn seal(&self, held: &Held) -> Option<Waker> {
         let mut waker = None;

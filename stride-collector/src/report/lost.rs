@@ -27,11 +27,15 @@ pub enum LossReason {
     Undeliverable,
     /// The collector was stopped before they could be delivered.
     Stopped,
+    /// They could not be read from the disk on which they were spooled.
+    Damaged,
+    /// The spool was full, and dropped its oldest events.
+    SpoolFull,
 }
 
 impl LossReason {
     /// Every reason, in the order in which reports are written.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Expired,
         Self::Rejected,
         Self::TooLarge,
@@ -39,6 +43,8 @@ impl LossReason {
         Self::Refused,
         Self::Undeliverable,
         Self::Stopped,
+        Self::Damaged,
+        Self::SpoolFull,
     ];
 
     /// What a status that is neither a success nor transient means for a batch.
@@ -62,6 +68,8 @@ impl fmt::Display for LossReason {
             Self::Refused => "refused",
             Self::Undeliverable => "undeliverable",
             Self::Stopped => "stopped",
+            Self::Damaged => "damaged",
+            Self::SpoolFull => "spool full",
         })
     }
 }

@@ -41,6 +41,9 @@ pub struct Stats {
     pub streams: usize,
     /// How the server as a whole is doing.
     pub server: ServerState,
+    /// The spool, if there is one.
+    #[cfg(feature = "spool")]
+    pub spool: crate::spool::SpoolStats,
 }
 
 impl Deref for Stats {

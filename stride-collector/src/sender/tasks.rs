@@ -15,6 +15,10 @@ use tokio::task::{coop, spawn_blocking, yield_now};
 use tokio::time::sleep_until;
 
 use super::request::{self, Reading};
+#[cfg(feature = "spool")]
+use super::threads::DISK_PATIENCE;
+#[cfg(feature = "spool")]
+use crate::batcher::RecordId;
 use crate::batcher::{Body, Loss, Response, Step};
 use crate::report::Report;
 use crate::shared::{Goal, Shared};
@@ -56,12 +60,18 @@ impl Sender {
                     let path = request.body().path();
                     let id = request.id();
                     shared.handle_gzipped_request(id, &bytes);
+                    #[cfg(feature = "spool")]
+                    mark_sent(shared, request.records()).await;
                     request.into_buffer().into_iter().for_each(|it| shared.held.recycle(it));
                     shared.handle_result(id, self.send(&path, bytes).await);
                 }
                 Step::Compress(waiting) => {
                     let bytes = compress(waiting.body(), &mut gzip).await;
                     shared.handle_gzipped(&waiting, bytes);
+                }
+                Step::Store(leaving) => {
+                    let bytes = compress(leaving.body(), &mut gzip).await;
+                    shared.handle_leaving(&leaving, bytes);
                 }
                 Step::Split(split) => shared.handle_split(split.run()),
                 Step::Lost(loss) => report(shared, loss).await,
@@ -88,6 +98,15 @@ impl Sender {
             Ok(reading.finish())
         };
         guarded(sent).await.unwrap_or_else(|| Err(request::panicked()))
+    }
+}
+
+/// Says on disk what is about to be sent, on a thread that may wait for it.
+#[cfg(feature = "spool")]
+async fn mark_sent(shared: &Arc<Shared>, records: &[RecordId]) {
+    if !records.is_empty() {
+        let (shared, records) = (Arc::clone(shared), records.to_vec());
+        let _ = spawn_blocking(move || shared.mark_sent(&records)).await;
     }
 }
 
@@ -202,6 +221,12 @@ pub(crate) async fn stop(shared: &Arc<Shared>, limit: Duration) -> Report {
         }
         while shared.end() {
             yield_now().await;
+        }
+        #[cfg(feature = "spool")]
+        if shared.spooler().is_some()
+            && !reach(shared, Some(now() + DISK_PATIENCE), Goal::Finished).await
+        {
+            shared.give_up_spool();
         }
     }
     shared.report()

@@ -45,11 +45,16 @@ impl Sender {
                     let path = request.body().path();
                     let id = request.id();
                     self.shared.handle_gzipped_request(id, &bytes);
+                    #[cfg(feature = "spool")]
+                    self.shared.mark_sent(request.records());
                     request.into_buffer().into_iter().for_each(|it| self.shared.held.recycle(it));
                     self.shared.handle_result(id, self.send(&path, bytes));
                 }
                 Step::Compress(waiting) => {
                     self.shared.handle_gzipped(&waiting, waiting.run(&mut gzip));
+                }
+                Step::Store(leaving) => {
+                    self.shared.handle_leaving(&leaving, leaving.run(&mut gzip));
                 }
                 Step::Split(split) => self.shared.handle_split(split.run()),
                 Step::Lost(loss) => self.shared.report_loss(&loss),
@@ -79,6 +84,10 @@ impl Sender {
     }
 }
 
+/// How long the end of a collector waits for its disk, beyond its own limit.
+#[cfg(feature = "spool")]
+pub(super) const DISK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Stops the collector, and gives it so long to deliver what it holds.
 pub(crate) fn stop(shared: &Shared, limit: Duration) -> Report {
     let until = Instant::now().checked_add(limit);
@@ -86,6 +95,12 @@ pub(crate) fn stop(shared: &Shared, limit: Duration) -> Report {
     if !reach(shared, until, Goal::Finished) {
         shared.give_up();
         while shared.end() {}
+        #[cfg(feature = "spool")]
+        if shared.spooler().is_some()
+            && !reach(shared, Some(Instant::now() + DISK_PATIENCE), Goal::Finished)
+        {
+            shared.give_up_spool();
+        }
     }
     shared.report()
 }

@@ -161,6 +161,12 @@ pub struct Record<'a> {
     pub gzipped: &'a [u8],
 }
 
+/// How long the record of such a batch is, in bytes.
+#[must_use]
+pub fn record_len(stream_len: usize, payload_len: usize) -> usize {
+    (RECORD_HEADER + stream_len + payload_len).next_multiple_of(ALIGNMENT)
+}
+
 /// Appends the record to `out`, in the state [`Written`](State::Written).
 ///
 /// # Panics
@@ -343,7 +349,7 @@ impl Header {
     }
 
     fn record_len(&self) -> usize {
-        (RECORD_HEADER + self.stream_len + self.payload_len).next_multiple_of(ALIGNMENT)
+        record_len(self.stream_len, self.payload_len)
     }
 }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process;
 
-use super::disk::Folder;
+use super::disk::{Disk, Folder};
 
 /// The file that is locked for as long as a slot is held.
 pub const LOCK: &str = "lock";
@@ -195,15 +195,10 @@ fn make_folder(path: &Path) -> io::Result<()> {
 /// Its name is synced: what is synced in a folder is lost with it.
 fn make_folder_in(above: &Path, path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
+    builder.recursive(false);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)?;
-    #[cfg(not(windows))]
-    {
-        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-        File::open(above)?.sync_all()?;
-    }
-    #[cfg(windows)]
-    let _ = above;
-    Ok(())
+    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+    Folder::new(above).sync_folder()
 }
