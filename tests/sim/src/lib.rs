@@ -1,11 +1,12 @@
 //! Simulates the collector's batcher and a subscription in virtual time, against a server that
-//! misbehaves.
+//! misbehaves, and a [disk](disk::SimDisk) that loses what was not synced.
 //!
 //! One seed makes a whole run of some 200 steps: a random program, a random server, and faults of
 //! which each seed has some switched off. First everything that must never happen is checked; then all
 //! faults cease, and everything that was accepted has to end in time.
 
 pub mod choice;
+pub mod disk;
 pub mod run;
 mod script;
 pub mod server;
