@@ -1,4 +1,5 @@
-//! Guides: what delivery means, which test proves which promise, how to tune a collector, how to deploy it, and how to watch it.
+//! Guides: what delivery means, which test proves which promise, how to tune a collector, how to deploy it, how to watch
+//! it, and what a spool leaves on disk.
 
 /// What "delivered" and "lost" mean, and what becomes of an event when something fails.
 ///
@@ -181,3 +182,89 @@ pub mod deployment {}
 /// budget. The requests themselves go
 /// through the transport, so a [middleware](stride_core::transport#middleware) sees each of them.
 pub mod observability {}
+
+/// What a spool leaves on disk: version 1 of the format.
+///
+/// All numbers are little-endian. Every checksum is the CRC-32 of IEEE 802.3, as in gzip.
+///
+/// # Folders
+///
+/// ```text
+/// DIR/ENDPOINT-N/lock
+/// DIR/ENDPOINT-N/NUMBER.segment
+/// ```
+///
+/// * ENDPOINT is the FNV-1a hash (64 bits) of the base URL, in 16 lower-case hexadecimal digits. N counts the
+///   collectors of that endpoint from 0, in decimal.
+/// * Whoever uses the folder has `lock` locked (`flock`, or `LockFileEx` on Windows). Nothing in a folder that
+///   another process has locked may be changed.
+/// * NUMBER is that of the segment, in 16 lower-case hexadecimal digits. The oldest has the lowest.
+/// * Files and folders with other names are left alone. Files are readable for their owner only.
+/// * A key is nowhere in them.
+///
+/// # A segment
+///
+/// | offset | bytes | header |
+/// |---|---|---|
+/// | 0 | 8 | `strdspl\n` |
+/// | 8 | 4 | checksum of bytes 12 to 63 |
+/// | 12 | 4 | the version of the format: 1 |
+/// | 16 | 8 | the number in the file's name |
+/// | 24 | 8 | the salt: random, another for each file |
+/// | 32 | 8 | ENDPOINT |
+/// | 40 | 8 | the FNV-1a hash of the machine's boot id; 0 if it is unknown |
+/// | 48 | 16 | zeros |
+///
+/// Other versions have the same length and checksum. When the checksum is wrong, the file is a damaged segment if
+/// it begins with `strdspl\n` or holds nothing but zeros, and something else otherwise. Records follow, each at a
+/// multiple of 8.
+///
+/// # A record
+///
+/// | offset | bytes | record |
+/// |---|---|---|
+/// | 0 | 8 | the state |
+/// | 8 | 4 | the marker: checksum of the salt and `record` |
+/// | 12 | 4 | checksum of the salt and bytes 16 to 55 |
+/// | 16 | 8 | the sequence: each record of a segment has one more than the record before |
+/// | 24 | 8 | when the batch was sealed, in ms since 1970 |
+/// | 32 | 4 | how many events it has |
+/// | 36 | 4 | the length of its JSON before compression |
+/// | 40 | 4 | P, the length of the payload; at most 2 GiB and 1 MiB |
+/// | 44 | 4 | S, the length of the stream's name; at most 64 KiB |
+/// | 48 | 4 | checksum of the salt, the name and the payload |
+/// | 52 | 4 | zeros |
+/// | 56 | S | the stream's name, in UTF-8 |
+/// | 56 + S | P | the payload: a JSON array of events, compressed with gzip |
+/// | | 0 to 7 | zeros, to a multiple of 8 |
+///
+/// The salt goes into a checksum as its 8 bytes in the header.
+///
+/// # States
+///
+/// | bytes | what it means |
+/// |---|---|
+/// | `written:` | not sent by the process that wrote it. After a restart of the machine it may have been: the next state is not synced |
+/// | `MAYBSENT` | the server may have it |
+/// | `[[DONE]]` | delivered, or reported as lost |
+/// | anything else | the server may have it |
+///
+/// A state is overwritten in place. No checksum covers it, and it never crosses the end of a sector.
+///
+/// # Reading
+///
+/// A record is read at the end of the header, then where the record before ends:
+///
+/// 1. If fewer than 56 bytes are left, it is the end.
+/// 2. If the marker, the header's checksum and the bounds are right: when the record crosses the end of the
+///    file, it is the end; when its other checksum is right, it is whole; otherwise it is damaged, and reading
+///    goes on behind it.
+/// 3. Otherwise the next header that is right is looked for, at multiples of 8. Reading goes on there, and what
+///    is before is damaged. If there is none, it is the end; what is left is damaged, unless nothing but zeros
+///    follows its first 56 bytes.
+///
+/// What the end cuts off was never written completely, so it was never reported as safe. What is damaged is lost,
+/// and reported. It is at least as many records as there are places that look like headers; the sequence of the
+/// next record tells how many exactly.
+#[cfg(feature = "spool")]
+pub mod spool_format {}

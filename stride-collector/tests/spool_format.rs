@@ -401,3 +401,52 @@ fn other_files_are_told_from_damaged_ones() {
         assert_eq!(segment_number(name), None, "{name}");
     }
 }
+
+/// CRC-32 as the guide means it, by its definition.
+fn crc32(parts: &[&[u8]]) -> u32 {
+    !parts.concat().iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
+    })
+}
+
+/// Written by hand from the tables of `guide::spool_format`: if this test has to change, so has the version.
+#[test]
+fn a_segment_is_as_the_guide_specifies_it() {
+    let salt = SALT.to_le_bytes();
+    let mut rest = vec![1, 0, 0, 0];
+    for number in [7, SALT, 0xfeed, 0xb007, 0, 0] {
+        rest.extend_from_slice(&u64::to_le_bytes(number));
+    }
+    let header = [b"strdspl\n", &crc32(&[&rest]).to_le_bytes()[..], &rest].concat();
+    assert_eq!(header, self::header().encode());
+    assert_eq!(segment_name(7), "0000000000000007.segment");
+
+    let (stream, payload) = ("clïcks", b"not really gzip");
+    let mut fields = Vec::new();
+    fields.extend_from_slice(&42_u64.to_le_bytes());
+    fields.extend_from_slice(&1_700_000_000_123_u64.to_le_bytes());
+    for number in [3, 99, 15, 7, crc32(&[&salt, stream.as_bytes(), payload]), 0] {
+        fields.extend_from_slice(&u32::to_le_bytes(number));
+    }
+    let expected = [
+        b"written:",
+        &crc32(&[&salt, b"record"]).to_le_bytes()[..],
+        &crc32(&[&salt, &fields]).to_le_bytes(),
+        &fields,
+        stream.as_bytes(),
+        payload,
+        &[0, 0],
+    ]
+    .concat();
+    let record = Record {
+        sequence: 42,
+        stream,
+        count: 3,
+        length: 99,
+        time: 1_700_000_000_123,
+        gzipped: payload,
+    };
+    let mut bytes = Vec::new();
+    encode(&record, SALT, &mut bytes);
+    assert_eq!(bytes, expected);
+}

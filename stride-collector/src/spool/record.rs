@@ -1,8 +1,8 @@
 //! The format of a segment, version 1: how records are written, and what a reader makes of any bytes.
-//! Nothing here does IO.
+//! Nothing here does IO. The [guide](crate::guide::spool_format) specifies it.
 //!
-//! All numbers are little-endian. Every checksum is CRC-32 (IEEE) over the segment's salt and what it
-//! covers, so that what an earlier file left in the same place on disk is never taken for a record.
+//! The checksums of records cover the segment's salt, so that what an earlier file left in the same place
+//! on disk is never taken for a record.
 
 use std::ops::Range;
 use std::sync::Arc;
