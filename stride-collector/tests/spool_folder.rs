@@ -109,6 +109,26 @@ fn a_slot_is_free_when_it_is_dropped_and_gone_when_it_is_removed() {
 }
 
 #[test]
+fn a_slot_that_is_removed_while_others_take_it_is_held_by_one_at_most() {
+    let dir = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    let Slots { own, left } = Slots::open(dir.path(), ENDPOINT).unwrap();
+                    for slot in left.into_iter().chain([own]) {
+                        let folder = slot.folder();
+                        folder.create("held").expect("nobody else holds it");
+                        folder.unlink("held").unwrap();
+                        slot.remove().unwrap();
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn whatever_else_is_in_the_folder_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);

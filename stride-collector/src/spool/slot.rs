@@ -73,8 +73,8 @@ impl Slot {
         }
         fs::remove_file(path.join(LOCK))?;
         let removed = match fs::remove_dir(&path) {
-            // Somebody took it when its lock was gone.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            // Somebody took it when its lock was gone, and may have removed it by now.
+            Err(error) if is_taken(&error) => Ok(()),
             result => result,
         };
         drop(lock); // Not before, or we might remove the lock of the next one to hold it.
@@ -88,7 +88,10 @@ impl Slot {
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let lock = options.open(&lock_path)?;
+        let lock = match options.open(&lock_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            lock => lock?,
+        };
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -98,6 +101,10 @@ impl Slot {
         let still_there = is_at(&lock, &lock_path);
         Ok(still_there.then(|| Self { path, lock, pid: process::id() }))
     }
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound)
 }
 
 /// Whether this is the file at that path.
