@@ -322,6 +322,53 @@ fn a_complete_record_with_a_wrong_checksum_is_damage_also_at_the_end() {
 }
 
 #[test]
+fn records_whose_headers_are_damaged_are_counted_by_their_markers() {
+    let segment = Segment::new(&[vec![1; 100], vec![2; 200], vec![3; 300], vec![4; 50]]);
+    let mut file = segment.bytes.clone();
+    file[segment.records[0].start + 20] ^= 1;
+    file[segment.records[1].start + 20] ^= 1;
+    file[segment.records[2].start + 8] ^= 1; // its marker
+    let readout = read_all(&file);
+    assert_eq!((readout.found, readout.damaged), (vec![3], vec![3, 0]));
+}
+
+#[test]
+fn zeros_behind_a_damaged_record_are_the_end() {
+    let segment = three();
+    let mut file = segment.bytes.clone();
+    file[segment.records[2].start + 20] ^= 1;
+    file.resize(file.len() + 4096, 0);
+    let readout = read_all(&file);
+    assert_eq!((readout.damaged, readout.end), (vec![0, 0, 1], segment.bytes.len()));
+}
+
+#[test]
+fn the_next_record_may_begin_where_the_window_is_about_to_end() {
+    let segment = three();
+    let mut file = segment.bytes.clone();
+    file[segment.records[0].start + 20] ^= 1;
+    let header_end = segment.records[1].start + RECORD_HEADER;
+    let found = next(&file[HEADER..header_end], false, SALT);
+    assert_eq!(found, Next::Damage { len: segment.records[0].len(), records: 1, events: None });
+}
+
+#[test]
+fn lengths_beyond_the_bounds_are_damage_though_the_checksum_is_right() {
+    let mut bytes = Vec::new();
+    let record = Record { sequence: 1, stream: "s", count: 1, length: 9, time: 0, gzipped: b"x" };
+    encode(&record, SALT, &mut bytes);
+    for place in [40, 44] {
+        let mut bytes = bytes.clone();
+        bytes[place..place + 4].fill(0xff);
+        let checksum = crc32(&[&SALT.to_le_bytes(), &bytes[16..RECORD_HEADER]]);
+        bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+        // Nobody is to find room for 4 GiB.
+        assert_eq!(next(&bytes, false, SALT), Next::More(2 * bytes.len()));
+        assert!(matches!(next(&bytes, true, SALT), Next::Damage { events: None, .. }));
+    }
+}
+
+#[test]
 fn a_state_with_flipped_bits_is_never_done() {
     let states = [State::Written, State::MaybeSent, State::Done];
     for state in states {
