@@ -221,7 +221,7 @@ impl Batcher {
         lane.push_front(left);
         *self.unsettled.entry(batch.epoch).or_default() += 1;
         self.exchange(before, after);
-        self.split_copy(id, batch.id, [left_id, right_id]);
+        self.split_copy(batch.id, [left_id, right_id]);
         self.schedule(id);
     }
 

@@ -48,6 +48,8 @@ impl Batcher {
         let place = match (lane.front(), &lane.trouble) {
             _ if lane.is_splitting => Place::None,
             (None, _) => Place::None,
+            // Not split either: the parts have its record.
+            _ if !is_stored => Place::None,
             (Some(front), _) if !is_whole(front) => {
                 if in_turn {
                     lane.is_splitting = true;
@@ -56,7 +58,6 @@ impl Batcher {
                 }
                 Place::None
             }
-            _ if !is_stored => Place::None,
             (Some(_), Some(trouble)) if in_turn => Place::Delayed(trouble.not_before),
             (Some(_), None) if in_turn || !ordered && lane.narrowing.is_none() => {
                 match lane.place {

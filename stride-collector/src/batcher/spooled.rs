@@ -49,6 +49,8 @@ pub enum SpoolOrder {
         record: RecordId,
         /// How many events are in it.
         count: u32,
+        /// Whether the server may have them.
+        delivery: Delivery,
     },
 }
 
@@ -85,6 +87,14 @@ pub struct Stored {
     lane: LaneId,
     batch: u64,
     count: u32,
+}
+
+impl Stored {
+    /// The batch's number.
+    #[must_use]
+    pub fn batch(&self) -> u64 {
+        self.batch
+    }
 }
 
 /// A record that was read from disk.
@@ -289,7 +299,7 @@ impl Batcher {
         spooled.waits = false;
         spooled.not_before = record.is_none().then_some(now + DISK_PAUSE);
         if spooled.copies.get(&stored.batch) != Some(&Copy::Ordered) {
-            // The batch was split, or is gone.
+            // The batch is gone.
             spooled.orders.extend(record.map(SpoolOrder::Settled));
             return;
         }
@@ -491,7 +501,8 @@ impl Batcher {
         let Some(spooled) = &mut self.spooled else { return };
         if let Some(Copy::Safe { record, replayed }) = spooled.copies.remove(&batch.id) {
             spooled.replayed -= usize::from(replayed);
-            spooled.orders.push(SpoolOrder::Evicted { record, count: batch.count });
+            let Batch { count, delivery, .. } = *batch;
+            spooled.orders.push(SpoolOrder::Evicted { record, count, delivery });
         }
         self.ages.remove(batch.first, batch.count);
         self.free(batch.cost);
@@ -587,7 +598,7 @@ impl Batcher {
     }
 
     /// A batch was split in two.
-    pub(super) fn split_copy(&mut self, id: LaneId, batch: u64, parts: [u64; 2]) {
+    pub(super) fn split_copy(&mut self, batch: u64, parts: [u64; 2]) {
         let Some(spooled) = &mut self.spooled else { return };
         let copy = match spooled.copies.remove(&batch) {
             Some(Copy::Safe { record, replayed }) => {
@@ -600,15 +611,7 @@ impl Batcher {
                 Copy::Part(record)
             }
             Some(Copy::Refused) => Copy::Refused,
-            None | Some(Copy::Ordered) => {
-                if spooled.mode == SpoolMode::WriteAhead {
-                    // Each is stored before it is sent.
-                    let lane = self.lane(id);
-                    lane.uncompressed_from = lane.base();
-                    self.mark_uncompressed(id);
-                }
-                return;
-            }
+            None | Some(Copy::Ordered) => return,
         };
         spooled.copies.extend(parts.map(|part| (part, copy)));
     }

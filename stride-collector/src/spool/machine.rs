@@ -9,14 +9,14 @@
 //!   │          Stored(batches) ───────────► tells the batcher
 //!   │          Replay(record) ────────────► gives it to the batcher; handle_refused if it has no room
 //!   │          Damaged(damage) ───────────► tells the batcher
-//!   └───────── Idle, Finished ────────────► sleeps until something happens, or ends
+//!   └───────── Wait(until), Idle, Finished  sleeps until then, until something happens, or ends
 //! ```
 //!
 //! Batches are appended to the *active* segment, as many as wait together, and are stored once that is
 //! synced. A segment is *closed* when it is long, after any error, and at the start of a process. When all
 //! its records are done, their states are synced, the file is removed, and the folder is synced.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ use super::reading::{Pass, Reading};
 use super::record::{self, HEADER, Record, SegmentHeader, State, segment_name};
 use crate::batcher::{RecordId, Replay, SpoolOrder, Store, Stored};
 
-/// A segment is closed when it is that long, in bytes: small enough to be given back soon, and so long
+/// A collector's segments are closed when they are that long, in bytes: small enough to be given back soon, and so long
 /// that making a file costs little.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
 
@@ -64,6 +64,8 @@ pub enum WhenFull {
 pub struct SpoolPolicy {
     /// The most that all segments take, in bytes.
     pub max_bytes: u64,
+    /// A segment is closed when it is that long, in bytes.
+    pub segment_bytes: u64,
     /// How old an event gets on disk.
     pub max_age: Duration,
     /// What happens at `max_bytes`.
@@ -100,6 +102,8 @@ pub enum SpoolStep {
     Replay(Arc<str>, Replay),
     /// Tell the batcher, and the user.
     Damaged(Damage),
+    /// Do nothing before that time, or until something happens.
+    Wait(Instant),
     /// Do nothing until something happens.
     Idle,
     /// Do nothing ever again.
@@ -192,6 +196,8 @@ pub(super) struct Segment {
     pub(super) out_events: u64,
     /// The time of the last one, in ms since 1970.
     pub(super) newest: u64,
+    /// Records that are not what the file says of them: they were not stored, or are done.
+    pub(super) void: HashSet<u64>,
     /// It is kept aside rather than removed.
     pub(super) damaged: bool,
 }
@@ -210,6 +216,7 @@ impl Segment {
             out: 0,
             out_events: 0,
             newest: 0,
+            void: HashSet::new(),
             damaged: false,
         }
     }
@@ -287,6 +294,8 @@ pub struct SpoolMachine {
     /// After an error, nothing is written before that.
     pub(super) paused_until: Option<Instant>,
     pause: Backoff,
+    /// After an error, nothing is read before that.
+    pub(super) unread_until: Option<Instant>,
     /// The last sync of a batch failed.
     has_failed_sync: bool,
     aside_bytes: u64,
@@ -338,6 +347,7 @@ impl SpoolMachine {
             has_no_room: false,
             paused_until: None,
             pause: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE, Jitter::UpperHalf, policy.seed),
+            unread_until: None,
             has_failed_sync: false,
             aside_bytes,
             damaged: 0,
@@ -376,14 +386,14 @@ impl SpoolMachine {
                 let len = self.held.remove(&record).unwrap_or(0);
                 self.end_record(record, len);
             }
-            SpoolOrder::Evicted { record, count } => {
+            SpoolOrder::Evicted { record, count, delivery } => {
                 self.held.remove(&record);
                 if let Some(segment) = self.segments.get_mut(&record.segment) {
                     segment.out += 1;
                     segment.out_events += u64::from(count);
                 }
                 if let Some(pass) = &mut self.pass {
-                    pass.evicted(record, count);
+                    pass.evicted(record, count, delivery);
                 }
             }
         }
@@ -417,10 +427,12 @@ impl SpoolMachine {
         match (job, result) {
             (Job::Create(id), Ok(_)) => self.then = Some(Job::SyncCreated(id)),
             (Job::SyncCreated(id), Ok(_)) => self.active = Some(id),
-            (Job::Create(id) | Job::SyncCreated(id), Err(_)) => {
+            (Job::Create(id), Err(_)) => {
                 self.segments.remove(&id);
                 self.fail(now);
             }
+            // It is removed again, as nothing is in it.
+            (Job::SyncCreated(_), Err(_)) => self.fail(now),
             (Job::Append(id, appended, bytes), Ok(_)) => {
                 if let Some(segment) = self.segments.get_mut(&id) {
                     segment.len += bytes.len() as u64;
@@ -436,11 +448,14 @@ impl SpoolMachine {
                 self.queue_again(appended);
                 self.fail(now);
             }
-            (Job::SyncAppended(_, appended), Err(_)) => {
+            (Job::SyncAppended(id, appended), Err(_)) => {
                 // Whether it is on disk cannot be known, and a second sync would not tell. It goes to
                 // another segment, where it can be.
                 self.active = None;
                 self.marks.extend(appended.iter().map(|(_, record, _)| *record));
+                if let Some(segment) = self.segments.get_mut(&id) {
+                    segment.void.extend(appended.iter().map(|(_, record, _)| record.offset));
+                }
                 self.queue_again(appended);
                 if std::mem::replace(&mut self.has_failed_sync, true) {
                     self.fail(now);
@@ -455,8 +470,23 @@ impl SpoolMachine {
                     self.then = Some(Job::SyncRemoved(segment.slot));
                 }
             }
+            (Job::Mark(record), Err(_)) => {
+                if let Some(segment) = self.segments.get_mut(&record.segment) {
+                    segment.void.insert(record.offset);
+                }
+            }
             (Job::Mark(_) | Job::SyncRemoved(_), _) => {}
-            (Job::Read(id, offset, _), result) => self.handle_read(id, offset, result.ok()),
+            (Job::Read(id, offset, _), result) => {
+                let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+                match result {
+                    Err(error) if !is_gone(&error) && !self.drops() => {
+                        // It may pass, and what is there is not to be lost.
+                        self.unread_until = Some(now + LONGEST_PAUSE);
+                        self.pass = None;
+                    }
+                    result => self.handle_read(id, offset, result.ok()),
+                }
+            }
         }
     }
 
@@ -533,6 +563,12 @@ impl SpoolMachine {
         if self.stopping {
             return SpoolStep::Finished;
         }
+        if let Some(until) = self.unread_until.filter(|until| now < *until)
+            && !self.drops()
+        {
+            return if self.has_more() { SpoolStep::Wait(until) } else { SpoolStep::Idle };
+        }
+        self.unread_until = None;
         let queued = self.queue.len();
         match self.next_read(time) {
             Some(Reading::Job(job)) => self.start(job),
@@ -581,7 +617,7 @@ impl SpoolMachine {
 
     fn next_append(&mut self, now: Instant, time: u64) -> Option<Job> {
         let first = self.queue.front()?.len();
-        let active = self.active.filter(|id| self.segments[id].len < SEGMENT_BYTES);
+        let active = self.active.filter(|id| self.segments[id].len < self.policy.segment_bytes);
         self.active = active;
         if self.paused_until.is_some_and(|until| now < until) {
             self.refuse();

@@ -46,8 +46,9 @@ pub(super) struct Pass {
     limit: u64,
     window: Bytes,
     window_at: u64,
-    /// Records ahead that are done by now: the window may not say so.
+    /// Records ahead that are done, or may have been sent, by now: the window may not say so.
     done: HashSet<u64>,
+    sent: HashSet<u64>,
     /// What this pass has not seen, although it is on disk only by now: records, and events.
     unseen: (u64, u64),
     /// The last record that was given out, and whether it was counted for the first time.
@@ -64,6 +65,7 @@ impl Pass {
             window: Bytes::new(),
             window_at: 0,
             done: HashSet::new(),
+            sent: HashSet::new(),
             unseen: (0, 0),
             last: None,
         }
@@ -73,10 +75,12 @@ impl Pass {
         record.segment == self.segment && !(self.offset..self.limit).contains(&record.offset)
     }
 
-    pub(super) fn evicted(&mut self, record: RecordId, count: u32) {
+    pub(super) fn evicted(&mut self, record: RecordId, count: u32, delivery: Delivery) {
         if self.has_passed(record) {
             self.unseen.0 += 1;
             self.unseen.1 += u64::from(count);
+        } else if record.segment == self.segment && delivery == Delivery::MaybeSent {
+            self.sent.insert(record.offset);
         }
     }
 
@@ -158,6 +162,7 @@ impl SpoolMachine {
         let is_new = pass.offset >= segment.counted_to;
         let is_live = found.state != State::Done
             && !pass.done.contains(&pass.offset)
+            && !segment.void.contains(&pass.offset)
             && !self.held.contains_key(&record)
             && (is_new || segment.out > 0);
         if !is_live {
@@ -174,7 +179,9 @@ impl SpoolMachine {
         let boots = segment.header.map_or(0, |header| header.boot);
         let is_same_boot = segment.own || boots != 0 && boots == self.policy.boot;
         let delivery = match found.state {
-            State::Written if is_same_boot => Delivery::NotSent,
+            State::Written if is_same_boot && !pass.sent.contains(&pass.offset) => {
+                Delivery::NotSent
+            }
             _ => Delivery::MaybeSent,
         };
         let payload = {
@@ -225,8 +232,7 @@ impl SpoolMachine {
     /// The batcher had no room for the record that was given out last: it comes again.
     pub fn handle_refused(&mut self, record: RecordId, count: u32) {
         self.has_no_room = true;
-        let drops = |pass: &Pass| matches!(pass.purpose, Purpose::Drop(_));
-        if self.pass.as_ref().is_some_and(drops) {
+        if self.drops() {
             // Nobody can be told what is dropped, so nothing is.
             self.refuse();
         }
@@ -246,7 +252,7 @@ impl SpoolMachine {
         }
     }
 
-    /// What was read; `None` after an error.
+    /// What was read; `None` if it cannot be, now or later.
     pub(super) fn handle_read(&mut self, id: u64, offset: u64, bytes: Option<Vec<u8>>) {
         let Some(segment) = self.segments.get_mut(&id) else { return };
         if segment.header.is_none() {
@@ -256,9 +262,8 @@ impl SpoolMachine {
                     segment.header = Some(header);
                 }
                 Err(BadHeader::Damaged) => {
-                    let bytes = bytes.unwrap_or_default();
                     // A file that was made, and never written to, held nothing.
-                    segment.damaged = bytes.iter().any(|byte| *byte != 0);
+                    segment.damaged = bytes.is_none_or(|it| it.iter().any(|byte| *byte != 0));
                     segment.counted_to = u64::MAX;
                     if segment.damaged {
                         self.damages.push_back(Damage { records: 1, events: 0, recovered: true });
@@ -333,9 +338,14 @@ impl SpoolMachine {
         pass(left.or_else(|| oldest.find(|(_, it)| it.has_more()))?, Purpose::Replay)
     }
 
+    /// Whether what is read is given up.
+    pub(super) fn drops(&self) -> bool {
+        self.pass.as_ref().is_some_and(|pass| matches!(pass.purpose, Purpose::Drop(_)))
+    }
+
     /// Makes room: the oldest segment of which nothing is in memory is given up. `false` if there is none.
     pub(super) fn drop_oldest(&mut self) -> bool {
-        if self.pass.as_ref().is_some_and(|pass| matches!(pass.purpose, Purpose::Drop(_))) {
+        if self.drops() {
             return true;
         }
         let is_done = |it: &Segment| it.live == 0 && it.is_counted();

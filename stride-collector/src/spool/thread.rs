@@ -9,7 +9,8 @@ use std::time::{Instant, SystemTime};
 
 use super::disk::Disk;
 use super::machine::{
-    ASIDE, Left, SpoolMachine, SpoolPolicy, SpoolStats, SpoolStep, mark_sent, slot_of,
+    ASIDE, Left, SEGMENT_BYTES, SpoolMachine, SpoolPolicy, SpoolStats, SpoolStep, mark_sent,
+    slot_of,
 };
 use super::record::segment_number;
 use super::settings::Spool;
@@ -70,6 +71,7 @@ impl Opened {
         }
         let policy = SpoolPolicy {
             max_bytes: spool.max_bytes,
+            segment_bytes: SEGMENT_BYTES,
             max_age: spool.max_age,
             when_full: spool.when_full,
             sync: spool.sync,
@@ -179,7 +181,8 @@ impl SpoolThread {
                     }
                 }
                 SpoolStep::Damaged(damage) => shared.handle_damaged(damage),
-                SpoolStep::Idle => self.wait(spooler),
+                SpoolStep::Wait(until) => self.wait(spooler, Some(until)),
+                SpoolStep::Idle => self.wait(spooler, None),
                 SpoolStep::Finished => break,
             }
         }
@@ -212,13 +215,22 @@ impl SpoolThread {
         }
     }
 
-    fn wait(&self, spooler: &Spooler) {
+    fn wait(&self, spooler: &Spooler, until: Option<Instant>) {
         let mut queue = spooler.queue();
         queue.hungry = self.machine.has_more();
         queue.stats = self.machine.stats();
         let is_asked = |queue: &Queue| queue.hungry && queue.told && queue.demand > 0;
         while queue.orders.is_empty() && !queue.stopping && !is_asked(&queue) {
-            queue = spooler.condition.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            let Some(until) = until else {
+                queue = spooler.condition.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = spooler.condition.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         queue.hungry = false;
     }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use stride_collector::batcher::Policy;
+use stride_collector::batcher::{Policy, SpoolMode};
 
 use crate::choice::Choices;
 use crate::server::{Ailment, Mode};
 use crate::subscriber::Subscriber;
-use crate::world::{Checked, World};
+use crate::world::{Checked, Ending, World};
 
 const STEPS: u32 = 200;
 
@@ -35,6 +35,9 @@ struct Switches {
     subscribes: bool,
     jumps: bool,
     ordered: bool,
+    spool: bool,
+    disk_fails: bool,
+    restarts: bool,
 }
 
 /// Runs a world by these decisions.
@@ -81,6 +84,9 @@ fn build(mut choices: Choices) -> (World, Switches) {
         subscribes: on(),
         jumps: on(),
         ordered: on(),
+        spool: on(),
+        disk_fails: on(),
+        restarts: on(),
     };
     let policy = Policy {
         senders: choices.of(&[2, 1, 3]),
@@ -88,11 +94,15 @@ fn build(mut choices: Choices) -> (World, Switches) {
         batch_bytes: choices.of(&[1 << 20, 100]),
         flush_interval: Duration::from_millis(choices.of(&[250, 10, 5000])),
         retry_for: Duration::from_secs(choices.of(&[120, 2])),
-        ordered: switches.ordered,
+        ordered: switches.ordered && !switches.spool,
+        spool: switches.spool.then(|| choices.of(&[SpoolMode::WriteAhead, SpoolMode::Overflow])),
         seed: u64::from(choices.pick(1000)),
     };
     let lanes = choices.of(&[3, 1, 2, 20]);
     let mut world = World::new(policy, lanes, choices);
+    if switches.spool {
+        world.add_spool();
+    }
     if switches.flaky {
         world.server.flaky = world.choices.of(&[5, 30, 60]);
         world.server.asks_for_pauses = switches.pauses;
@@ -116,7 +126,7 @@ fn build(mut choices: Choices) -> (World, Switches) {
 fn program(world: &mut World, switches: Switches) -> Checked {
     let lanes = u32::try_from(world.lane_count()).unwrap_or(1);
     for _ in 0..STEPS {
-        match world.choices.pick(24) {
+        match world.choices.pick(26) {
             0..8 => collect(world, switches),
             8..15 => {
                 let time = world.choices.of(&[10, 1, 100, 300, 1000, 20_000]);
@@ -166,6 +176,11 @@ fn program(world: &mut World, switches: Switches) -> Checked {
                 let time = world.choices.of(&[1, 60, 3600]);
                 world.jump(Duration::from_secs(time))?;
             }
+            24 if switches.spool && switches.disk_fails => world.fail_disk(),
+            25 if switches.spool && switches.restarts && world.choices.happens(30) => {
+                let ending = world.choices.of(&[Ending::Killed, Ending::Crashed]);
+                world.restart(ending)?;
+            }
             _ => world.pass(Duration::ZERO)?,
         }
     }
@@ -173,10 +188,19 @@ fn program(world: &mut World, switches: Switches) -> Checked {
         world.give_up()?;
         // What was being reported then.
         world.pass(Duration::from_secs(20))?;
-        return world.check_end();
+        if !switches.spool {
+            return world.check_end();
+        }
+        world.restart(Ending::Killed)?;
     }
     requests_are_few(world)?;
     world.server.heal();
+    world.heal_disk();
+    if world.is_stopped() && switches.spool {
+        // What is on disk is the next collector's.
+        world.pass(LIVENESS)?;
+        world.restart(Ending::Killed)?;
+    }
     world.reporting = Duration::ZERO;
     if let Some(subscriber) = &mut world.subscriber {
         subscriber.calm();

@@ -2,6 +2,7 @@
 //! event in its own terms.
 
 mod oracle;
+mod spool;
 mod waiters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,6 +14,8 @@ use stride_collector::batcher::{
 use stride_collector::{Delivery, LossReason, ServerState};
 use stride_core::gzip::{Gzip, GzipLevel, gunzip};
 
+pub use self::spool::Ending;
+use self::spool::Spool;
 use self::waiters::Waiter;
 use crate::choice::Choices;
 use crate::server::{Arrived, Outcome, Server};
@@ -27,6 +30,18 @@ struct Fate {
     ambiguous: u32,
     tried: bool,
     ended: Option<(End, Duration)>,
+    /// The collector was told that it is safe on disk, and that it is there only.
+    safe: bool,
+    evicted: bool,
+    /// It was not safe when the process ended, or had ended before: it may come again, or not.
+    gone: bool,
+}
+
+impl Fate {
+    /// Whether a flush waits for it.
+    fn is_pending(&self) -> bool {
+        self.ended.is_none() && !self.evicted && !self.gone
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +64,7 @@ struct Lane {
 enum Later {
     Result { sender: usize, id: u64, arrived: Arrived, outcome: Outcome },
     Reported { sender: usize, loss: Loss },
+    Disk(std::io::Result<Vec<u8>>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +130,9 @@ pub struct World {
     stopped: bool,
     given_up: bool,
     gzip: Gzip,
+    spool: Option<Spool>,
+    /// How often the process ended, and was started again.
+    restarts: u32,
     /// How long the user takes to look at a loss.
     pub reporting: Duration,
     /// One in so many requests is compressed.
@@ -181,6 +200,8 @@ impl World {
             stopped: false,
             given_up: false,
             gzip: Gzip::new(GzipLevel::FASTEST),
+            spool: None,
+            restarts: 0,
             reporting: Duration::ZERO,
             compresses: 8,
             sent: Vec::new(),
@@ -292,7 +313,7 @@ impl World {
 
     /// Asks for a flush.
     pub fn flush(&mut self) {
-        let pending = |(event, fate): (u64, &Fate)| fate.ended.is_none().then_some(event);
+        let pending = |(event, fate): (u64, &Fate)| fate.is_pending().then_some(event);
         let events = (0..).zip(&self.fates).filter_map(pending).collect();
         self.flushes.push(Flush { number: self.flush_count, events });
         self.flush_count += 1;
@@ -325,6 +346,12 @@ impl World {
         }
     }
 
+    /// Whether it was stopped.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
     /// Reaches the deadline of a stop.
     ///
     /// # Errors
@@ -335,17 +362,28 @@ impl World {
         self.drain();
         self.batcher.give_up(self.now);
         self.given_up = true;
-        for _ in 0..1_000_000 {
-            match self.batcher.poll(usize::MAX, self.now) {
-                Step::Idle | Step::Finished => break,
-                step => self.act(usize::MAX, step)?,
-            }
-        }
+        self.hurry_spool()?;
+        self.end_steps()?;
         self.settle()?;
-        if let Some(event) = self.fates.iter().position(|fate| fate.ended.is_none()) {
+        let left = |fate: &Fate| fate.ended.is_none() && !fate.safe && !fate.gone;
+        if let Some(event) = self.fates.iter().position(left) {
             return Err(format!("event {event} has not ended at the deadline of a stop"));
         }
         Ok(())
+    }
+
+    /// What whoever gave up does, and the spool when it has stored something.
+    fn end_steps(&mut self) -> Checked {
+        for _ in 0..1_000_000 {
+            match self.batcher.poll(usize::MAX, self.now) {
+                Step::Idle | Step::Finished => {
+                    self.collect_freed();
+                    return self.run_spool();
+                }
+                step => self.act(usize::MAX, step)?,
+            }
+        }
+        Err("the end does not end".to_owned())
     }
 
     // Time.
@@ -376,7 +414,7 @@ impl World {
             let alarm = self.senders.iter().filter_map(asleep).min();
             let event = self.later.first_key_value().map(|((at, _), _)| *at);
             let subscriber = self.subscriber.as_ref().and_then(Subscriber::due);
-            let next = [alarm, event, subscriber]
+            let next = [alarm, event, subscriber, self.spool_alarm()]
                 .into_iter()
                 .flatten()
                 .min()
@@ -416,6 +454,7 @@ impl World {
                 self.report(&loss);
                 self.return_from(sender);
             }
+            Later::Disk(result) => self.end_call(result)?,
         }
         self.collect_freed();
         self.serve()
@@ -431,6 +470,9 @@ impl World {
 
     fn drain(&mut self) {
         while let Some(input) = self.inbox.pop_front() {
+            if let (Input::Replayed { .. }, Some(spool)) = (&input, &mut self.spool) {
+                spool.underway -= 1;
+            }
             self.batcher.handle(input, self.now);
         }
         self.collect_freed();
@@ -439,6 +481,7 @@ impl World {
     fn collect_freed(&mut self) {
         let (freed, grown) = self.batcher.take_freed();
         self.budget.adjust(freed, grown);
+        self.order_spool();
     }
 
     /// Lets every sender that is awake do what it has to, until all are asleep or busy.
@@ -446,6 +489,7 @@ impl World {
         for _ in 0..100_000 {
             let awake = (0..self.senders.len()).find(|it| self.senders[*it] == Sender::Awake);
             let Some(sender) = awake else {
+                self.run_spool()?;
                 self.serve()?;
                 if self.senders.contains(&Sender::Awake) {
                     continue;
@@ -474,6 +518,7 @@ impl World {
                 }
             }
             self.collect_freed();
+            self.run_spool()?;
             let wake = self.batcher.wake();
             self.wake(wake);
         }
@@ -493,6 +538,7 @@ impl World {
                     request.body().pieces().concat()
                 };
                 let arrived = parse(&request.body().path(), &text)?;
+                self.mark_sent(request.records());
                 self.begin_request(&arrived)?;
                 let (outcome, time) = self.server.take(&arrived, &mut self.choices);
                 let later = Later::Result { sender, id: request.id(), arrived, outcome };
@@ -502,6 +548,10 @@ impl World {
             Step::Compress(waiting) => {
                 let bytes = waiting.run(&mut self.gzip);
                 self.batcher.handle_gzipped(&waiting, bytes);
+            }
+            Step::Store(leaving) => {
+                let bytes = leaving.run(&mut self.gzip);
+                self.batcher.handle_leaving(&leaving, bytes);
             }
             Step::Split(split) => {
                 self.has_split = true;

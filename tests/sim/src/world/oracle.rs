@@ -5,7 +5,7 @@ use std::time::Duration;
 use stride_collector::batcher::Loss;
 use stride_collector::{Activity, Delivery, LossReason, ServerState};
 
-use super::{Checked, End, Sent, UNLIMITED, World, numbers, stream};
+use super::{Checked, End, Fate, Sent, UNLIMITED, World, numbers, stream};
 use crate::server::{Arrived, Outcome};
 
 impl World {
@@ -18,6 +18,7 @@ impl World {
             }
             self.in_flight.extend(arrived.iter().map(|(stream, _)| stream.clone()));
         }
+        let may_double = self.may_double();
         self.sent.push(Sent { at: self.time(), streams });
         for (name, events) in arrived {
             for event in events {
@@ -28,7 +29,7 @@ impl World {
                 if stream(fate.lane) != *name {
                     return Err(format!("event {event} was sent to {name}"));
                 }
-                if let Some((end, _)) = fate.ended {
+                if let Some((end, _)) = fate.ended.filter(|_| !may_double) {
                     return Err(format!("event {event} was sent after it had ended: {end:?}"));
                 }
                 fate.tried = true;
@@ -80,12 +81,17 @@ impl World {
                 }
                 LossReason::TooLarge => self.server.most > 0,
                 LossReason::Stopped => !self.given_up,
+                LossReason::SpoolFull => self.spool.as_ref().is_none_or(|spool| !spool.is_small),
                 _ => false,
             };
             if wrong {
                 return Err(format!("event {event} was lost as {} after {age:?}", lost.reason));
             }
-            if lost.delivery == Delivery::NotSent && self.server.stored.contains_key(&event) {
+            let is_known = self.spool.as_ref().is_none_or(|spool| !spool.has_unmarked);
+            if lost.delivery == Delivery::NotSent
+                && is_known
+                && self.server.stored.contains_key(&event)
+            {
                 return Err(format!("event {event} is stored and was lost as not sent"));
             }
         }
@@ -93,11 +99,13 @@ impl World {
     }
 
     fn end(&mut self, event: u64, end: End) -> Checked {
-        let time = self.time();
+        let (time, may_double) = (self.time(), self.may_double());
         let Some(fate) = self.fates.get_mut(usize::try_from(event).unwrap_or(usize::MAX)) else {
             return Err(format!("event {event} was invented"));
         };
-        if let Some((before, _)) = fate.ended.replace((end, time)) {
+        if let Some((before, _)) = fate.ended.replace((end, time))
+            && !may_double
+        {
             return Err(format!("event {event} ended twice: {before:?}, {end:?}"));
         }
         Ok(())
@@ -149,16 +157,19 @@ impl World {
     pub(super) fn check(&mut self) -> Checked {
         for (event, times) in &self.server.stored {
             let fate = &self.fates[usize::try_from(*event).unwrap_or_default()];
-            if *times > 1 + fate.ambiguous {
+            let doubles = if self.may_double() { self.restarts } else { 0 };
+            if *times > 1 + fate.ambiguous + self.restarts + doubles {
                 return Err(format!("event {event} was stored {times} times without need"));
             }
         }
         let (used, totals) = (self.budget.used(), self.batcher.totals());
-        let held = self.fates.len() as u64 - totals.delivered - self.reported;
+        let held = self.fates.len() as u64 + totals.recovered;
+        let held = held.saturating_sub(totals.delivered + self.reported);
         // Very short batches take more once they are compressed; one into which others are merged
         // grows by an eighth at a time; and one that is split is as long again as it once was.
         let most = if self.has_split { UNLIMITED } else { self.limit + self.limit / 8 };
         let most = most + usize::try_from(held).unwrap_or(0) * 32;
+        let most = if self.spool.is_some() { most * 2 } else { most };
         if used > most {
             return Err(format!("{used} bytes are used of {} by {held} events", self.limit));
         }
@@ -168,7 +179,7 @@ impl World {
         let settled = self.batcher.settled_flushes();
         let fates = &self.fates;
         let is_pending =
-            |event: &u64| fates[usize::try_from(*event).unwrap_or_default()].ended.is_none();
+            |event: &u64| fates[usize::try_from(*event).unwrap_or_default()].is_pending();
         for flush in self.flushes.extract_if(.., |flush| flush.number < settled) {
             if let Some(event) = flush.events.iter().copied().find(is_pending) {
                 return Err(format!("a flush ended before event {event}"));
@@ -184,8 +195,12 @@ impl World {
     /// Something does not.
     pub fn check_end(&mut self) -> Checked {
         self.check()?;
+        let is_left = |fate: &Fate| fate.ended.is_none() && !fate.gone;
+        let left = self.fates.iter().filter(|fate| is_left(fate)).count() as u64;
+        let damaged = self.spool.as_ref().map_or(0, |spool| spool.damaged);
         if let Some((event, fate)) =
-            (0..).zip(&self.fates).find(|(_, fate): &(u64, _)| fate.ended.is_none())
+            (0..).zip(&self.fates).find(|(_, fate): &(u64, _)| is_left(fate))
+            && left > damaged
         {
             return Err(format!(
                 "event {event} of s{}, accepted at {:?}, has not ended at {:?}",
@@ -198,6 +213,14 @@ impl World {
         let delivered =
             self.fates.iter().filter(|it| matches!(it.ended, Some((End::Delivered, _)))).count();
         let lost = self.fates.len() - delivered;
+        let ends = totals.delivered + totals.lost() + totals.pending;
+        if totals.accepted + totals.recovered != ends || (totals.pending, totals.spooled) != (0, 0)
+        {
+            return Err(format!("{totals:?} does not balance"));
+        }
+        if self.spool.is_some() {
+            return self.check_spool_end();
+        }
         let counted = (totals.accepted, totals.delivered, totals.lost(), totals.pending);
         let expected = (self.fates.len() as u64, delivered as u64, lost as u64, 0);
         if counted != expected {
