@@ -19,8 +19,8 @@ use crate::http::limits::{Limits, Rooms};
 use crate::http::metrics::Counters;
 use crate::local::Local;
 use crate::shared::Shared;
-use crate::streams::Announcer;
-use crate::streams::subscribers::Subscribers;
+use crate::subscribers::Announcer;
+use crate::subscribers::hub::Hub;
 
 /// How long the last tasks may take to notice that the runtime ends.
 const LAST_TASKS: Duration = Duration::from_secs(1);
@@ -234,7 +234,7 @@ impl Builder {
         .enable_io()
         .enable_time()
         .build()?;
-        let subscribers = Arc::new(Subscribers::new(self.subscriber_buffer));
+        let subscribers = Arc::new(Hub::new(self.subscriber_buffer));
         let changes = Arc::new(Changes::default());
         let announcer =
             Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };

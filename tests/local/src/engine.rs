@@ -112,8 +112,8 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::streams::batch::Batch;
-use crate::streams::records::Records;
+use crate::events::batch::Batch;
+use crate::subscribers::records::Records;
 
 /// Why the engine did not do what it was asked to. The message is for the client.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

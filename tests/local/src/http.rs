@@ -1,5 +1,5 @@
 //! HTTP: connections, requests and responses. What is stored is the business of the
-//! [`engine`](crate::engine), and who is told about it that of [`streams`](crate::streams); neither
+//! [`engine`](crate::engine), and who is told about it that of [`subscribers`](crate::subscribers); neither
 //! knows HTTP.
 
 pub(crate) mod accept;

@@ -202,12 +202,13 @@
 mod builder;
 mod changes;
 pub mod engine;
+mod events;
 mod fault;
 mod http;
 mod local;
 mod pool;
 mod shared;
-mod streams;
+mod subscribers;
 
 #[cfg(doc)]
 #[doc = include_str!("../docs/postgresql.md")]

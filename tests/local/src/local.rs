@@ -20,7 +20,7 @@ use crate::engine::EngineError;
 use crate::fault::Fault;
 use crate::http::accept::Command;
 use crate::shared::Shared;
-use crate::streams::subscribers::Source;
+use crate::subscribers::hub::Source;
 
 /// How long [`Local::stop`] waits for open requests and subscriptions to finish.
 const GRACE: Duration = Duration::from_secs(5);

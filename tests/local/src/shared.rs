@@ -10,7 +10,7 @@ use crate::fault::Faults;
 use crate::http::auth::Keys;
 use crate::http::limits::{Limits, Rooms};
 use crate::http::metrics::Counters;
-use crate::streams::subscribers::Subscribers;
+use crate::subscribers::hub::Hub;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -20,7 +20,7 @@ pub(crate) struct Shared {
     pub(crate) rooms: Rooms,
     pub(crate) keep_alive: Duration,
     pub(crate) engine: SharedEngine,
-    pub(crate) subscribers: Arc<Subscribers>,
+    pub(crate) subscribers: Arc<Hub>,
     pub(crate) faults: Faults,
     pub(crate) counters: Counters,
     /// Told of everything that [`Local::wait_until`](crate::Local::wait_until) may wait for.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::EngineError;
 use super::rewrite::{self, Catalogue, Relation};
-use crate::streams::keys::Kinds;
+use crate::events::keys::Kinds;
 
 /// The names as a connection sees them now.
 pub(super) struct Tables<'c> {

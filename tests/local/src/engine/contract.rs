@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use super::tests::received;
 use super::{Author, Change, Commit, Definition, Engine, EngineError, Listener, Ttl};
 use crate::changes::Changes;
-use crate::streams::subscribers::{Source, Subscribers};
-use crate::streams::{Announcer, Collector};
+use crate::events::Collector;
+use crate::subscribers::Announcer;
+use crate::subscribers::hub::{Hub, Source};
 
 /// An engine to be tested.
 pub(super) trait Subject {
@@ -60,7 +61,7 @@ const WAIT: Duration = Duration::from_secs(20);
 /// An engine with somebody who listens.
 struct Fixture<S: Subject> {
     engine: S::Engine,
-    subscribers: Arc<Subscribers>,
+    subscribers: Arc<Hub>,
     changes: Arc<Changes>,
     place: tempfile::TempDir,
 }
@@ -71,7 +72,7 @@ impl<S: Subject> Fixture<S> {
     }
 
     fn at(place: tempfile::TempDir) -> Self {
-        let subscribers = Arc::new(Subscribers::new(1 << 20));
+        let subscribers = Arc::new(Hub::new(1 << 20));
         let changes = Arc::new(Changes::default());
         let announcer =
             Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };

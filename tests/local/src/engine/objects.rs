@@ -5,7 +5,7 @@ use rusqlite::types::{Value, ValueRef};
 
 use super::EngineError;
 use super::columns::Column;
-use crate::streams::records::{DELIMITER, Records};
+use crate::subscribers::records::{DELIMITER, Records};
 
 /// Writes rows that all have the same columns.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use super::schedule::Due;
 use super::sql::Parsed;
 use super::windows::{self, Oldest};
 use super::{incremental, times, visit};
-use crate::streams::stamp;
+use crate::events::timestamp;
 
 /// How many events a process may be run without.
 const MOST_FAILING: usize = 1000;
@@ -213,7 +213,7 @@ pub(super) fn due(reader: &mut Reader, parsed: &Parsed) -> Result<Due, EngineErr
     }
     Ok(match first {
         Some(first) => {
-            let now = stamp::micros(OffsetDateTime::now_utc());
+            let now = timestamp::micros(OffsetDateTime::now_utc());
             Due::In(Duration::from_micros(first.saturating_sub(now).try_into().unwrap_or(0)))
         }
         None => Due::Never,

@@ -19,7 +19,7 @@ use super::print::{self, MARK};
 use super::sql::Parsed;
 use super::windows::Window;
 use super::{compare, schema, times, visit};
-use crate::streams::keys::Kinds;
+use crate::events::keys::Kinds;
 
 /// How many relations a query may read, each counted as often as the part that it is in is read.
 const MOST_READS: usize = 1_000;

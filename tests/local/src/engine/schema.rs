@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::{EngineError, times};
-use crate::streams::stamp::Ids;
+use crate::events::ids::Ids;
 
 /// How long to wait for a lock that another program has on the file.
 pub(super) const BUSY: Duration = Duration::from_secs(1);

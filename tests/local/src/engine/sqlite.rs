@@ -31,8 +31,8 @@ use super::{
     Author, Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener,
     Mode, ProcessStats, Rows, Summary, Ttl, process, schema, trial,
 };
+use crate::events::batch::Batch;
 use crate::pool::Pool;
-use crate::streams::batch::Batch;
 
 /// Where the events are kept, and how many.
 #[derive(Clone, Debug)]

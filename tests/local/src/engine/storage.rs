@@ -10,10 +10,10 @@ use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use super::retention::Retention;
 use super::schema::{block_of, parts, place};
 use super::{Author, EngineError};
-use crate::streams::batch::{Batch, GIVEN_ID};
-use crate::streams::keys::{Kinds, MOST};
-use crate::streams::records::{DELIMITER, Records};
-use crate::streams::stamp::{EventId, Ids};
+use crate::events::batch::{Batch, GIVEN_ID};
+use crate::events::ids::{EventId, Ids};
+use crate::events::keys::{Kinds, MOST};
+use crate::subscribers::records::{DELIMITER, Records};
 
 /// How many streams there may be: they take memory even when nobody writes to them.
 const MOST_STREAMS: u64 = 100_000;

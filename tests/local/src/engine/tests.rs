@@ -30,14 +30,15 @@ use super::sqlite::{Settings, Sqlite};
 use super::storage::OpenShare;
 use super::{Author, Definition, Engine, EngineError, ProcessStats, Ttl};
 use crate::changes::Changes;
-use crate::streams::mailbox::Next;
-use crate::streams::subscribers::{Source, Subscriber, Subscribers};
-use crate::streams::{Announcer, Collector};
+use crate::events::Collector;
+use crate::subscribers::Announcer;
+use crate::subscribers::hub::{Hub, Source, Subscriber};
+use crate::subscribers::mailbox::Next;
 
 /// An engine, and those who listen to it.
 struct Fixture {
     engine: Sqlite,
-    subscribers: Arc<Subscribers>,
+    subscribers: Arc<Hub>,
     changes: Arc<Changes>,
 }
 
@@ -63,7 +64,7 @@ fn at(path: &Path) -> Fixture {
 }
 
 fn start_with(settings: &Settings) -> Fixture {
-    let subscribers = Arc::new(Subscribers::new(1 << 24));
+    let subscribers = Arc::new(Hub::new(1 << 24));
     let changes = Arc::new(Changes::default());
     let announcer =
         Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };

@@ -13,7 +13,7 @@ use rusqlite::{Connection, Error};
 use time::{Duration, OffsetDateTime, UtcOffset};
 
 use super::EngineError;
-use crate::streams::stamp;
+use crate::events::timestamp;
 
 /// The names that [`install`] gives to SQL, all of which return a time.
 pub(super) const FUNCTIONS: [&str; 4] = ["now", "utc", "time_add", "date_trunc"];
@@ -47,7 +47,7 @@ impl Clock {
 /// Microseconds since 1970 as a text.
 pub(super) fn text_of(micros: i64) -> String {
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000);
-    stamp::rfc3339(at.unwrap_or(OffsetDateTime::UNIX_EPOCH))
+    timestamp::rfc3339(at.unwrap_or(OffsetDateTime::UNIX_EPOCH))
 }
 
 /// A text as microseconds since 1970.
@@ -133,18 +133,18 @@ pub(super) fn parse(text: &str) -> Option<OffsetDateTime> {
     if text.len() > 64 || !text.as_bytes().first().is_some_and(u8::is_ascii_digit) {
         return None;
     }
-    let at = stamp::parse(text).or_else(|| {
+    let at = timestamp::parse(text).or_else(|| {
         let (date, time) = text.split_once([' ', 'T']).unwrap_or((text, "00:00"));
         let offset = time.find(|letter: char| !letter.is_ascii_digit() && letter != ':');
         let (minutes, offset) = time.split_at(offset.unwrap_or(time.len()));
-        stamp::parse(&format!("{date}T{minutes}:00{offset}"))
+        timestamp::parse(&format!("{date}T{minutes}:00{offset}"))
     })?;
     // What has no year of four digits in UTC would not compare as a text.
     at.checked_to_offset(UtcOffset::UTC).filter(|at| (0..=9999).contains(&at.year()))
 }
 
 fn text(at: OffsetDateTime) -> String {
-    stamp::rfc3339(at)
+    timestamp::rfc3339(at)
 }
 
 fn truncate(unit: &str, at: OffsetDateTime) -> rusqlite::Result<OffsetDateTime> {

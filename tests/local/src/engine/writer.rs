@@ -13,9 +13,9 @@ use super::objects::ChangeRecords;
 use super::processes::Processes;
 use super::storage::{Now, Storage, Totals};
 use super::{Author, Counted, EngineError, Listener};
-use crate::streams::batch::Batch;
-use crate::streams::records::Records;
-use crate::streams::stamp;
+use crate::events::batch::Batch;
+use crate::events::timestamp;
+use crate::subscribers::records::Records;
 
 /// How much one transaction takes at most, in bytes of events: the first requests are not to wait
 /// for all the others.
@@ -302,5 +302,5 @@ impl Writer {
 fn now() -> Now {
     let now = OffsetDateTime::now_utc();
     let micros = i64::try_from(now.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX);
-    Now { text: stamp::rfc3339(now), micros }
+    Now { text: timestamp::rfc3339(now), micros }
 }

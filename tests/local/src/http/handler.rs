@@ -25,12 +25,12 @@ use super::response::{self, Refusal, Response};
 use super::router::{self, NoRoute, Route};
 use super::subscription::Subscription;
 use crate::engine::{Commit, Engine, EngineError, Summary};
+use crate::events::Collector;
+use crate::events::batch::BatchError;
 use crate::fault::{Effects, Outcome};
 use crate::pool::Pool;
 use crate::shared::Shared;
-use crate::streams::Collector;
-use crate::streams::batch::BatchError;
-use crate::streams::subscribers::Source;
+use crate::subscribers::hub::Source;
 
 /// Instead of a response, the connection is reset.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use crate::streams;
+use crate::events;
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(crate) fn find<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, NoRo
         ("analyze", Some(_), Some("results")) => "GET, POST",
         _ => return Err(NoRoute::Unknown),
     };
-    if let Some(name) = name.filter(|name| !streams::is_name(name)) {
+    if let Some(name) = name.filter(|name| !events::is_name(name)) {
         return Err(NoRoute::BadName(name));
     }
     if !allow.split(", ").any(|allowed| allowed == method.as_str()) {

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::shared::Shared;
-use crate::streams::mailbox::Next;
-use crate::streams::records::DELIMITER;
-use crate::streams::subscribers::Subscriber;
+use crate::subscribers::hub::Subscriber;
+use crate::subscribers::mailbox::Next;
+use crate::subscribers::records::DELIMITER;
 
 /// The subscription breaks off on demand of a test.
 #[derive(Debug)]

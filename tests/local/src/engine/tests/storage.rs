@@ -50,7 +50,7 @@ fn two_servers_never_share_a_file() {
     let path = folder.path().join("data.db");
     let engine = at(&path);
     let settings = Settings { path: Some(path), ..settings() };
-    let announcer = crate::streams::Announcer {
+    let announcer = crate::subscribers::Announcer {
         subscribers: engine.subscribers.clone(),
         changes: engine.changes.clone(),
     };

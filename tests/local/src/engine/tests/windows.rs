@@ -6,11 +6,11 @@ use time::OffsetDateTime;
 use super::{Fixture, at, settings, start, start_with};
 use crate::engine::Mode;
 use crate::engine::sqlite::Settings;
-use crate::streams::stamp;
+use crate::events::timestamp;
 
 /// A time so many seconds ago, as RFC 3339.
 fn ago(seconds: i64) -> String {
-    stamp::rfc3339(OffsetDateTime::now_utc() - time::Duration::seconds(seconds))
+    timestamp::rfc3339(OffsetDateTime::now_utc() - time::Duration::seconds(seconds))
 }
 
 /// Collects events that happened so many seconds ago.

@@ -18,7 +18,7 @@ pub(crate) enum Source {
 
 /// Who listens to what. Records are put in by one thread, the one that wrote them.
 #[derive(Debug)]
-pub(crate) struct Subscribers {
+pub(crate) struct Hub {
     /// Bytes that may wait for one subscriber.
     room: usize,
     state: Mutex<State>,
@@ -57,7 +57,7 @@ impl State {
     }
 }
 
-impl Subscribers {
+impl Hub {
     pub(crate) fn new(room: usize) -> Self {
         Self { room, state: Mutex::default() }
     }

@@ -7,10 +7,11 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::event::{self, Id};
+use super::ids::{self, EventId};
 use super::keys::{Keys, Kinds};
-use super::records::DELIMITER;
-use super::stamp::{self, EventId, Timestamp};
+use super::reserved::{self, Id};
+use super::timestamp::{self, Timestamp};
+use crate::subscribers::records::DELIMITER;
 
 /// The largest event, in bytes: what a query can still read with room to spare.
 pub(crate) const LARGEST_EVENT: usize = 2 * 1024 * 1024;
@@ -48,7 +49,7 @@ impl fmt::Display for BatchError {
 /// The engine writes it when it knows the event's place in its stream.
 pub(crate) const GIVEN_ID: std::ops::Range<usize> = {
     let after = r#""}"#.len() + DELIMITER.len();
-    after..after + stamp::ID
+    after..after + ids::ID
 };
 
 /// Events in order, each with its delimiter.
@@ -97,7 +98,7 @@ impl Batch {
         let json = json.trim_matches([' ', '\t', '\r', '\n']);
         let limit = self.text.len().saturating_add(limit);
         let most = self.records.len().saturating_add(most);
-        let now_micros = stamp::parse(now).map_or(i64::MAX, stamp::micros);
+        let now_micros = timestamp::parse(now).map_or(i64::MAX, timestamp::micros);
         let mut draft = Draft { now, now_micros, limit, most, batch: std::mem::take(self) };
         match json.as_bytes().first() {
             Some(b'{') => {
@@ -163,7 +164,7 @@ impl Draft<'_> {
         }
         let Batch { text, records, keys } = &mut self.batch;
         let reserved =
-            event::read(event, keys).map_err(|error| at(format_args!("bad JSON: {error}")))?;
+            reserved::read(event, keys).map_err(|error| at(format_args!("bad JSON: {error}")))?;
         let (at_micros, rewritten) = match reserved.timestamp.map(Timestamp::read) {
             Some(None) => {
                 return Err(at(format_args!(
@@ -210,7 +211,7 @@ impl Draft<'_> {
             None => {
                 text.extend_from_slice(comma.as_bytes());
                 text.extend_from_slice(br#""$id":""#);
-                text.extend_from_slice(&[b'0'; stamp::ID]);
+                text.extend_from_slice(&[b'0'; ids::ID]);
                 text.push(b'"');
                 let place = keys.place("$id");
                 keys.note(place, Kinds::OTHER);
@@ -378,7 +379,7 @@ mod tests {
         let batch = Batch::read("{}", NOW, 1000, 1).unwrap();
         let end = batch.text.len();
         let id = &batch.text[end - GIVEN_ID.end..end - GIVEN_ID.start];
-        assert_eq!(id, [b'0'; stamp::ID]);
+        assert_eq!(id, [b'0'; ids::ID]);
         assert!(batch.text[..end - GIVEN_ID.end].ends_with(br#""$id":""#));
     }
 

@@ -1,23 +1,16 @@
-//! What comes into streams and goes out of them: stamps on the way in, subscribers on the way out.
-//! Nothing in here knows HTTP, or how events are kept.
+//! What comes in: events, checked and stamped before the engine gets them. Nothing in here knows HTTP, or how
+//! events are kept.
 
 pub(crate) mod batch;
-pub(crate) mod event;
+pub(crate) mod ids;
 pub(crate) mod keys;
-pub(crate) mod mailbox;
-pub(crate) mod records;
-pub(crate) mod sampler;
-pub(crate) mod stamp;
-pub(crate) mod subscribers;
+pub(crate) mod reserved;
+pub(crate) mod timestamp;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use self::batch::{Batch, BatchError};
-use self::records::Records;
-use self::subscribers::{Source, Subscribers};
-use crate::changes::Changes;
-use crate::engine::{Author, Commit, Engine, Listener};
+use crate::engine::{Author, Commit, Engine};
 
 /// Whether `name` can name a stream, a process or a saved query.
 pub(crate) fn is_name(name: &str) -> bool {
@@ -47,13 +40,13 @@ impl Collector<'_> {
     /// The body of `POST /collect/NAME`: all of it or nothing.
     pub(crate) fn one(&self, name: &str, json: &str) -> Result<Commit, BatchError> {
         self.check(name)?;
-        let batch = Batch::read(json, &stamp::now(), self.limit, self.most_events())?;
+        let batch = Batch::read(json, &timestamp::now(), self.limit, self.most_events())?;
         Ok(self.engine.append(vec![(name.to_owned(), batch)], self.author))
     }
 
     /// The body of `POST /collect`: all of it or nothing.
     pub(crate) fn map(&self, json: &str) -> Result<Commit, BatchError> {
-        let now = stamp::now();
+        let now = timestamp::now();
         let (mut left, mut left_events) = (self.limit, self.most_events());
         let mut batches = Vec::<(String, Batch)>::new();
         let mut places = HashMap::<String, usize>::new();
@@ -99,34 +92,5 @@ impl Collector<'_> {
             true => Ok(()),
             false => Err(BatchError::Forbidden(name.to_owned())),
         }
-    }
-}
-
-/// Tells subscribers and waiters what the engine did.
-#[derive(Debug)]
-pub(crate) struct Announcer {
-    pub(crate) subscribers: Arc<Subscribers>,
-    pub(crate) changes: Arc<Changes>,
-}
-
-impl Listener for Announcer {
-    fn stored(&self, stream: &str, events: &Records) {
-        self.subscribers.tell(Source::Stream, stream, events);
-    }
-
-    fn wants_changes(&self, process: &str) -> bool {
-        self.subscribers.of(Source::Process, process) > 0
-    }
-
-    fn changed(&self, process: &str, changes: &Records) {
-        self.subscribers.tell(Source::Process, process, changes);
-    }
-
-    fn process_deleted(&self, process: &str) {
-        self.subscribers.end(Source::Process, process);
-    }
-
-    fn progressed(&self) {
-        self.changes.note();
     }
 }

@@ -1,0 +1,43 @@
+//! What goes out: events and changes, to those who have subscribed to them. Nothing in here knows HTTP, or how
+//! events are kept.
+
+pub(crate) mod hub;
+pub(crate) mod mailbox;
+pub(crate) mod records;
+mod sampler;
+
+use std::sync::Arc;
+
+use self::hub::{Hub, Source};
+use self::records::Records;
+use crate::changes::Changes;
+use crate::engine::Listener;
+
+/// Tells subscribers and waiters what the engine did.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    pub(crate) subscribers: Arc<Hub>,
+    pub(crate) changes: Arc<Changes>,
+}
+
+impl Listener for Announcer {
+    fn stored(&self, stream: &str, events: &Records) {
+        self.subscribers.tell(Source::Stream, stream, events);
+    }
+
+    fn wants_changes(&self, process: &str) -> bool {
+        self.subscribers.of(Source::Process, process) > 0
+    }
+
+    fn changed(&self, process: &str, changes: &Records) {
+        self.subscribers.tell(Source::Process, process, changes);
+    }
+
+    fn process_deleted(&self, process: &str) {
+        self.subscribers.end(Source::Process, process);
+    }
+
+    fn progressed(&self) {
+        self.changes.note();
+    }
+}
