@@ -203,7 +203,6 @@ mod builder;
 mod changes;
 pub mod engine;
 mod events;
-mod fault;
 mod http;
 mod local;
 mod pool;
@@ -216,5 +215,5 @@ pub mod coming_from_postgresql {}
 
 pub use self::builder::Builder;
 pub use self::engine::backup::backup;
-pub use self::fault::Fault;
+pub use self::http::faults::Fault;
 pub use self::local::{Local, StorageError};

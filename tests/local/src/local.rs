@@ -17,8 +17,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::builder::Builder;
 use crate::engine::EngineError;
-use crate::fault::Fault;
 use crate::http::accept::Command;
+use crate::http::faults::Fault;
 use crate::shared::Shared;
 use crate::subscribers::hub::Source;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::changes::Changes;
 use crate::engine::SharedEngine;
-use crate::fault::Faults;
 use crate::http::auth::Keys;
+use crate::http::faults::Faults;
 use crate::http::limits::{Limits, Rooms};
 use crate::http::metrics::Counters;
 use crate::subscribers::hub::Hub;

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::connection::{Ending, Socket};
-use super::handler;
+use super::handlers;
 use super::response;
 use crate::shared::Shared;
 
@@ -172,7 +172,7 @@ async fn serve(tcp: TcpStream, open: Open, mut finish: watch::Receiver<bool>) {
     let ending = Arc::new(Ending::default());
     let socket = TokioIo::new(Socket::new(tcp, Arc::clone(&ending), shared.limits.write_time));
     let service =
-        service_fn(|request| handler::serve(Arc::clone(shared), Arc::clone(&ending), request));
+        service_fn(|request| handlers::serve(Arc::clone(shared), Arc::clone(&ending), request));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.limits.head_time)

@@ -1,8 +1,14 @@
 //! From a request to its response.
 
+mod analyze;
+mod collect;
+mod health;
+mod object;
+mod process;
+mod subscribe;
+
 use std::fmt;
 use std::future;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,27 +16,18 @@ use std::time::{Duration, Instant};
 use http::header::{self, HeaderValue};
 use http::{Method, Request};
 use hyper::body::{Body as _, Incoming};
-use serde::Serialize;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::auth::Access;
-use super::body::{self, Encoding, Received};
+use super::body;
 use super::connection::Ending;
 use super::cors;
-use super::health;
+use super::faults::{Effects, Outcome};
 use super::metrics;
-use super::query;
 use super::response::{self, Refusal, Response};
 use super::router::{self, NoRoute, Route};
-use super::subscription::Subscription;
-use crate::engine::{Commit, Engine, EngineError, Summary};
-use crate::events::Collector;
-use crate::events::batch::BatchError;
-use crate::fault::{Effects, Outcome};
-use crate::pool::Pool;
+use crate::engine::{Engine, EngineError};
 use crate::shared::Shared;
-use crate::subscribers::hub::Source;
 
 /// Instead of a response, the connection is reset.
 #[derive(Debug)]
@@ -192,57 +189,33 @@ async fn carry_out(
         NoRoute::WrongMethod { allow } => Refusal::WrongMethod { allow },
     })?;
     match route {
-        Route::Collect => collect(shared, request, access, None).await,
-        Route::CollectInto(name) => collect(shared, request, access, Some(name)).await,
-        Route::Streams => Ok(response::json(&ask_engine(shared, |engine| engine.streams()).await?)),
-        Route::Stream(name) => {
-            let summary = about(shared, name, |engine, name| engine.stream(name)).await?;
-            Ok(response::json(&Shown { name, summary }))
-        }
+        Route::Collect => collect::store(shared, request, access, None).await,
+        Route::CollectInto(name) => collect::store(shared, request, access, Some(name)).await,
+        Route::Streams => names(shared, |engine| engine.streams()).await,
+        Route::Stream(name) => collect::show(shared, name).await,
         Route::DeleteStream(name) => {
-            about(shared, name, |engine, name| engine.delete_stream(name)).await?;
-            Ok(response::done())
+            done(shared, name, |engine, name| engine.delete_stream(name)).await
         }
-        Route::Subscribe(name) => {
-            let sample = sample(request.uri().query())?;
-            let subscriber = shared.subscribers.subscribe(Source::Stream, name, sample);
-            Ok(response::events(Subscription::new(shared, subscriber, cut)))
-        }
-        Route::Processes => {
-            Ok(response::json(&ask_engine(shared, |engine| engine.processes()).await?))
-        }
-        Route::Process(name) => query::show_process(shared, name).await,
-        Route::CreateProcess(name) => query::create_process(shared, request, name).await,
-        Route::ChangeProcess(name) => query::change_process(shared, request, name).await,
+        Route::Subscribe(name) => subscribe::to_stream(shared, request, name, cut),
+        Route::Processes => names(shared, |engine| engine.processes()).await,
+        Route::Process(name) => process::show(shared, name).await,
+        Route::CreateProcess(name) => process::create(shared, request, name).await,
+        Route::ChangeProcess(name) => process::change(shared, request, name).await,
         Route::DeleteProcess(name) => {
-            about(shared, name, |engine, name| engine.delete_process(name)).await?;
-            Ok(response::done())
+            done(shared, name, |engine, name| engine.delete_process(name)).await
         }
-        Route::ProcessStats(name) => {
-            let stats = about(shared, name, |engine, name| engine.process_stats(name)).await?;
-            Ok(response::json(&stats))
-        }
-        Route::SubscribeToProcess(name) => {
-            let sample = sample(request.uri().query())?;
-            let subscriber = shared.subscribers.subscribe(Source::Process, name, sample);
-            let changes = Subscription::new(shared, subscriber, cut);
-            // Asked once it is subscribed: a process that is deleted from now on ends it.
-            about(shared, name, |engine, name| engine.process(name)).await?;
-            Ok(response::events(changes))
-        }
-        Route::Analyses => {
-            Ok(response::json(&ask_engine(shared, |engine| engine.saved_queries()).await?))
-        }
-        Route::AnalyzeOnce => query::run(shared, request).await,
-        Route::Analysis(name) => query::show_analysis(shared, name).await,
+        Route::ProcessStats(name) => process::stats(shared, name).await,
+        Route::SubscribeToProcess(name) => subscribe::to_process(shared, request, name, cut).await,
+        Route::Analyses => names(shared, |engine| engine.saved_queries()).await,
+        Route::AnalyzeOnce => analyze::once(shared, request).await,
+        Route::Analysis(name) => analyze::show(shared, name).await,
         Route::CreateAnalysis(name) | Route::SaveAnalysis(name) => {
-            query::save_analysis(shared, request, name).await
+            analyze::save(shared, request, name).await
         }
         Route::DeleteAnalysis(name) => {
-            about(shared, name, |engine, name| engine.delete_query(name)).await?;
-            Ok(response::done())
+            done(shared, name, |engine, name| engine.delete_query(name)).await
         }
-        Route::Results(name) => query::results(shared, request, name).await,
+        Route::Results(name) => analyze::results(shared, request, name).await,
     }
 }
 
@@ -258,57 +231,8 @@ fn is_collect(path: &str) -> bool {
     })
 }
 
-/// What `GET /collect/NAME` shows.
-#[derive(Serialize)]
-struct Shown<'a> {
-    name: &'a str,
-    #[serde(flatten)]
-    summary: Summary,
-}
-
-fn sample(query: Option<&str>) -> Result<Option<NonZeroU32>, Refusal> {
-    let query = query.unwrap_or_default();
-    form_urlencoded::parse(query.as_bytes())
-        .find(|(key, _)| key == "sample")
-        .map(|(_, value)| {
-            let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-            value.parse().ok().filter(|_| digits).ok_or_else(|| {
-                Refusal::BadRequest(
-                    "sample is how many events a second to send at most, a whole number from 1"
-                        .to_owned(),
-                )
-            })
-        })
-        .transpose()
-}
-
-async fn collect(
-    shared: &Arc<Shared>,
-    request: &mut Request<Incoming>,
-    access: Access,
-    name: Option<&str>,
-) -> Result<Response, Refusal> {
-    let encoding = body::encoding(request)?;
-    let room = shared.rooms.of(Some(access));
-    let body = body::read(request.body_mut(), &shared.limits, room).await?;
-    let threads = Arc::clone(&room.threads);
-    let inflated = room.inflated(body.bytes.len(), encoding).await;
-    let (shared, name) = (Arc::clone(shared), name.map(str::to_owned));
-    // A separate task, which keeps the room until the events are out of memory, although the client
-    // may have hung up.
-    let stored = tokio::spawn(async move {
-        let is_large = inflated.is_some();
-        let _inflated = inflated;
-        let append = move || append(&shared, access, name.as_deref(), body, encoding);
-        let commit =
-            if is_large { in_pool(&threads, append).await } else { on_a_thread(append).await }?;
-        Ok(commit.await.map_err(|_| Refusal::Broken)??)
-    });
-    stored.await.unwrap_or(Err(Refusal::Broken)).map(|()| response::done())
-}
-
 /// Asks the engine where the other connections do not wait for its response.
-pub(super) async fn ask_engine<T: Send + 'static>(
+async fn ask_engine<T: Send + 'static>(
     shared: &Arc<Shared>,
     ask: impl FnOnce(&dyn Engine) -> Result<T, EngineError> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -317,7 +241,7 @@ pub(super) async fn ask_engine<T: Send + 'static>(
 }
 
 /// Asks the engine about something of this name.
-pub(super) async fn about<T: Send + 'static>(
+async fn about<T: Send + 'static>(
     shared: &Arc<Shared>,
     name: &str,
     ask: impl FnOnce(&dyn Engine, &str) -> Result<T, EngineError> + Send + 'static,
@@ -326,54 +250,30 @@ pub(super) async fn about<T: Send + 'static>(
     ask_engine(shared, move |engine| ask(engine, &name)).await
 }
 
+/// Responds with the names of something.
+async fn names(
+    shared: &Arc<Shared>,
+    ask: impl FnOnce(&dyn Engine) -> Result<Vec<String>, EngineError> + Send + 'static,
+) -> Result<Response, Refusal> {
+    Ok(response::json(&ask_engine(shared, ask).await?))
+}
+
+/// Has the engine do something with what has this name.
+async fn done(
+    shared: &Arc<Shared>,
+    name: &str,
+    ask: impl FnOnce(&dyn Engine, &str) -> Result<(), EngineError> + Send + 'static,
+) -> Result<Response, Refusal> {
+    about(shared, name, ask).await.map(|()| response::done())
+}
+
 /// Does what may take a while where the other connections do not wait for it.
-pub(super) async fn on_a_thread<T: Send + 'static>(
+async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     // What is begun is finished, although the client may be gone.
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a request could not be carried out");
         Err(Refusal::Broken)
-    })
-}
-
-async fn in_pool<T: Send + 'static>(
-    pool: &Pool,
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
-    let (done, is_done) = oneshot::channel();
-    // The waiting task may be gone.
-    pool.run(move || drop(done.send(work())));
-    is_done.await.unwrap_or(Err(Refusal::Broken))
-}
-
-fn append(
-    shared: &Shared,
-    access: Access,
-    name: Option<&str>,
-    body: Received,
-    encoding: Encoding,
-) -> Result<Commit, Refusal> {
-    let json = body::decode(body.bytes, encoding, shared.limits.max_inflated)?;
-    let json = std::str::from_utf8(&json)
-        .map_err(|error| Refusal::BadRequest(format!("bad JSON: {error}")))?;
-    // Stamps may double small events; the result has its own limit.
-    let limit = shared.limits.max_inflated.saturating_mul(2);
-    let collector = Collector {
-        engine: &*shared.engine,
-        author: access.into(),
-        limit,
-        may_write: &|stream| access == Access::Secret || shared.keys.opens(stream),
-    };
-    match name {
-        Some(name) => collector.one(name, json),
-        None => collector.map(json),
-    }
-    .map_err(|error| match error {
-        BatchError::Bad(why) => Refusal::BadRequest(why),
-        BatchError::Forbidden(_) => Refusal::NotOpen(error.to_string()),
-        BatchError::TooLarge { .. }
-        | BatchError::TooMany { .. }
-        | BatchError::LargeEvent { .. } => Refusal::TooLarge(error.to_string()),
     })
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::handler::ask_engine;
-use super::response::{self, Refusal, Response};
+use super::ask_engine;
+use crate::http::response::{self, Refusal, Response};
 use crate::shared::Shared;
 
 /// How long a healthy storage takes at most to say so.
