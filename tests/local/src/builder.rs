@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::changes::Changes;
-use crate::engine::read::QueryLimits;
-use crate::engine::retention::Retention;
+use crate::engine::sqlite::read::QueryLimits;
+use crate::engine::sqlite::retention::Retention;
+use crate::engine::sqlite::storage::OpenShare;
 use crate::engine::sqlite::{Settings, Sqlite};
-use crate::engine::storage::OpenShare;
 use crate::http::accept;
 use crate::http::auth::Keys;
 use crate::http::faults::Faults;

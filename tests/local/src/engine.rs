@@ -1,47 +1,7 @@
 //! The engine keeps events, keeps processes up to date and answers queries. It knows no HTTP.
 //!
-//! The rest of the server knows of its database only one narrow trait, `Engine`. SQLite is behind
-//! it. This page says what SQLite is used for, and how another database would take its place.
-//!
-//! # With SQLite
-//!
-//! * **Streams.** All events are in one table, as the text that came, under a key of stream and
-//!   place in the stream. A stream costs one row, so 10,000 of them in one request are cheap. There
-//!   may be 100,000.
-//! * **Writes** are made by one thread. Requests that wait while it commits share the next
-//!   transaction, and each has a savepoint in it, so that one that is refused leaves the others alone.
-//!   With a file ([`Builder::data`](crate::Builder::data)) a commit is synced to the disk before it is
-//!   answered: neither the end of the process nor that of the machine loses what had the response
-//!   200, if the disk does what it says. Without one, a database in a temporary folder is never
-//!   synced, and loses its name as soon as it is open, so that nothing is left behind.
-//! * **Retention.** A stream keeps its last events, by count, bytes and age; the oldest go when new
-//!   ones come, and old ones every ten seconds, at most 20,000 at once.
-//! * **Queries** run on four connections that can only read, each on a snapshot, so that they and
-//!   the writer do not wait for each other. They are parsed and rewritten: the name of a stream
-//!   becomes that of a part before the query, which gives those of its keys that the query mentions, the name of a
-//!   process that of one over its rows. Names and literals are quoted here, what is printed is parsed again and
-//!   has to be the same, and the connection refuses to read events and rows anywhere but in these parts. Keys are told apart by case, and `*` is the first 1,000 keys that a stream has
-//!   had. Objects and arrays are JSON in SQLite's binary form until they are sent, so `->`,
-//!   `->>` and `json_each` work on them. A key that has only had `true` and `false` is sent as
-//!   that, and in SQL is 1 or 0. A query may take 10 seconds, 100,000 rows, 64 MiB of result, and no
-//!   value larger than 4 MiB.
-//! * **Times** are texts, as in RFC 3339. `now()`, `date_trunc(unit, time)`, `TIMESTAMP '...'` and
-//!   adding and taking away an `INTERVAL` give them in UTC and in one length. Each mention of
-//!   a time is given a collation that compares times. The tables have none of it, so that other programs can read them.
-//! * **Windows**, which is a condition that `"$timestamp"` or `arrival_timestamp` is after some moment, read only
-//!   blocks of 1,024 events in which there is a time after it. An index of every event would cost much of what storing it does.
-//! * **Processes** with a query of one stream that aggregates with `count`, `sum`, `min`, `max`,
-//!   `avg` or `total`, with or without `GROUP BY` and `WHERE`, are *incremental*: in the transaction
-//!   that stores events, these alone are aggregated, and the result is merged into one row for each
-//!   group. Sums of fractions may differ in their last digits from those of another order. An event
-//!   that the query fails at, or takes too long for, is left out, and counted. The events that were stored before
-//!   the process are given to it in slices, between which others write.
-//! * All other processes are *recomputed*, without the events that their queries fail at, at most once a second, and all
-//!   together no more than a quarter of the time: when what they read has changed, or when the oldest event of a window has
-//!   left it, or always, if they ask for the time in other ways. What changed is found by
-//!   comparing the rows: those that are equal in what the query groups by are one row.
-//! * What a process reads can be deleted if it is a stream, which is empty then, but not if it is
-//!   a process: that is a 409.
+//! The rest of the server knows of its database only one narrow trait, `Engine`. [SQLite](sqlite) is behind
+//! it. This page says how another database would take its place.
 //!
 //! # With a database that keeps views itself
 //!
@@ -67,44 +27,12 @@
 //! Two things would change for users: SQL is PostgreSQL's, and a process would follow its streams a
 //! moment after the commit instead of with it.
 
-pub(crate) mod sqlite;
-
-pub(crate) mod backup;
-mod catalogue;
-mod columns;
-mod compare;
 #[cfg(test)]
 mod contract;
-mod dialect;
-mod diff;
-mod functions;
-mod home;
-mod incremental;
-mod objects;
-mod print;
-mod process;
-mod processes;
-pub(crate) mod read;
-mod recompute;
-pub(crate) mod retention;
-mod rewrite;
-mod sandbox;
-mod schedule;
-mod schema;
-pub(crate) mod sql;
-mod stats;
-pub(crate) mod storage;
-#[cfg(test)]
-mod tests;
-mod times;
-mod trial;
-mod visit;
-mod windows;
-mod writer;
+pub mod sqlite;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -144,30 +72,8 @@ pub(crate) enum EngineError {
 
 impl EngineError {
     /// Whether this is a failure, and not an error of whoever asked.
-    fn is_failure(&self) -> bool {
+    pub(crate) fn is_failure(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Damaged(_) | Self::Broken(_))
-    }
-}
-
-impl From<rusqlite::Error> for EngineError {
-    fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode as Code;
-        let message = || format!("the storage failed: {error}");
-        match error.sqlite_error_code() {
-            Some(
-                Code::DiskFull
-                | Code::DatabaseBusy
-                | Code::DatabaseLocked
-                | Code::SystemIoFailure
-                | Code::ReadOnly
-                | Code::CannotOpen
-                | Code::PermissionDenied
-                | Code::OutOfMemory
-                | Code::FileLockingProtocolFailed,
-            ) => Self::Unavailable(message()),
-            Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Damaged(message()),
-            _ => Self::Broken(message()),
-        }
     }
 }
 
@@ -246,7 +152,7 @@ pub(crate) struct ProcessStats {
 }
 
 impl ProcessStats {
-    fn new(mode: Mode) -> Self {
+    pub(crate) fn new(mode: Mode) -> Self {
         let (rows, events, skipped, steps, runs, last_run_ms) = (0, 0, 0, 0, 0, 0);
         let (last_error, stale) = (None, false);
         Self { mode, rows, events, skipped, steps, runs, last_run_ms, last_error, stale }
@@ -269,32 +175,6 @@ pub(crate) struct EngineCounters {
     pub(crate) stale_processes: usize,
     /// Queries that run now, those of processes included.
     pub(crate) running_queries: usize,
-}
-
-/// What [`EngineCounters`] are read from.
-#[derive(Debug, Default)]
-struct Counted {
-    events: AtomicU64,
-    transactions: AtomicU64,
-    storage_errors: AtomicU64,
-    queries: AtomicU64,
-    failed_queries: AtomicU64,
-    query_micros: AtomicU64,
-    /// Something that is damaged has been read.
-    damaged: AtomicBool,
-}
-
-impl Counted {
-    /// Counts what the storage failed at.
-    fn failed(&self, error: &EngineError) {
-        if error.is_failure() {
-            self.storage_errors.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%error, "the storage failed");
-        }
-        if matches!(error, EngineError::Damaged(_)) {
-            self.damaged.store(true, Ordering::Relaxed);
-        }
-    }
 }
 
 /// Is told what was committed, in the order of the transactions, by the thread that wrote: it must

@@ -207,6 +207,7 @@ mod http;
 mod local;
 mod pool;
 mod shared;
+mod sql;
 mod subscribers;
 
 #[cfg(doc)]
@@ -214,6 +215,6 @@ mod subscribers;
 pub mod coming_from_postgresql {}
 
 pub use self::builder::Builder;
-pub use self::engine::backup::backup;
+pub use self::engine::sqlite::backup::backup;
 pub use self::http::faults::Fault;
 pub use self::local::{Local, StorageError};

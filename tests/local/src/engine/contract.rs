@@ -6,16 +6,17 @@
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::tests::received;
 use super::{Author, Change, Commit, Definition, Engine, EngineError, Listener, Ttl};
 use crate::changes::Changes;
 use crate::events::Collector;
 use crate::subscribers::Announcer;
-use crate::subscribers::hub::{Hub, Source};
+use crate::subscribers::hub::{Hub, Source, Subscriber};
+use crate::subscribers::mailbox::Next;
 
 /// An engine to be tested.
 pub(super) trait Subject {
@@ -115,6 +116,22 @@ impl<S: Subject> Fixture<S> {
     fn wait_until(&self, sql: &str, expected: &Value) {
         let is_there = || self.query(sql) == *expected;
         assert!(self.changes.wait_until(WAIT, is_there), "{sql}: {}", self.query(sql));
+    }
+}
+
+/// What waits for a subscriber; `None` once its subscription has ended.
+pub(super) fn received(subscriber: &Subscriber) -> Option<Vec<Value>> {
+    let mut lines = Vec::new();
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        match subscriber.mailbox.poll_next(&mut context, Instant::now()) {
+            Poll::Ready(Next::Send(run)) => {
+                let text = std::str::from_utf8(&run).unwrap().split_terminator("\r\n");
+                lines.extend(text.map(|line| serde_json::from_str::<Value>(line).unwrap()));
+            }
+            Poll::Ready(Next::End) if lines.is_empty() => return None,
+            _ => return Some(lines),
+        }
     }
 }
 

@@ -1,38 +1,98 @@
 //! SQLite as an engine: one thread writes, others read.
+//!
+//! * **Streams.** All events are in one table, as the text that came, under a key of stream and
+//!   place in the stream. A stream costs one row, so 10,000 of them in one request are cheap. There
+//!   may be 100,000.
+//! * **Writes** are made by one thread. Requests that wait while it commits share the next
+//!   transaction, and each has a savepoint in it, so that one that is refused leaves the others alone.
+//!   With a file ([`Builder::data`](crate::Builder::data)) a commit is synced to the disk before it is
+//!   answered: neither the end of the process nor that of the machine loses what had the response
+//!   200, if the disk does what it says. Without one, a database in a temporary folder is never
+//!   synced, and loses its name as soon as it is open, so that nothing is left behind.
+//! * **Retention.** A stream keeps its last events, by count, bytes and age; the oldest go when new
+//!   ones come, and old ones every ten seconds, at most 20,000 at once.
+//! * **Queries** run on four connections that can only read, each on a snapshot, so that they and
+//!   the writer do not wait for each other. They are parsed and rewritten: the name of a stream
+//!   becomes that of a part before the query, which gives those of its keys that the query mentions, the name of a
+//!   process that of one over its rows. Names and literals are quoted here, what is printed is parsed again and
+//!   has to be the same, and the connection refuses to read events and rows anywhere but in these parts. Keys are told apart by case, and `*` is the first 1,000 keys that a stream has
+//!   had. Objects and arrays are JSON in SQLite's binary form until they are sent, so `->`,
+//!   `->>` and `json_each` work on them. A key that has only had `true` and `false` is sent as
+//!   that, and in SQL is 1 or 0. A query may take 10 seconds, 100,000 rows, 64 MiB of result, and no
+//!   value larger than 4 MiB.
+//! * **Times** are texts, as in RFC 3339. `now()`, `date_trunc(unit, time)`, `TIMESTAMP '...'` and
+//!   adding and taking away an `INTERVAL` give them in UTC and in one length. Each mention of
+//!   a time is given a collation that compares times. The tables have none of it, so that other programs can read them.
+//! * **Windows**, which is a condition that `"$timestamp"` or `arrival_timestamp` is after some moment, read only
+//!   blocks of 1,024 events in which there is a time after it. An index of every event would cost much of what storing it does.
+//! * **Processes** with a query of one stream that aggregates with `count`, `sum`, `min`, `max`,
+//!   `avg` or `total`, with or without `GROUP BY` and `WHERE`, are *incremental*: in the transaction
+//!   that stores events, these alone are aggregated, and the result is merged into one row for each
+//!   group. Sums of fractions may differ in their last digits from those of another order. An event
+//!   that the query fails at, or takes too long for, is left out, and counted. The events that were stored before
+//!   the process are given to it in slices, between which others write.
+//! * All other processes are *recomputed*, without the events that their queries fail at, at most once a second, and all
+//!   together no more than a quarter of the time: when what they read has changed, or when the oldest event of a window has
+//!   left it, or always, if they ask for the time in other ways. What changed is found by
+//!   comparing the rows: those that are equal in what the query groups by are one row.
+//! * What a process reads can be deleted if it is a stream, which is empty then, but not if it is
+//!   a process: that is a 409.
+
+pub(crate) mod backup;
+mod catalogue;
+mod counters;
+mod diff;
+mod error;
+mod functions;
+mod home;
+mod objects;
+mod process;
+mod processes;
+pub(crate) mod read;
+mod recompute;
+pub(crate) mod retention;
+mod sandbox;
+mod schedule;
+mod schema;
+mod stats;
+pub(crate) mod storage;
+#[cfg(test)]
+mod tests;
+mod trial;
+mod writer;
 
 use std::collections::HashMap;
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::functions;
-use super::home::Home;
-use super::processes::{Draft, Filled, Processes, homes, no_process};
-use super::read::{QueryLimits, READERS, Reader, Readers};
-use super::recompute::{self, Failing};
-use super::retention::Retention;
-use super::sandbox::Sandbox;
-use super::schedule::{Due, Schedule};
-use super::sql::{self, Parsed};
-use super::stats::Stats;
-use super::storage::{OpenShare, Storage};
-use super::writer::{Job, Notice, Task, Writer};
-use super::{
-    Author, Change, Commit, Counted, Definition, Engine, EngineCounters, EngineError, Listener,
-    Mode, ProcessStats, Rows, Summary, Ttl, process, schema, trial,
+use self::counters::Counted;
+use self::home::Home;
+use self::processes::{Draft, Filled, Processes, homes, no_process};
+use self::read::{QueryLimits, READERS, Reader, Readers};
+use self::recompute::Failing;
+use self::retention::Retention;
+use self::sandbox::Sandbox;
+use self::schedule::{Due, Schedule};
+use self::stats::Stats;
+use self::storage::{OpenShare, Storage};
+use self::writer::{Job, Notice, Task, Writer};
+use crate::engine::{
+    Author, Change, Commit, Definition, Engine, EngineCounters, EngineError, Listener, Mode,
+    ProcessStats, Rows, Summary, Ttl,
 };
 use crate::events::batch::Batch;
 use crate::pool::Pool;
+use crate::sql::{self, Parsed};
 
 /// Where the events are kept, and how many.
 #[derive(Clone, Debug)]

@@ -1,0 +1,543 @@
+//! A process: what follows from its query, and the table that its rows are in.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use rusqlite::types::{ToSqlOutput, Value};
+use rusqlite::{Connection, Params, StatementStatus, params};
+
+use super::catalogue::Tables;
+use super::diff::Stored;
+use super::error::query_error;
+use super::objects::{ChangeRecords, Objects, kept};
+use super::sandbox::Sandbox;
+use crate::engine::{EngineError, Mode, Ttl};
+use crate::sql::columns::Column;
+use crate::sql::plan::Plan;
+use crate::sql::relations::{Catalogue, Relation};
+use crate::sql::rewrite::{self, Runnable};
+use crate::sql::{self, Homes, Parsed, print, times};
+
+/// What a query makes of a process.
+#[derive(Clone, Debug)]
+pub(super) struct Compiled {
+    /// The query as it is written. Parsed, it takes a hundred times the memory, so it is parsed again when it
+    /// is looked into.
+    query: String,
+    /// What its names were found to mean when it was run before.
+    homes: Homes,
+    pub(super) columns: Vec<Column>,
+    /// The streams and processes that it reads.
+    pub(super) reads: BTreeSet<String>,
+    /// How its result is added to, if it can be.
+    pub(super) plan: Option<Plan>,
+}
+
+impl Compiled {
+    pub(super) fn new(query: &str, catalogue: &dyn Catalogue) -> Result<Self, EngineError> {
+        let parsed = sql::parse(query)?;
+        let runnable = rewrite::rewrite(&parsed, catalogue)?;
+        let columns = runnable.columns.ok_or_else(|| {
+            EngineError::Invalid(
+                "what a process keeps has names: write its columns in place of *".to_owned(),
+            )
+        })?;
+        check_width(&columns)?;
+        let plan = plan(&parsed, catalogue)?;
+        let (query, homes) = (query.to_owned(), runnable.homes);
+        Ok(Self { query, homes, columns, reads: runnable.reads, plan })
+    }
+
+    /// A process that was made earlier, with the columns that it has. If its query is no good any more, it
+    /// stays as it is, with the reason, and can be changed and deleted.
+    pub(super) fn stored(
+        query: &str,
+        columns: Vec<Column>,
+        homes: Homes,
+        catalogue: &dyn Catalogue,
+    ) -> Result<(Self, Option<String>), EngineError> {
+        let again = || {
+            let mut parsed = sql::parse(query)?;
+            parsed.homes.clone_from(&homes);
+            let Runnable { columns: known, reads, .. } = rewrite::rewrite(&parsed, catalogue)?;
+            let plan = plan(&parsed, catalogue)?;
+            // What they are called is not changed, only what is known about them.
+            let same = |known: &Vec<Column>| {
+                known.iter().map(|it| &it.name).eq(columns.iter().map(|it| &it.name))
+            };
+            let columns = known.filter(same).unwrap_or_else(|| columns.clone());
+            let (query, homes) = (query.to_owned(), homes.clone());
+            Ok(Self { query, homes, columns, reads, plan })
+        };
+        match again() {
+            Ok(compiled) => Ok((compiled, None)),
+            Err(EngineError::Invalid(why)) => {
+                let query = "SELECT NULL WHERE false".to_owned();
+                Ok((Self { query, homes, columns, reads: BTreeSet::new(), plan: None }, Some(why)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Its query. Needs the stack for what was defined.
+    pub(super) fn parsed(&self) -> Result<Parsed, EngineError> {
+        Ok(Parsed { homes: self.homes.clone(), ..sql::parse(&self.query)? })
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        if self.plan.is_some() { Mode::Incremental } else { Mode::Recomputed }
+    }
+}
+
+/// How many columns a process may have: SQLite has 2,000 in a table, and in a result that names its rows besides.
+const MOST_COLUMNS: usize = 1_900;
+
+/// Checks that the rows of a process fit in a table.
+pub(super) fn check_width(columns: &[Column]) -> Result<(), EngineError> {
+    if columns.len() > MOST_COLUMNS {
+        return Err(EngineError::Invalid(format!("a process has at most {MOST_COLUMNS} columns")));
+    }
+    Ok(())
+}
+
+fn plan(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Option<Plan>, EngineError> {
+    Ok(match Plan::new(parsed) {
+        Some(plan) => match catalogue.relation(plan.stream())? {
+            Relation::Stream { .. } => Some(plan),
+            Relation::Process { .. } => None,
+        },
+        None => None,
+    })
+}
+
+/// Which column a row's age is told by, and how old it may get, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expiry {
+    column: usize,
+    micros: i64,
+}
+
+impl Expiry {
+    pub(super) fn new(ttl: &Ttl, columns: &[Column]) -> Result<Self, EngineError> {
+        let micros = times::duration(&ttl.duration)?;
+        if micros <= 0 {
+            return Err(EngineError::Invalid("a ttl lasts longer than nothing".to_owned()));
+        }
+        let column = columns.iter().position(|column| column.name == ttl.column);
+        let column = column.ok_or_else(|| {
+            EngineError::Invalid(format!("the query has no column {:?} for the ttl", ttl.column))
+        })?;
+        Ok(Self { column, micros })
+    }
+}
+
+/// A process as the writer holds it.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) number: i64,
+    pub(super) compiled: Compiled,
+    pub(super) expiry: Option<Expiry>,
+    objects: Objects,
+    /// How to read events, once that has been found out.
+    read: Option<String>,
+    /// While it has not been given all stored events: the place of the next one. It is given no new ones then.
+    pub(super) next: Option<i64>,
+    /// How many events to give it at once then.
+    pub(super) slice: i64,
+    /// That of the connection that writes.
+    sandbox: Sandbox,
+}
+
+/// How many events of a transaction may fail one by one. If it is more, the rest of those that are with
+/// them is left out unseen: to try them all takes too long.
+pub(super) const MOST_TRIED: u64 = 100;
+
+/// How long a process may take for some events. Everybody who writes waits meanwhile.
+fn time_for(events: u64) -> Duration {
+    const LEAST: Duration = Duration::from_secs(1);
+    const EACH: Duration = Duration::from_micros(50);
+    const MOST: Duration = Duration::from_millis(1500);
+    let each = EACH.saturating_mul(u32::try_from(events).unwrap_or(u32::MAX));
+    LEAST.saturating_add(each).min(MOST)
+}
+
+/// What adding some events came to.
+#[derive(Debug, Default)]
+pub(super) struct Added {
+    pub(super) steps: u64,
+    pub(super) skipped: u64,
+    pub(super) error: Option<String>,
+    /// The query cannot be run at all, whatever the events are.
+    pub(super) unread: bool,
+    /// It took too long.
+    late: bool,
+}
+
+impl Process {
+    pub(super) fn new(
+        number: i64,
+        compiled: Compiled,
+        expiry: Option<Expiry>,
+        sandbox: Sandbox,
+    ) -> Self {
+        let objects = Objects::new(&compiled.columns);
+        Self { number, compiled, expiry, objects, read: None, next: None, slice: 1000, sandbox }
+    }
+
+    /// The table that holds its rows.
+    fn table(&self) -> String {
+        table(self.number)
+    }
+
+    /// The table for what is to be added next. It lasts as long as the connection.
+    fn delta(&self) -> String {
+        format!("delta_{}", self.number)
+    }
+
+    /// The value of a column, in terms of the table.
+    fn value(&self, place: usize) -> String {
+        match &self.compiled.plan {
+            Some(plan) => plan.output(place).to_owned(),
+            None => format!("c{place}"),
+        }
+    }
+
+    fn values(&self) -> String {
+        let values = (0..self.compiled.columns.len()).map(|place| self.value(place));
+        values.collect::<Vec<_>>().join(", ")
+    }
+
+    /// A `SELECT` of its rows, for those who read it.
+    pub(super) fn select(&self) -> String {
+        let columns = self.compiled.columns.iter().enumerate().map(|(place, column)| {
+            let collation = if column.time { times::COLLATED } else { "" };
+            format!("{}{collation} AS {}", self.value(place), print::name(&column.name))
+        });
+        let columns = columns.collect::<Vec<_>>().join(", ");
+        format!("SELECT {columns} FROM main.{}", self.table())
+    }
+
+    /// Writes down how others read its rows.
+    pub(super) fn save(&self, connection: &Connection) -> Result<(), EngineError> {
+        let columns = serde_json::json!(self.compiled.columns).to_string();
+        let update = "UPDATE processes SET rows = ?1, columns = ?2
+            WHERE number = ?3 AND (rows <> ?1 OR columns <> ?2)";
+        connection.execute(update, params![self.select(), columns, self.number])?;
+        let homes = serde_json::json!(self.compiled.homes).to_string();
+        let insert = "INSERT INTO homes VALUES (?1, ?2)
+            ON CONFLICT DO UPDATE SET streams = ?2 WHERE streams <> ?2";
+        connection.execute(insert, params![self.number, homes])?;
+        Ok(())
+    }
+
+    /// Looks again at what is true or false: the keys of the stream have had new kinds of values.
+    /// Returns whether anything changed.
+    pub(super) fn learn_columns(&mut self, connection: &Connection) -> Result<bool, EngineError> {
+        let runnable = rewrite::rewrite(&self.compiled.parsed()?, &Tables { connection })?;
+        if let Some(columns) = runnable.columns
+            && columns != self.compiled.columns
+        {
+            *self = self.with_columns(columns);
+            self.save(connection)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Its query has been run, over events that may have brought keys which it names: they mean from here on what
+    /// they meant then.
+    pub(super) fn settle(&mut self, connection: &Connection) -> Result<(), EngineError> {
+        let homes = rewrite::rewrite(&self.compiled.parsed()?, &Tables { connection })?.homes;
+        if self.compiled.homes != homes {
+            self.compiled.homes = homes;
+            self.save(connection)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn create_table(&self, connection: &Connection) -> Result<(), EngineError> {
+        let create = match &self.compiled.plan {
+            Some(plan) => plan.create(&self.table(), false),
+            None => {
+                let columns = (0..self.compiled.columns.len()).map(|place| format!("c{place}"));
+                let columns = columns.collect::<Vec<_>>().join(", ");
+                format!("CREATE TABLE {} ({columns})", self.table())
+            }
+        };
+        // With keys and states, a plan may have more columns than its result.
+        connection.execute_batch(&create).map_err(query_error)
+    }
+
+    pub(super) fn create_delta(&self, connection: &Connection) -> Result<(), EngineError> {
+        if let Some(plan) = &self.compiled.plan {
+            let delta = self.delta();
+            let create = plan.create(&delta, true);
+            connection
+                .execute_batch(&format!("DROP TABLE IF EXISTS temp.{delta}; {create}"))
+                .map_err(query_error)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_tables(&self, connection: &Connection) -> Result<(), EngineError> {
+        let (table, delta) = (self.table(), self.delta());
+        let drop = format!("DROP TABLE {table}; DROP TABLE IF EXISTS temp.{delta}");
+        connection.execute_batch(&drop)?;
+        connection.execute("DELETE FROM homes WHERE process = ?", [self.number])?;
+        Ok(())
+    }
+
+    /// Adds the events at `places` to the result. Events that the query fails at are left out: they
+    /// can only be found by trying. `changes` are noted if somebody wants to know them.
+    pub(super) fn add(
+        &mut self,
+        connection: &Connection,
+        places: Range<i64>,
+        mut changes: Option<&mut ChangeRecords>,
+    ) -> Result<Added, EngineError> {
+        let mut added = Added::default();
+        // What is made once of the query is not held against the events.
+        match self.prepare(connection) {
+            Ok(()) => {}
+            Err(EngineError::Invalid(why)) => {
+                added.skipped = places.end.abs_diff(places.start);
+                (added.error, added.unread) = (Some(why), true);
+                return Ok(added);
+            }
+            Err(error) => return Err(error),
+        }
+        let time = time_for(places.end.abs_diff(places.start));
+        let deadline = Instant::now() + time;
+        let mut left = vec![places];
+        while let Some(places) = left.pop() {
+            if added.skipped >= MOST_TRIED || added.late {
+                added.skipped += places.end.abs_diff(places.start);
+                continue;
+            }
+            connection.prepare_cached("SAVEPOINT part")?.execute([])?;
+            let noted = changes.as_ref().map_or(0, |changes| changes.len());
+            match self.add_part(connection, &places, deadline, changes.as_deref_mut()) {
+                Ok(steps) => added.steps += steps,
+                Err(EngineError::Invalid(why)) => {
+                    connection.prepare_cached("ROLLBACK TO part")?.execute([])?;
+                    if let Some(changes) = &mut changes {
+                        changes.truncate(noted);
+                    }
+                    if Instant::now() >= deadline {
+                        added.late = true;
+                        added.skipped += places.end.abs_diff(places.start);
+                        let millis = time.as_millis();
+                        added.error = Some(format!("the events take more than {millis} ms"));
+                    } else if places.end - places.start > 1 {
+                        let middle = places.start + (places.end - places.start) / 2;
+                        left.extend([middle..places.end, places.start..middle]);
+                    } else {
+                        added.skipped += 1;
+                        added.error = Some(why);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            connection.prepare_cached("RELEASE part")?.execute([])?;
+        }
+        Ok(added)
+    }
+
+    /// Finds out how to read events, unless that is known.
+    fn prepare(&mut self, connection: &Connection) -> Result<(), EngineError> {
+        if self.read.is_none()
+            && let Some(plan) = &self.compiled.plan
+        {
+            let read = plan.read(&Tables { connection })?;
+            // Done once and in a moment; the limit is for what nobody thought of.
+            let _inside = self.sandbox.enter(Some(Instant::now() + time_for(0) * 5));
+            connection.prepare_cached(&read).map_err(query_error)?;
+            self.read = Some(read);
+        }
+        Ok(())
+    }
+
+    fn add_part(
+        &self,
+        connection: &Connection,
+        places: &Range<i64>,
+        deadline: Instant,
+        changes: Option<&mut ChangeRecords>,
+    ) -> Result<u64, EngineError> {
+        let (table, delta) = (self.table(), self.delta());
+        let Some(plan) = &self.compiled.plan else { return Ok(0) };
+        let Some(read) = &self.read else { return Ok(0) };
+        let mut steps = execute(connection, &format!("DELETE FROM {delta}"), [])?;
+        {
+            // Only what reads is held to the time: SQLite ends the whole transaction when it interrupts a
+            // statement that writes.
+            let _inside = self.sandbox.enter(Some(deadline));
+            let mut reading = connection.prepare_cached(read).map_err(query_error)?;
+            let mut insert = connection.prepare_cached(&plan.insert(&delta))?;
+            let columns = reading.column_count();
+            let mut groups = reading.query([places.start, places.end]).map_err(query_error)?;
+            while let Some(group) = groups.next().map_err(query_error)? {
+                for column in 0..columns {
+                    let value = ToSqlOutput::Borrowed(group.get_ref(column)?);
+                    insert.raw_bind_parameter(column + 1, value)?;
+                }
+                insert.raw_execute().map_err(query_error)?;
+            }
+            drop(groups);
+            steps += u64::from(reading.reset_status(StatementStatus::VmStep).unsigned_abs());
+        }
+        let mut merge = || {
+            let _inside = self.sandbox.enter(None);
+            steps += execute(connection, &plan.merge(&table, &delta), [])?;
+            Ok::<_, EngineError>(())
+        };
+        let Some(changes) = changes else {
+            merge()?;
+            return Ok(steps);
+        };
+        let touched = plan.touched(&table, &delta);
+        let touched = || {
+            let _inside = self.sandbox.enter(Some(deadline));
+            rows(connection, &touched)
+        };
+        let old = touched()?;
+        merge()?;
+        let new = touched()?;
+        for (old, new) in old.iter().zip(&new) {
+            if old != new {
+                let row = |row: &'_ [Value]| (row[0] != Value::Null).then(|| row[1..].to_vec());
+                let (old, new) = (row(old), row(new));
+                changes.push(connection, &self.objects, old.as_deref(), new.as_deref())?;
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Takes away the rows that have become too old.
+    pub(super) fn expire(
+        &self,
+        connection: &Connection,
+        now: i64,
+        changes: &mut ChangeRecords,
+    ) -> Result<(), EngineError> {
+        let Some(Expiry { column, micros }) = self.expiry else { return Ok(()) };
+        let before = times::text_of(now.saturating_sub(micros));
+        let (table, column, values) = (self.table(), self.value(column), self.values());
+        let old = format!("FROM {table} WHERE utc({column}) < ?");
+        let inside = self.sandbox.enter(Some(Instant::now() + time_for(0)));
+        let mut select = connection.prepare_cached(&format!("SELECT {values} {old}"))?;
+        let mut rows = select.query([&before])?;
+        let mut any = false;
+        while let Some(row) = rows.next().map_err(query_error)? {
+            any = true;
+            changes.push(connection, &self.objects, Some(&self.row(row)?), None)?;
+        }
+        drop(rows);
+        drop(inside);
+        if any {
+            // It asks the same again, which has just been answered in time.
+            let _inside = self.sandbox.enter(None);
+            connection.prepare_cached(&format!("DELETE {old}"))?.execute([&before])?;
+        }
+        Ok(())
+    }
+
+    /// Whether a row of a result has become too old to be kept.
+    pub(super) fn is_old(&self, row: &[Value], now: i64) -> bool {
+        let Some(Expiry { column, micros }) = self.expiry else { return false };
+        match row.get(column) {
+            Some(Value::Text(at)) => {
+                times::micros_of(at).is_some_and(|at| at < now.saturating_sub(micros))
+            }
+            _ => false,
+        }
+    }
+
+    /// The same process with other columns, because that is what its query has come to give.
+    pub(super) fn with_columns(&self, columns: Vec<Column>) -> Self {
+        let compiled = Compiled { columns, ..self.compiled.clone() };
+        let expiry = self.expiry.and_then(|expiry| {
+            let name = &self.compiled.columns.get(expiry.column)?.name;
+            let column = compiled.columns.iter().position(|column| column.name == *name)?;
+            Some(Expiry { column, ..expiry })
+        });
+        let (next, slice) = (self.next, self.slice);
+        Self { next, slice, ..Self::new(self.number, compiled, expiry, self.sandbox.clone()) }
+    }
+
+    /// Makes `rows` the rows of this process, which is one that is computed anew, and changes no more
+    /// in the table than is different. Rows that are equal in the columns `by` are one row that changed.
+    pub(super) fn replace(
+        &self,
+        connection: &Connection,
+        rows: Vec<Vec<Value>>,
+        by: Option<&[usize]>,
+        changes: &mut ChangeRecords,
+    ) -> Result<(), EngineError> {
+        let table = self.table();
+        let (mut old, mut count) = (Stored::default(), 0);
+        let mut select =
+            connection.prepare_cached(&format!("SELECT rowid, {} FROM {table}", self.values()))?;
+        let mut stored = select.query([])?;
+        while let Some(row) = stored.next()? {
+            count += 1;
+            let number = row.get(0)?;
+            let values =
+                (1..=self.compiled.columns.len()).map(|place| Ok(kept(row.get_ref(place)?)));
+            old.put(number, values.collect::<rusqlite::Result<_>>()?);
+        }
+        drop(stored);
+        // A result of one row that stays one is that row, whatever it is made of.
+        let by = by.or((count == 1 && rows.len() == 1).then_some(&[]));
+        let new: Vec<Vec<Value>> = rows.into_iter().filter(|row| !old.take_equal(row)).collect();
+        let mut old = old.left(by);
+        let new: Vec<_> =
+            new.into_iter().map(|row| (by.and_then(|by| old.take(&row, by)), row)).collect();
+
+        let mut delete =
+            connection.prepare_cached(&format!("DELETE FROM {table} WHERE rowid = ?"))?;
+        for (number, row) in old.rest() {
+            delete.execute([number])?;
+            changes.push(connection, &self.objects, Some(&row), None)?;
+        }
+        let marks = vec!["?"; self.compiled.columns.len()].join(", ");
+        let mut insert =
+            connection.prepare_cached(&format!("INSERT INTO {table} VALUES ({marks})"))?;
+        for (before, row) in new {
+            if let Some((number, _)) = &before {
+                delete.execute([number])?;
+            }
+            insert.execute(rusqlite::params_from_iter(&row))?;
+            let before = before.as_ref().map(|(_, row)| &row[..]);
+            changes.push(connection, &self.objects, before, Some(&row))?;
+        }
+        Ok(())
+    }
+
+    fn row(&self, row: &rusqlite::Row<'_>) -> Result<Vec<Value>, EngineError> {
+        let values = (0..self.compiled.columns.len()).map(|place| Ok(kept(row.get_ref(place)?)));
+        Ok(values.collect::<rusqlite::Result<_>>()?)
+    }
+}
+
+/// The table that holds the rows of the process with this number.
+pub(super) fn table(number: i64) -> String {
+    format!("process_{number}")
+}
+
+/// Runs a statement of a process and returns the steps that it took.
+fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<u64, EngineError> {
+    let mut statement = connection.prepare_cached(sql).map_err(query_error)?;
+    statement.execute(params).map_err(query_error)?;
+    let steps = statement.reset_status(StatementStatus::VmStep);
+    Ok(steps.unsigned_abs().into())
+}
+
+fn rows(connection: &Connection, sql: &str) -> Result<Vec<Vec<Value>>, EngineError> {
+    let mut statement = connection.prepare_cached(sql).map_err(query_error)?;
+    let columns = statement.column_count();
+    let rows = statement
+        .query_map([], |row| (0..columns).map(|place| Ok(kept(row.get_ref(place)?))).collect());
+    rows.and_then(Iterator::collect).map_err(query_error)
+}

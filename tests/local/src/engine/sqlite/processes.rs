@@ -1,0 +1,533 @@
+//! All processes, as the writing connection keeps them: up to date in the transaction that stores.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rusqlite::{Connection, params};
+
+use super::catalogue::Tables;
+use super::objects::ChangeRecords;
+use super::process::{Added, Compiled, Expiry, MOST_TRIED, Process, check_width};
+use super::recompute::Run;
+use super::sandbox::Sandbox;
+use super::schedule::Schedule;
+use super::stats::Stats;
+use super::storage::Stored;
+use super::writer::Notice;
+use crate::engine::{Definition, EngineError, Listener, Mode, ProcessStats, Ttl};
+use crate::sql::Homes;
+use crate::sql::columns::Column;
+use crate::sql::groups::same_row_by;
+
+/// How many processes there may be.
+const MOST: usize = 1000;
+
+#[derive(Debug)]
+pub(super) struct Processes {
+    /// As they are in the table; `None` when that has to be looked up again.
+    loaded: Option<BTreeMap<String, Process>>,
+    /// Whether something in there is not committed yet.
+    touched: bool,
+    sandbox: Sandbox,
+    stats: Stats,
+    schedule: Arc<Schedule>,
+    listener: Arc<dyn Listener>,
+}
+
+/// A process as it is stored.
+struct Row {
+    number: i64,
+    name: String,
+    query: String,
+    columns: Vec<Column>,
+    ttl: Option<Ttl>,
+    next: Option<i64>,
+    homes: Homes,
+}
+
+impl Row {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        let (duration, column): (Option<String>, Option<String>) = (row.get(4)?, row.get(5)?);
+        Ok(Self {
+            number: row.get(0)?,
+            name: row.get(1)?,
+            query: row.get(2)?,
+            columns: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
+            ttl: duration.zip(column).map(|(duration, column)| Ttl { duration, column }),
+            next: row.get(6)?,
+            homes: homes(row.get(7)?),
+        })
+    }
+}
+
+/// What is settled of the names in a process's query. Processes of earlier versions have nothing of it.
+pub(super) fn homes(json: Option<String>) -> Homes {
+    json.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default()
+}
+
+/// How far a process has been given the events that were stored before it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Filled {
+    Partly,
+    Whole,
+    /// It fails at too many of them.
+    Failed(String),
+}
+
+/// A process that is to be made, checked as far as that needs no lock.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) definition: Definition,
+    /// Its first result, if it is one that is computed anew.
+    pub(super) run: Option<Run>,
+}
+
+impl Processes {
+    pub(super) fn new(
+        sandbox: Sandbox,
+        stats: Stats,
+        schedule: Arc<Schedule>,
+        listener: Arc<dyn Listener>,
+    ) -> Self {
+        Self { loaded: None, touched: false, sandbox, stats, schedule, listener }
+    }
+
+    /// Forgets what has not become true.
+    pub(super) fn rolled_back(&mut self) {
+        if std::mem::take(&mut self.touched) {
+            self.loaded = None;
+        }
+    }
+
+    pub(super) fn committed(&mut self) {
+        self.touched = false;
+    }
+
+    pub(super) fn all(
+        &mut self,
+        connection: &Connection,
+    ) -> Result<&mut BTreeMap<String, Process>, EngineError> {
+        let all = match self.loaded.take() {
+            Some(all) => all,
+            None => self.load(connection)?,
+        };
+        Ok(self.loaded.insert(all))
+    }
+
+    fn load(&self, connection: &Connection) -> Result<BTreeMap<String, Process>, EngineError> {
+        let select = "SELECT number, name, query, columns, ttl_duration, ttl_column, next, streams
+            FROM processes LEFT JOIN fills ON fills.process = number
+            LEFT JOIN homes ON homes.process = number";
+        let rows: Vec<Row> = connection
+            .prepare_cached(select)?
+            .query_map([], Row::read)?
+            .collect::<Result<_, _>>()?;
+        let mut all = BTreeMap::new();
+        for Row { number, name, query, columns, ttl, next, homes } in rows {
+            // The table has the columns of the last run, whatever `*` would be now.
+            let (compiled, error) =
+                Compiled::stored(&query, columns, homes, &Tables { connection })?;
+            let expiry = ttl.and_then(|ttl| Expiry::new(&ttl, &compiled.columns).ok());
+            let mut process = Process::new(number, compiled, expiry, self.sandbox.clone());
+            process.next = next;
+            // An earlier version may have printed it in another way.
+            process.save(connection)?;
+            process.create_delta(connection)?;
+            let mode = process.compiled.mode();
+            if self.stats.of(&name).is_none_or(|stats| stats.mode != mode) {
+                let stale = error.is_some();
+                let stats = ProcessStats { last_error: error, stale, ..ProcessStats::new(mode) };
+                self.stats.put(&name, stats, &process.compiled.reads);
+                self.schedule(&name, &process);
+            }
+            all.insert(name, process);
+        }
+        Ok(all)
+    }
+
+    /// Has a process computed from here on, if it is one of that kind.
+    fn schedule(&self, name: &str, process: &Process) {
+        match process.compiled.mode() {
+            Mode::Incremental => self.schedule.remove(name),
+            Mode::Recomputed => {
+                self.schedule.put(name);
+            }
+        }
+    }
+
+    fn end(&self, name: &str) {
+        self.stats.remove(name);
+        self.schedule.remove(name);
+    }
+
+    /// Gives new events of a stream to the processes that read it.
+    pub(super) fn stored(
+        &mut self,
+        connection: &Connection,
+        stream: &str,
+        stored: &Stored,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        let places = &stored.places;
+        let (stats, listener) = (self.stats.clone(), Arc::clone(&self.listener));
+        let events = places.end.abs_diff(places.start);
+        let mut touched = self.touched;
+        for (name, process) in self.all(connection)? {
+            if !process.compiled.reads.contains(stream) {
+                continue;
+            }
+            if process.next.is_some() {
+                // It gets to them in its turn.
+                stats.note(name, |stats| stats.events += events);
+            } else if process.compiled.plan.is_some() {
+                if stored.new_kinds {
+                    touched |= process.learn_columns(connection)?;
+                }
+                let mut changes = listener.wants_changes(name).then(ChangeRecords::default);
+                let added = process.add(connection, places.clone(), changes.as_mut())?;
+                stats.note(name, |stats| stats.events += events);
+                stats.added(name, added);
+                notices.push(Notice::changed(name, changes));
+            } else {
+                stats.note(name, |stats| stats.events += events);
+                notices.push(Notice::Outdated(name.clone()));
+            }
+        }
+        self.touched = touched;
+        Ok(())
+    }
+
+    /// Takes away the rows that have become too old.
+    pub(super) fn expire(
+        &mut self,
+        connection: &Connection,
+        now: i64,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        let stats = self.stats.clone();
+        for (name, process) in self.all(connection)? {
+            let mut changes = ChangeRecords::default();
+            match process.expire(connection, now, &mut changes) {
+                // Of this process, and no reason to keep the rows of others.
+                Err(EngineError::Invalid(why)) => {
+                    stats.note(name, |stats| stats.last_error = Some(why));
+                    continue;
+                }
+                expired => expired?,
+            }
+            if changes.len() > 0 {
+                notices.push(Notice::changed(name, Some(changes)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn have_ttl(&self) -> bool {
+        let all = self.loaded.iter().flat_map(BTreeMap::values);
+        all.into_iter().any(|process| process.expiry.is_some())
+    }
+
+    pub(super) fn create(
+        &mut self,
+        connection: &Connection,
+        draft: Draft,
+        now: i64,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        let name = draft.name.clone();
+        let all = self.all(connection)?;
+        if all.contains_key(&name) {
+            return Err(EngineError::Conflict(format!("there is a process {name:?} already")));
+        }
+        if all.len() >= MOST {
+            return Err(EngineError::Invalid(format!(
+                "there are {MOST} processes already, which is the most there may be"
+            )));
+        }
+        let stream = "SELECT 1 FROM streams WHERE name = ?";
+        if connection.prepare_cached(stream)?.exists([&name])? {
+            return Err(EngineError::Conflict(format!("{name:?} is a stream, not a process")));
+        }
+        if let Some(reader) = self.reader_of(connection, &name)? {
+            return Err(EngineError::Conflict(format!(
+                "the process {reader:?} reads {name:?} as a stream"
+            )));
+        }
+        self.insert(connection, draft, now, notices)
+    }
+
+    fn make(
+        &self,
+        connection: &Connection,
+        number: i64,
+        query: &str,
+        ttl: Option<&Ttl>,
+    ) -> Result<Process, EngineError> {
+        let compiled = Compiled::new(query, &Tables { connection })?;
+        let expiry = ttl.map(|ttl| Expiry::new(ttl, &compiled.columns)).transpose()?;
+        let process = Process::new(number, compiled, expiry, self.sandbox.clone());
+        process.create_delta(connection)?;
+        Ok(process)
+    }
+
+    fn insert(
+        &mut self,
+        connection: &Connection,
+        draft: Draft,
+        now: i64,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        self.touched = true;
+        let Draft { name, definition, run } = draft;
+        let Definition { query, ttl } = &definition;
+        let insert = "INSERT INTO processes (name, query, ttl_duration, ttl_column, rows, columns)
+            VALUES (?, ?, ?, ?, '', '')";
+        let number = connection.prepare_cached(insert)?.insert(params![
+            name,
+            query,
+            ttl.as_ref().map(|ttl| &ttl.duration),
+            ttl.as_ref().map(|ttl| &ttl.column),
+        ])?;
+        let mut process = self.make(connection, number, query, ttl.as_ref())?;
+        if process.compiled.reads.contains(&name) {
+            return Err(EngineError::Invalid("a process cannot read itself".to_owned()));
+        }
+        process.create_table(connection)?;
+        process.save(connection)?;
+        self.stats.put(&name, ProcessStats::new(process.compiled.mode()), &process.compiled.reads);
+        match (&process.compiled.plan, run) {
+            (Some(plan), None) => {
+                let stream = plan.stream().to_owned();
+                // Of no events at all, an aggregate of everything has its row.
+                process.add(connection, 0..0, None)?;
+                process.next = Tables { connection }.places(&stream)?.map(|places| places.start);
+                if let Some(next) = process.next {
+                    let insert = "INSERT INTO fills VALUES (?, ?)";
+                    connection.prepare_cached(insert)?.execute([number, next])?;
+                }
+            }
+            (None, Some(run)) => {
+                self.stats.ran(&name, &run);
+                update(connection, &mut process, run, now, &mut ChangeRecords::default())?;
+            }
+            _ => {
+                return Err(EngineError::Conflict(
+                    "what the query reads has changed meanwhile: try again".to_owned(),
+                ));
+            }
+        }
+        notices.push(Notice::Created(name.clone()));
+        self.all(connection)?.insert(name, process);
+        Ok(())
+    }
+
+    /// Gives a process some more of the events that were stored before it, and returns whether there are more. It
+    /// is done in slices, because everybody who writes waits meanwhile.
+    pub(super) fn fill(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        notices: &mut Vec<Notice>,
+    ) -> Result<Filled, EngineError> {
+        let stats = self.stats.clone();
+        let Some(process) = self.all(connection)?.get_mut(name) else { return Ok(Filled::Whole) };
+        let (Some(next), Some(plan)) = (process.next, &process.compiled.plan) else {
+            return Ok(Filled::Whole);
+        };
+        // The stream may be gone by now, or be another one, or have let go of old events.
+        let stored = Tables { connection }.places(plan.stream())?.unwrap_or(next..next);
+        let from = if stored.contains(&next) { next } else { next.max(stored.start) };
+        let to = stored.end.min(from.saturating_add(process.slice));
+        let number = process.number;
+        let start = Instant::now();
+        let added =
+            if from < to { process.add(connection, from..to, None)? } else { Added::default() };
+        process.next = (to < stored.end).then_some(to);
+        process.slice = match start.elapsed().as_millis() {
+            0..20 => (process.slice * 2).min(20_000),
+            60.. => (process.slice / 2).max(100),
+            _ => process.slice,
+        };
+        let filled = match (process.next, &added.error) {
+            (_, Some(why)) if added.skipped >= MOST_TRIED => Filled::Failed(why.clone()),
+            (Some(_), _) => Filled::Partly,
+            (None, _) => Filled::Whole,
+        };
+        match process.next {
+            Some(next) => {
+                let update = "UPDATE fills SET next = ? WHERE process = ?";
+                connection.prepare_cached(update)?.execute([next, number])?;
+            }
+            None => {
+                let delete = "DELETE FROM fills WHERE process = ?";
+                connection.prepare_cached(delete)?.execute([number])?;
+            }
+        }
+        self.touched = true;
+        stats.added(name, added);
+        notices.push(Notice::changed(name, None));
+        Ok(filled)
+    }
+
+    /// The processes that lack stored events.
+    pub(super) fn unfilled(&self) -> Vec<String> {
+        let all = self.loaded.iter().flatten();
+        all.filter(|(_, process)| process.next.is_some()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Puts the result of a new run in the place of the last one, and returns whether it is another.
+    pub(super) fn ran(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        number: i64,
+        run: Run,
+        now: i64,
+        notices: &mut Vec<Notice>,
+    ) -> Result<bool, EngineError> {
+        let stats = self.stats.clone();
+        self.touched = true;
+        // It may be gone by now, or be another one.
+        let Some(process) =
+            self.all(connection)?.get_mut(name).filter(|process| process.number == number)
+        else {
+            return Ok(false);
+        };
+        let mut changes = ChangeRecords::default();
+        stats.ran(name, &run);
+        update(connection, process, run, now, &mut changes)?;
+        process.settle(connection)?;
+        let has_changed = changes.len() > 0;
+        if has_changed {
+            notices.push(Notice::changed(name, Some(changes)));
+        }
+        Ok(has_changed)
+    }
+
+    /// Changes a process; with a new query it is made anew, under its old name.
+    pub(super) fn change(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        ttl: Option<&Ttl>,
+        draft: Option<Draft>,
+        now: i64,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        self.touched = true;
+        let process = self.all(connection)?.get_mut(name).ok_or_else(|| no_process(name))?;
+        if let Some(draft) = draft {
+            process.drop_tables(connection)?;
+            connection.execute("DELETE FROM fills WHERE process = ?", [process.number])?;
+            connection.execute("DELETE FROM processes WHERE name = ?", [name])?;
+            self.all(connection)?.remove(name);
+            self.insert(connection, draft, now, notices)?;
+            return self.check_no_circle(connection, name);
+        }
+        if let Some(ttl) = ttl {
+            process.expiry = Some(Expiry::new(ttl, &process.compiled.columns)?);
+            let update = "UPDATE processes SET ttl_duration = ?, ttl_column = ? WHERE name = ?";
+            connection.execute(update, [&ttl.duration, &ttl.column, name])?;
+        }
+        Ok(())
+    }
+
+    /// A process that came to read itself through others would never be done.
+    fn check_no_circle(&mut self, connection: &Connection, name: &str) -> Result<(), EngineError> {
+        let all = self.all(connection)?;
+        let mut left: Vec<&String> = all[name].compiled.reads.iter().collect();
+        let mut seen = BTreeSet::new();
+        while let Some(read) = left.pop() {
+            if read == name {
+                return Err(EngineError::Invalid(format!(
+                    "{name:?} would read itself, through other processes"
+                )));
+            }
+            if seen.insert(read) {
+                left.extend(all.get(read).iter().flat_map(|process| &process.compiled.reads));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn delete(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        notices: &mut Vec<Notice>,
+    ) -> Result<(), EngineError> {
+        if let Some(reader) = self.reader_of(connection, name)? {
+            return Err(EngineError::Conflict(format!("the process {reader:?} reads {name:?}")));
+        }
+        let process = self.all(connection)?.remove(name).ok_or_else(|| no_process(name))?;
+        self.touched = true;
+        process.drop_tables(connection)?;
+        connection.execute("DELETE FROM fills WHERE process = ?", [process.number])?;
+        connection.execute("DELETE FROM processes WHERE name = ?", [name])?;
+        self.end(name);
+        notices.push(Notice::Deleted(name.to_owned()));
+        Ok(())
+    }
+
+    /// A process that reads `name`.
+    fn reader_of(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+    ) -> Result<Option<String>, EngineError> {
+        let all = self.all(connection)?;
+        let reader = all.iter().find(|(_, process)| process.compiled.reads.contains(name));
+        Ok(reader.map(|(reader, _)| reader.clone()))
+    }
+
+    /// The processes that have to be computed anew because `name` has changed.
+    pub(super) fn outdate_readers_of(&self, name: &str) {
+        for (reader, process) in self.loaded.iter().flatten() {
+            if process.compiled.plan.is_none() && process.compiled.reads.contains(name) {
+                self.schedule.outdated(reader);
+            }
+        }
+    }
+
+    /// A new process is committed.
+    pub(super) fn created(&self, name: &str) {
+        if let Some(process) = self.loaded.as_ref().and_then(|all| all.get(name)) {
+            self.schedule(name, process);
+        }
+    }
+
+    pub(super) fn outdated(&self, name: &str) {
+        self.schedule.outdated(name);
+    }
+}
+
+pub(super) fn no_process(name: &str) -> EngineError {
+    EngineError::NotFound(format!("there is no process {name:?}"))
+}
+
+/// Gives a process the rows of a run, and another table if `*` has come to mean other columns.
+fn update(
+    connection: &Connection,
+    process: &mut Process,
+    run: Run,
+    now: i64,
+    changes: &mut ChangeRecords,
+) -> Result<(), EngineError> {
+    check_width(&run.columns)?;
+    let by = same_row_by(&process.compiled.parsed()?);
+    if process.compiled.columns != run.columns {
+        let other = process.with_columns(run.columns);
+        if other.compiled.columns.len() != process.compiled.columns.len() {
+            process.replace(connection, Vec::new(), None, changes)?;
+            process.drop_tables(connection)?;
+            other.create_table(connection)?;
+        }
+        other.save(connection)?;
+        *process = other;
+    }
+    let mut rows = run.rows;
+    rows.retain(|row| !process.is_old(row, now));
+    process.replace(connection, rows, by.as_deref(), changes)
+}

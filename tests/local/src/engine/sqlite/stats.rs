@@ -1,0 +1,116 @@
+//! How processes fare.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::process::Added;
+use super::recompute::Run;
+use crate::engine::{EngineError, ProcessStats};
+
+/// How the processes fare, by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stats(Arc<AllStats>);
+
+#[derive(Debug, Default)]
+struct AllStats {
+    processes: Mutex<HashMap<String, Entry>>,
+    /// Events that a process lacks, of those that are gone, too.
+    skipped: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    stats: ProcessStats,
+    /// What the process reads.
+    reads: BTreeSet<String>,
+}
+
+impl Stats {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.0.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn skipped(&self) -> u64 {
+        self.0.skipped.load(Ordering::Relaxed)
+    }
+
+    /// How many processes show an old result.
+    pub(super) fn stale(&self) -> usize {
+        self.all().values().filter(|entry| entry.stats.stale).count()
+    }
+
+    /// The processes with an old result that something comes from which reads `reads`.
+    pub(super) fn stale_of(&self, reads: BTreeSet<String>) -> Vec<String> {
+        let all = self.all();
+        let (mut seen, mut left) = (reads.clone(), Vec::from_iter(reads));
+        let mut stale = Vec::new();
+        while let Some(name) = left.pop() {
+            let Some(Entry { stats, reads }) = all.get(&name) else { continue };
+            if stats.stale {
+                stale.push(name);
+            }
+            left.extend(reads.iter().filter(|read| seen.insert(String::clone(read))).cloned());
+        }
+        stale.sort();
+        stale
+    }
+
+    /// Notes what came of adding some events.
+    pub(super) fn added(&self, process: &str, added: Added) {
+        let Added { steps, skipped, error, unread, .. } = added;
+        self.skip(process, skipped, error.as_deref());
+        self.note(process, |stats| {
+            stats.steps += steps;
+            stats.last_error = error.or(stats.last_error.take());
+            stats.stale = unread;
+        });
+    }
+
+    /// Notes what came of a run.
+    pub(super) fn ran(&self, process: &str, run: &Run) {
+        self.skip(process, run.skipped, run.why.as_deref());
+        self.note(process, |stats| {
+            stats.steps += run.steps;
+            stats.runs += 1;
+            stats.last_run_ms = u64::try_from(run.took.as_millis()).unwrap_or(u64::MAX);
+            stats.last_error.clone_from(&run.why);
+            stats.stale = false;
+        });
+    }
+
+    /// Counts events that a process lacks.
+    fn skip(&self, process: &str, events: u64, why: Option<&str>) {
+        if events > 0 {
+            self.0.skipped.fetch_add(events, Ordering::Relaxed);
+            self.note(process, |stats| stats.skipped += events);
+            tracing::warn!(process, events, why, "a process lacks events that its query fails at");
+        }
+    }
+
+    /// A run came to nothing: the process shows what the one before it gave.
+    pub(super) fn failed(&self, process: &str, error: &EngineError) {
+        self.note(process, |stats| {
+            stats.last_error = Some(error.to_string());
+            stats.stale = true;
+        });
+    }
+
+    pub(super) fn of(&self, process: &str) -> Option<ProcessStats> {
+        self.all().get(process).map(|entry| entry.stats.clone())
+    }
+
+    pub(super) fn put(&self, process: &str, stats: ProcessStats, reads: &BTreeSet<String>) {
+        self.all().insert(process.to_owned(), Entry { stats, reads: reads.clone() });
+    }
+
+    pub(super) fn remove(&self, process: &str) {
+        self.all().remove(process);
+    }
+
+    pub(super) fn note(&self, process: &str, note: impl FnOnce(&mut ProcessStats)) {
+        if let Some(entry) = self.all().get_mut(process) {
+            note(&mut entry.stats);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The engine through its trait: what is stored, asked and kept.
+
+mod contract;
+mod definitions;
+mod differential;
+mod functions;
+mod hostile;
+mod incremental;
+mod names;
+mod page;
+mod process;
+mod query;
+mod quoting;
+mod storage;
+mod times;
+mod types;
+mod windows;
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::read::QueryLimits;
+use super::retention::Retention;
+use super::storage::OpenShare;
+use super::{Settings, Sqlite};
+use crate::changes::Changes;
+use crate::engine::contract::received;
+use crate::engine::{Author, Definition, Engine, EngineError, ProcessStats, Ttl};
+use crate::events::Collector;
+use crate::subscribers::Announcer;
+use crate::subscribers::hub::{Hub, Source, Subscriber};
+
+/// An engine, and those who listen to it.
+struct Fixture {
+    engine: Sqlite,
+    subscribers: Arc<Hub>,
+    changes: Arc<Changes>,
+}
+
+fn settings() -> Settings {
+    Settings {
+        path: None,
+        retention: Retention {
+            events: 1_000_000,
+            bytes: 1 << 30,
+            age: Duration::from_secs(24 * 60 * 60),
+        },
+        limits: QueryLimits { time: Duration::from_secs(60), rows: 100_000, bytes: 1 << 24 },
+        open_share: OpenShare { streams: 1000, bytes: u64::MAX },
+    }
+}
+
+fn start() -> Fixture {
+    start_with(&settings())
+}
+
+fn at(path: &Path) -> Fixture {
+    start_with(&Settings { path: Some(path.to_owned()), ..settings() })
+}
+
+fn start_with(settings: &Settings) -> Fixture {
+    let subscribers = Arc::new(Hub::new(1 << 24));
+    let changes = Arc::new(Changes::default());
+    let announcer =
+        Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };
+    let engine = Sqlite::open(settings, Arc::new(announcer)).unwrap();
+    Fixture { engine, subscribers, changes }
+}
+
+impl Fixture {
+    fn collect(&self, stream: &str, json: &str) {
+        self.try_collect(stream, json).unwrap();
+    }
+
+    fn try_collect(&self, stream: &str, json: &str) -> Result<(), EngineError> {
+        self.collect_as(Author::Trusted, stream, json)
+    }
+
+    fn collect_as(&self, author: Author, stream: &str, json: &str) -> Result<(), EngineError> {
+        self.collector(author).one(stream, json).unwrap().blocking_recv().unwrap()
+    }
+
+    fn collector(&self, author: Author) -> Collector<'_> {
+        Collector { engine: &self.engine, author, limit: 1 << 27, may_write: &|_| true }
+    }
+
+    fn query(&self, sql: &str) -> Value {
+        self.try_query(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    fn try_query(&self, sql: &str) -> Result<Value, EngineError> {
+        let answer = self.engine.query(sql, &[])?;
+        Ok(serde_json::from_slice(&answer.json).unwrap())
+    }
+
+    fn process(&self, name: &str, query: &str) {
+        self.try_process(name, query).unwrap_or_else(|error| panic!("{query}: {error}"));
+    }
+
+    fn try_process(&self, name: &str, query: &str) -> Result<(), EngineError> {
+        let definition = Definition { query: query.to_owned(), ttl: None };
+        self.engine.create_process(name, &definition)
+    }
+
+    fn stats(&self, name: &str) -> ProcessStats {
+        self.engine.process_stats(name).unwrap()
+    }
+
+    /// Waits for what is done in the background.
+    fn wait_until(&self, done: impl Fn() -> bool) {
+        assert!(self.changes.wait_until(Duration::from_secs(20), done), "nothing came of it");
+    }
+
+    fn subscribe(&self, process: &str, sample: Option<u32>) -> Subscriber {
+        self.subscribers.subscribe(Source::Process, process, sample.and_then(NonZeroU32::new))
+    }
+}

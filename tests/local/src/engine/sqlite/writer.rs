@@ -1,0 +1,307 @@
+//! The one thread that writes. Requests that come while it is busy share the next transaction.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use time::OffsetDateTime;
+use tokio::sync::oneshot;
+
+use super::counters::Counted;
+use super::objects::ChangeRecords;
+use super::processes::Processes;
+use super::storage::{Now, Storage, Totals};
+use crate::engine::{Author, EngineError, Listener};
+use crate::events::batch::Batch;
+use crate::events::timestamp;
+use crate::subscribers::records::Records;
+
+/// How much one transaction takes at most, in bytes of events: the first requests are not to wait
+/// for all the others.
+const GROUP: usize = 16 * 1024 * 1024;
+
+/// How often to look for what has become too old.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// How often, when there are rows that last only for a time.
+const SWEEP_ROWS: Duration = Duration::from_secs(1);
+
+/// What the writer can be asked to do.
+pub(super) enum Job {
+    Append {
+        batches: Vec<(String, Batch)>,
+        author: Author,
+        done: oneshot::Sender<Result<(), EngineError>>,
+    },
+    /// Something else, in a separate transaction.
+    Run(Box<dyn Task>),
+    Stop,
+}
+
+/// Work in a transaction. It keeps its result until it is `finish`ed.
+pub(super) trait Task: Send {
+    fn run(&mut self, writer: &mut Writer) -> Result<(), EngineError>;
+    /// The transaction is over, or could not begin.
+    fn finish(self: Box<Self>, end: Result<(), EngineError>);
+}
+
+/// What to tell the listener once the transaction is committed.
+#[derive(Debug)]
+pub(super) enum Notice {
+    /// Events of a stream.
+    Stored(String, Records),
+    /// Rows of a process: which ones, if somebody wanted to know.
+    Changed(String, Option<Records>),
+    /// What a process reads has changed.
+    Outdated(String),
+    /// A stream has lost events.
+    Shrunk(String),
+    /// There is a process of this name now.
+    Created(String),
+    /// The process is gone.
+    Deleted(String),
+}
+
+impl Notice {
+    pub(super) fn changed(process: &str, changes: Option<ChangeRecords>) -> Self {
+        Self::Changed(process.to_owned(), changes.map(ChangeRecords::into_records))
+    }
+}
+
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) storage: Storage,
+    pub(super) processes: Processes,
+    pub(super) notices: Vec<Notice>,
+    pub(super) now: Now,
+    listener: Arc<dyn Listener>,
+    counted: Arc<Counted>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        storage: Storage,
+        processes: Processes,
+        listener: Arc<dyn Listener>,
+        counted: Arc<Counted>,
+    ) -> Self {
+        let (notices, now) = (Vec::new(), now());
+        Self { connection, storage, processes, notices, now, listener, counted }
+    }
+
+    /// Works until it is told to stop, or until all senders are gone.
+    pub(super) fn work(mut self, jobs: &Receiver<Job>) {
+        let mut sweep = Instant::now() + SWEEP;
+        let mut next = None;
+        loop {
+            let now = Instant::now();
+            let pause = if self.processes.have_ttl() { SWEEP_ROWS } else { SWEEP };
+            sweep = sweep.min(now + pause);
+            if sweep <= now {
+                // If there is more, waiting jobs have their turn before the next sweep.
+                sweep = now + if self.sweep() { Duration::ZERO } else { pause };
+            }
+            let job = match next.take() {
+                Some(job) => job,
+                None => match jobs.recv_timeout(sweep.saturating_duration_since(now)) {
+                    Ok(job) => job,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                },
+            };
+            match job {
+                Job::Append { batches, author, done } => {
+                    next = self.append(batches, author, done, jobs);
+                }
+                Job::Run(mut task) => {
+                    let end = self.transaction(|writer| task.run(writer));
+                    task.finish(end);
+                    self.listener.progressed();
+                }
+                Job::Stop => return self.fold(),
+            }
+        }
+    }
+
+    /// Folds the log into the database, so that its file alone is all there is.
+    fn fold(&self) {
+        let fold = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let is_busy = self.connection.query_row(fold, [], |row| row.get::<_, bool>(0));
+        match is_busy {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("the log of the database could not be folded into its file"),
+            Err(error) => tracing::warn!(%error, "the log of the database was not folded"),
+        }
+    }
+
+    /// Stores what was asked for and what has come since, and returns the first job that is of
+    /// another kind.
+    fn append(
+        &mut self,
+        batches: Vec<(String, Batch)>,
+        author: Author,
+        done: oneshot::Sender<Result<(), EngineError>>,
+        jobs: &Receiver<Job>,
+    ) -> Option<Job> {
+        let mut waiting = Vec::new();
+        let mut next = None;
+        let mut job = Some((batches, author, done));
+        let end = self.transaction(|writer| {
+            let mut size = 0;
+            while let Some((batches, author, done)) = job.take() {
+                size += batches.iter().map(|(_, batch)| batch.text.len()).sum::<usize>();
+                match writer.append_one(batches, author) {
+                    Ok(()) => waiting.push((done, Ok(()))),
+                    // Of one request, and nothing of it is left.
+                    Err(error) if !error.is_failure() => {
+                        waiting.push((done, Err(error)));
+                    }
+                    Err(error) => {
+                        waiting.push((done, Ok(())));
+                        return Err(error);
+                    }
+                }
+                if size < GROUP {
+                    match jobs.try_recv() {
+                        Ok(Job::Append { batches, author, done }) => {
+                            job = Some((batches, author, done));
+                        }
+                        Ok(other) => next = Some(other),
+                        Err(_) => {}
+                    }
+                }
+            }
+            Ok(())
+        });
+        // One is left if the transaction could not even begin.
+        waiting.extend(job.map(|(_, _, done)| (done, Ok(()))));
+        for (done, result) in waiting {
+            // The caller may have hung up.
+            drop(done.send(result.and(end.clone())));
+        }
+        self.listener.progressed();
+        next
+    }
+
+    /// One request: all of it or nothing.
+    fn append_one(
+        &mut self,
+        batches: Vec<(String, Batch)>,
+        author: Author,
+    ) -> Result<(), EngineError> {
+        self.storage.check_room(&self.connection, author)?;
+        let (notices, totals) = (self.notices.len(), self.storage.totals);
+        self.connection.prepare_cached("SAVEPOINT request")?.execute([])?;
+        let stored = batches.into_iter().try_for_each(|(name, batch)| {
+            // A stream comes into being with its first event, and an empty array has none.
+            if batch.records.is_empty() {
+                return Ok(());
+            }
+            let Self { connection, storage, processes, notices, now, .. } = self;
+            let stored = storage.add(connection, &name, batch, author, now)?;
+            if !stored.places.is_empty() {
+                processes.stored(connection, &name, &stored, notices)?;
+            }
+            storage.settle(connection, &name, now)?;
+            notices.push(Notice::Stored(name, stored.records));
+            Ok(())
+        });
+        if stored.is_err() {
+            self.notices.truncate(notices);
+            // Not counted anew: that would let requests that are refused hold up the others.
+            self.storage.rolled_back(totals);
+            self.processes.rolled_back();
+            // SQLite has ended the whole transaction: the disk is full, say.
+            if self.connection.is_autocommit() {
+                return stored;
+            }
+            self.connection.prepare_cached("ROLLBACK TO request")?.execute([])?;
+        }
+        self.connection.prepare_cached("RELEASE request")?.execute([])?;
+        stored
+    }
+
+    /// Deletes what is too old, and returns whether there is more of it.
+    fn sweep(&mut self) -> bool {
+        let mut more = false;
+        let swept = self.transaction(|writer| {
+            let Self { connection, storage, processes, notices, now, .. } = writer;
+            more = storage.sweep(connection, now, notices)?;
+            processes.expire(connection, now.micros, notices)
+        });
+        if let Err(error) = swept {
+            tracing::warn!(%error, "old events could not be deleted");
+            return false;
+        }
+        more
+    }
+
+    /// Does `work` in a transaction and tells the listener what came of it.
+    fn transaction(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        self.now = now();
+        let end = self.commit(work);
+        match &end {
+            Ok(()) => {
+                self.processes.committed();
+                self.counted.transactions.fetch_add(1, Ordering::Relaxed);
+                for notice in self.notices.drain(..) {
+                    match notice {
+                        Notice::Stored(stream, records) => {
+                            let events = records.ends.len() as u64;
+                            self.counted.events.fetch_add(events, Ordering::Relaxed);
+                            self.listener.stored(&stream, &records);
+                        }
+                        Notice::Changed(process, records) => {
+                            self.processes.outdate_readers_of(&process);
+                            if let Some(records) = records {
+                                self.listener.changed(&process, &records);
+                            }
+                        }
+                        Notice::Outdated(process) => self.processes.outdated(&process),
+                        Notice::Shrunk(stream) => self.processes.outdate_readers_of(&stream),
+                        Notice::Created(process) => {
+                            self.processes.created(&process);
+                            self.processes.outdate_readers_of(&process);
+                        }
+                        Notice::Deleted(process) => self.listener.process_deleted(&process),
+                    }
+                }
+            }
+            Err(error) => {
+                self.notices.clear();
+                self.storage.rolled_back(Totals::default());
+                self.processes.rolled_back();
+                self.counted.failed(error);
+            }
+        }
+        end
+    }
+
+    fn commit(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let end = work(self).and_then(|()| {
+            self.connection.prepare_cached("COMMIT")?.execute([])?;
+            Ok(())
+        });
+        // Some errors have ended the transaction themselves.
+        if end.is_err() && !self.connection.is_autocommit() {
+            self.connection.prepare_cached("ROLLBACK")?.execute([])?;
+        }
+        end
+    }
+}
+
+fn now() -> Now {
+    let now = OffsetDateTime::now_utc();
+    let micros = i64::try_from(now.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX);
+    Now { text: timestamp::rfc3339(now), micros }
+}

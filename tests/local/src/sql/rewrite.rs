@@ -1,0 +1,98 @@
+//! From a query over streams and processes to one over the tables that SQLite has.
+//!
+//! Each name of a stream becomes a subquery that gives the keys which the query mentions as
+//! columns, each name of a process one over the rows it keeps. So a stream may have any number of
+//! keys: those that nobody asks for cost nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlparser::ast::{ObjectName, Query};
+
+use super::columns::{Column, Outputs, unique};
+use super::names::Names;
+use super::parse::{Homes, Parsed};
+use super::relations::{Catalogue, Source};
+use super::{compare, print, visit};
+use crate::engine::EngineError;
+
+/// How many relations a query may read, each counted as often as the part that it is in is read.
+const MOST_READS: usize = 1_000;
+
+/// A query that SQLite can run.
+#[derive(Clone, Debug)]
+pub(crate) struct Runnable {
+    pub(crate) sql: String,
+    /// The columns of the result, as far as they are known beforehand.
+    pub(crate) columns: Option<Vec<Column>>,
+    /// The streams and processes that it reads, by name.
+    pub(crate) reads: BTreeSet<String>,
+    /// What is known now of its names.
+    pub(crate) homes: Homes,
+}
+
+/// Puts tables in the place of names.
+pub(crate) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runnable, EngineError> {
+    let mut query = parsed.query.clone();
+    let mut names = Names::new(&parsed.homes, catalogue);
+    visit::change(&mut query, &mut names)?;
+    if reads(&query) > MOST_READS {
+        return Err(EngineError::Invalid(format!(
+            "the query reads more than {MOST_READS} relations, those of its parts counted each time"
+        )));
+    }
+    let Names { reads, sources, homes, .. } = names;
+    let of_processes = sources.iter().flat_map(Source::columns).filter(|column| column.time);
+    compare::times(&mut query, of_processes.map(|it| it.name.to_ascii_lowercase()).collect())?;
+    let columns_of = |name: &ObjectName| Some(sources.get(source_number(name)?)?.columns());
+    let columns = Outputs::new(&columns_of).of_query(&query).map(unique);
+    Ok(Runnable { sql: with_sources(&query, &sources)?, columns, reads, homes })
+}
+
+/// How many relations a query reads.
+fn reads(query: &Query) -> usize {
+    // What each part reads, by name; of parts of one name, the most.
+    let mut parts = BTreeMap::<String, usize>::new();
+    let weigh = |query: &Query, parts: &BTreeMap<String, usize>| {
+        let mut read = 0_usize;
+        visit::relations(query, &mut |name| {
+            let part = parts.get(&name.to_ascii_lowercase());
+            read = read.saturating_add(part.map_or(1, |reads| (*reads).max(1)));
+        });
+        read
+    };
+    visit::queries(query, &mut |query| {
+        for part in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let read = weigh(&part.query, &parts);
+            let most = parts.entry(part.alias.name.value.to_ascii_lowercase()).or_default();
+            *most = read.max(*most);
+        }
+    });
+    weigh(query, &parts)
+}
+
+/// The query, with the relations that it reads before it. Only in these may events be read: the
+/// connection knows them by their names.
+fn with_sources(query: &Query, sources: &[Source]) -> Result<String, EngineError> {
+    let printed = print::query(query)?;
+    if sources.is_empty() {
+        return Ok(printed);
+    }
+    let mut with = Vec::with_capacity(sources.len());
+    for (number, source) in sources.iter().enumerate() {
+        let name = print::name(&print::marker(number));
+        with.push(format!("{name} AS NOT MATERIALIZED ({})", source.select()));
+    }
+    let with = with.join(", ");
+    Ok(match printed.strip_prefix("WITH ") {
+        Some(rest) => match rest.strip_prefix("RECURSIVE ") {
+            Some(rest) => format!("WITH RECURSIVE {with}, {rest}"),
+            None => format!("WITH {with}, {rest}"),
+        },
+        None => format!("WITH {with} {printed}"),
+    })
+}
+
+fn source_number(name: &ObjectName) -> Option<usize> {
+    let [part] = &name.0[..] else { return None };
+    print::marked(&part.as_ident()?.value)
+}
