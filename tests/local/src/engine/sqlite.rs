@@ -45,6 +45,7 @@ mod diff;
 mod error;
 mod functions;
 mod home;
+mod inner;
 mod objects;
 mod process;
 mod processes;
@@ -61,38 +62,38 @@ mod tests;
 mod trial;
 mod writer;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Sender, SyncSender};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use std::{fmt, io};
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::OptionalExtension as _;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use self::counters::Counted;
 use self::home::Home;
-use self::processes::{Draft, Filled, Processes, homes, no_process};
-use self::read::{QueryLimits, READERS, Reader, Readers};
+use self::inner::{Inner, ended};
+use self::processes::{Draft, Processes, no_process};
+use self::read::{QueryLimits, READERS, Readers};
 use self::recompute::Failing;
 use self::retention::Retention;
 use self::sandbox::Sandbox;
-use self::schedule::{Due, Schedule};
+use self::schedule::Schedule;
 use self::stats::Stats;
 use self::storage::{OpenShare, Storage};
-use self::writer::{Job, Notice, Task, Writer};
+use self::writer::{Job, Notice, Writer};
 use crate::engine::{
     Author, Change, Commit, Definition, Engine, EngineCounters, EngineError, Listener, Mode,
     ProcessStats, Rows, Summary, Ttl,
 };
 use crate::events::batch::Batch;
 use crate::pool::Pool;
-use crate::sql::{self, Parsed};
+use crate::sql;
 
 /// Where the events are kept, and how many.
 #[derive(Clone, Debug)]
@@ -106,32 +107,14 @@ pub(crate) struct Settings {
 
 /// Events, processes and saved queries in an SQLite database.
 pub(crate) struct Sqlite {
-    core: Arc<Core>,
+    inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sqlite").field("home", &self.core.home).finish_non_exhaustive()
+        f.debug_struct("Sqlite").field("home", &self.inner.home).finish_non_exhaustive()
     }
-}
-
-/// What the threads of the engine share.
-struct Core {
-    jobs: Sender<Job>,
-    readers: Arc<Readers>,
-    /// As many as readers.
-    threads: Pool,
-    /// Reads what the engine itself wants to know; `None` at the end.
-    catalogue: Mutex<Option<Connection>>,
-    stats: Stats,
-    schedule: Arc<Schedule>,
-    /// Which events the queries of processes fail at, by the name of the process.
-    failing: Mutex<HashMap<String, (String, Failing)>>,
-    counted: Arc<Counted>,
-    listener: Arc<dyn Listener>,
-    /// The last to go: the connections are closed before it.
-    home: Home,
 }
 
 impl Sqlite {
@@ -170,7 +153,7 @@ impl Sqlite {
         home.hide()?;
         let catalogue = Mutex::new(Some(catalogue));
         let failing = Mutex::default();
-        let core = Core {
+        let inner = Inner {
             jobs,
             readers,
             threads,
@@ -182,15 +165,15 @@ impl Sqlite {
             listener,
             home,
         };
-        let core = Arc::new(core);
+        let inner = Arc::new(inner);
         let thread = |name: &str| {
             let thread = std::thread::Builder::new().name(format!("stride-local-{name}"));
             thread.stack_size(sql::STACK)
         };
-        let engine = Self { core: Arc::clone(&core), threads: Mutex::default() };
+        let engine = Self { inner: Arc::clone(&inner), threads: Mutex::default() };
         let writing = thread("writer").spawn(move || writer.work(&received))?;
         engine.threads().push(writing);
-        engine.threads().push(thread("process").spawn(move || core.recompute(&unfilled))?);
+        engine.threads().push(thread("process").spawn(move || inner.recompute(&unfilled))?);
         Ok(engine)
     }
 
@@ -199,7 +182,7 @@ impl Sqlite {
     }
 
     fn names(&self, sql: &str) -> Result<Vec<String>, EngineError> {
-        self.core.look_up(|catalogue| {
+        self.inner.look_up(|catalogue| {
             catalogue.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
         })
     }
@@ -207,7 +190,7 @@ impl Sqlite {
     /// Lets the database grow no larger than it is, or than so many pages.
     #[cfg(test)]
     pub(super) fn limit_pages(&self, pages: Option<u32>) -> Result<(), EngineError> {
-        self.core.write(move |writer| {
+        self.inner.write(move |writer| {
             let pages = pages.unwrap_or(u32::MAX - 1);
             let limit = format!("PRAGMA max_page_count = {pages}");
             Ok(writer.connection.query_row(&limit, [], |_| Ok(()))?)
@@ -216,9 +199,9 @@ impl Sqlite {
 
     /// Checks what a process is to be, and runs it once if that is how it is kept.
     fn draft(&self, name: &str, definition: &Definition) -> Result<Draft, EngineError> {
-        let core = Arc::clone(&self.core);
+        let inner = Arc::clone(&self.inner);
         let (name, definition) = (name.to_owned(), definition.clone());
-        self.core.with_reader(move |reader| {
+        self.inner.with_reader(move |reader| {
             let compiled = reader.compile(&definition.query)?;
             if compiled.reads.contains(&name) {
                 return Err(EngineError::Invalid(format!("{name:?} would read itself")));
@@ -231,7 +214,7 @@ impl Sqlite {
                 Mode::Recomputed => {
                     let mut failing = Failing::default();
                     let run = recompute::run(reader, &parsed, &mut failing)?;
-                    core.failing().insert(name.clone(), (definition.query.clone(), failing));
+                    inner.failing().insert(name.clone(), (definition.query.clone(), failing));
                     Some(run)
                 }
             };
@@ -240,164 +223,10 @@ impl Sqlite {
     }
 }
 
-impl Core {
-    /// Does something in a transaction of the writer's, and waits for it.
-    fn write<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Writer) -> Result<T, EngineError> + Send + 'static,
-    ) -> Result<T, EngineError> {
-        let (done, is_done) = mpsc::sync_channel(1);
-        let task = Closure { work: Some(work), value: None, done };
-        self.jobs.send(Job::Run(Box::new(task))).map_err(|_| ended())?;
-        is_done.recv().map_err(|_| ended())?
-    }
-
-    /// Works on a query with a reader, on a thread that has the stack for it.
-    fn with_reader<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Reader) -> Result<T, EngineError> + Send + 'static,
-    ) -> Result<T, EngineError> {
-        // There are as many threads as readers: who has one has a thread at once.
-        let mut loan = self.readers.lend()?;
-        let (done, is_done) = mpsc::sync_channel(1);
-        self.threads.run(move || {
-            let result = loan.reader().and_then(|reader| {
-                let result = work(reader);
-                reader.shrink();
-                result
-            });
-            drop(loan);
-            // The caller waits, but its thread may be gone.
-            drop(done.send(result));
-        });
-        is_done.recv().map_err(|_| EngineError::Broken("a query panicked".to_owned()))?
-    }
-
-    fn catalogue(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn failing(&self) -> MutexGuard<'_, HashMap<String, (String, Failing)>> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Looks something up in the engine's own tables.
-    fn look_up<T>(
-        &self,
-        look: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, EngineError> {
-        let catalogue = self.catalogue();
-        let looked = look(catalogue.as_ref().ok_or_else(ended)?).map_err(EngineError::from);
-        looked.inspect_err(|error| self.counted.failed(error))
-    }
-
-    /// Gives a process the events that were stored before it, slice by slice: others write in between.
-    fn fill(&self, name: &str) -> Result<(), EngineError> {
-        loop {
-            let process = name.to_owned();
-            let filled = self.write(move |writer| {
-                let Writer { connection, processes, notices, .. } = writer;
-                processes.fill(connection, &process, notices)
-            })?;
-            match filled {
-                Filled::Partly => {}
-                Filled::Whole => return Ok(()),
-                Filled::Failed(why) => return Err(EngineError::Invalid(why)),
-            }
-        }
-    }
-
-    /// Runs the queries of processes that have to be computed anew, until the end; before that, gives those that
-    /// the last end cut short the rest of their events.
-    fn recompute(&self, unfilled: &[String]) {
-        for name in unfilled {
-            if let Err(error) = self.fill(name) {
-                tracing::warn!(process = name, %error, "a process lacks events that were stored before it");
-            }
-        }
-        while let Some(name) = self.schedule.next() {
-            let start = Instant::now();
-            let due = match self.recompute_one(&name) {
-                Ok(due) => due,
-                Err(EngineError::NotFound(_)) => {
-                    self.schedule.remove(&name);
-                    Due::Never
-                }
-                Err(error) => {
-                    self.failed(&name, &error);
-                    Due::Never
-                }
-            };
-            self.schedule.done(&name, start.elapsed(), due);
-        }
-    }
-
-    /// A process shows an old result.
-    fn failed(&self, name: &str, error: &EngineError) {
-        tracing::warn!(process = name, %error, "a process shows an old result: it could not be computed");
-        self.counted.failed(error);
-        self.stats.failed(name, error);
-        self.listener.progressed();
-    }
-
-    fn recompute_one(&self, name: &str) -> Result<Due, EngineError> {
-        let (number, query) = self.process(name)?;
-        let mut parsed = sql::parse(&query)?;
-        let settled = "SELECT streams FROM homes WHERE process = ?";
-        parsed.homes = homes(self.look_up(|catalogue| {
-            catalogue.prepare_cached(settled)?.query_row([number], |row| row.get(0)).optional()
-        })?);
-        match self.run_again(name, number, query, &parsed) {
-            Ok(_) if !parsed.changes_with_time() => Ok(Due::Never),
-            // It goes on changing, as likely as not.
-            Ok(true) => Ok(Due::Soon),
-            Ok(false) => recompute::due(self.readers.lend()?.reader()?, &parsed),
-            Err(error) if error.is_failure() || parsed.changes_with_time() => {
-                self.failed(name, &error);
-                Ok(Due::Soon)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Returns whether the result is another one.
-    fn run_again(
-        &self,
-        name: &str,
-        number: i64,
-        query: String,
-        parsed: &Parsed,
-    ) -> Result<bool, EngineError> {
-        let known = self.failing().remove(name).filter(|(of, _)| *of == query);
-        let mut failing = known.map(|(_, failing)| failing).unwrap_or_default();
-        let run = recompute::run(self.readers.lend()?.reader()?, parsed, &mut failing);
-        self.failing().insert(name.to_owned(), (query, failing));
-        let (name, run) = (name.to_owned(), run?);
-        self.write(move |writer| {
-            let Writer { connection, processes, notices, now, .. } = writer;
-            processes.ran(connection, &name, number, run, now.micros, notices)
-        })
-    }
-
-    /// The number of a process, and its query.
-    fn process(&self, name: &str) -> Result<(i64, String), EngineError> {
-        let select = "SELECT number, query FROM processes WHERE name = ?";
-        let process = self.look_up(|catalogue| {
-            let mut select = catalogue.prepare_cached(select)?;
-            select.query_row([name], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-        })?;
-        process.ok_or_else(|| no_process(name))
-    }
-}
-
 impl Drop for Sqlite {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-fn ended() -> EngineError {
-    EngineError::Unavailable("the server is ending".to_owned())
 }
 
 fn no_query(name: &str) -> EngineError {
@@ -408,31 +237,11 @@ fn no_stream(name: &str) -> EngineError {
     EngineError::NotFound(format!("there is no stream {name:?}"))
 }
 
-/// A closure as work for the writer.
-struct Closure<F, T> {
-    work: Option<F>,
-    value: Option<T>,
-    done: SyncSender<Result<T, EngineError>>,
-}
-
-impl<T: Send, F: FnOnce(&mut Writer) -> Result<T, EngineError> + Send> Task for Closure<F, T> {
-    fn run(&mut self, writer: &mut Writer) -> Result<(), EngineError> {
-        self.value = self.work.take().map(|work| work(writer)).transpose()?;
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, end: Result<(), EngineError>) {
-        let Self { value, done, .. } = *self;
-        // The caller waits, but its thread may be gone.
-        drop(done.send(end.and_then(|()| value.ok_or_else(ended))));
-    }
-}
-
 impl Engine for Sqlite {
     fn append(&self, batches: Vec<(String, Batch)>, author: Author) -> Commit {
         let (done, commit) = oneshot::channel();
         if let Err(mpsc::SendError(Job::Append { done, .. })) =
-            self.core.jobs.send(Job::Append { batches, author, done })
+            self.inner.jobs.send(Job::Append { batches, author, done })
         {
             // Nobody can have hung up yet.
             drop(done.send(Err(ended())));
@@ -446,7 +255,7 @@ impl Engine for Sqlite {
 
     fn stream(&self, name: &str) -> Result<Summary, EngineError> {
         let select = "SELECT next - 1, first_seen, last_seen FROM streams WHERE name = ?";
-        let summary = self.core.look_up(|catalogue| {
+        let summary = self.inner.look_up(|catalogue| {
             catalogue
                 .prepare_cached(select)?
                 .query_row([name], |row| {
@@ -460,7 +269,7 @@ impl Engine for Sqlite {
 
     fn delete_stream(&self, name: &str) -> Result<(), EngineError> {
         let name = name.to_owned();
-        self.core.write(move |writer| {
+        self.inner.write(move |writer| {
             if !writer.storage.delete(&writer.connection, &name)? {
                 return Err(no_stream(&name));
             }
@@ -473,22 +282,22 @@ impl Engine for Sqlite {
         let select = "SELECT event FROM streams JOIN events
             ON place >= number << 40 | first AND place < number << 40 | next
             WHERE name = ? ORDER BY place";
-        self.core.look_up(|catalogue| {
+        self.inner.look_up(|catalogue| {
             catalogue.prepare_cached(select)?.query_map([name], |row| row.get(0))?.collect()
         })
     }
 
     fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError> {
         // Said first, and again in the transaction: a query may take its time.
-        if self.core.process(name).is_ok() {
+        if self.inner.process(name).is_ok() {
             return Err(EngineError::Conflict(format!("there is a process {name:?} already")));
         }
         let draft = self.draft(name, definition)?;
-        self.core.write(move |writer| {
+        self.inner.write(move |writer| {
             let Writer { connection, processes, now, notices, .. } = writer;
             processes.create(connection, draft, now.micros, notices)
         })?;
-        self.core.fill(name).inspect_err(|_| {
+        self.inner.fill(name).inspect_err(|_| {
             // It has never been whole.
             if let Err(error) = self.delete_process(name) {
                 tracing::warn!(process = name, %error, "half a process could not be deleted");
@@ -502,7 +311,7 @@ impl Engine for Sqlite {
 
     fn process(&self, name: &str) -> Result<Definition, EngineError> {
         let select = "SELECT query, ttl_duration, ttl_column FROM processes WHERE name = ?";
-        let process = self.core.look_up(|catalogue| {
+        let process = self.inner.look_up(|catalogue| {
             let mut select = catalogue.prepare_cached(select)?;
             let definition = select.query_row([name], |row| {
                 let ttl = match (row.get(1)?, row.get(2)?) {
@@ -517,11 +326,11 @@ impl Engine for Sqlite {
     }
 
     fn process_stats(&self, name: &str) -> Result<ProcessStats, EngineError> {
-        let (number, _) = self.core.process(name)?;
-        let mut stats = self.core.stats.of(name).ok_or_else(|| no_process(name))?;
+        let (number, _) = self.inner.process(name)?;
+        let mut stats = self.inner.stats.of(name).ok_or_else(|| no_process(name))?;
         let count = format!("SELECT count(*) FROM {}", process::table(number));
         stats.rows =
-            self.core.look_up(|catalogue| catalogue.query_row(&count, [], |row| row.get(0)))?;
+            self.inner.look_up(|catalogue| catalogue.query_row(&count, [], |row| row.get(0)))?;
         Ok(stats)
     }
 
@@ -535,32 +344,32 @@ impl Engine for Sqlite {
             })
             .transpose()?;
         let changed = name.to_owned();
-        self.core.write(move |writer| {
+        self.inner.write(move |writer| {
             let Writer { connection, processes, now, notices, .. } = writer;
             processes.change(connection, &changed, ttl.as_ref(), draft, now.micros, notices)
         })?;
-        self.core.fill(name)
+        self.inner.fill(name)
     }
 
     fn delete_process(&self, name: &str) -> Result<(), EngineError> {
         let deleted = name.to_owned();
-        self.core.write(move |writer| {
+        self.inner.write(move |writer| {
             let Writer { connection, processes, notices, .. } = writer;
             processes.delete(connection, &deleted, notices)
         })?;
-        self.core.failing().remove(name);
+        self.inner.failing().remove(name);
         Ok(())
     }
 
     fn save_query(&self, name: &str, query: &str) -> Result<(), EngineError> {
         let (name, query) = (name.to_owned(), query.to_owned());
-        let query = self.core.with_reader(move |reader| {
+        let query = self.inner.with_reader(move |reader| {
             let parsed = sql::parse(&query)?;
             reader.check(&parsed, true)?;
             trial::of_query(&parsed.query)?;
             Ok(query)
         })?;
-        self.core.write(move |writer| {
+        self.inner.write(move |writer| {
             let insert = "INSERT OR REPLACE INTO queries VALUES (?, ?)";
             writer.connection.prepare_cached(insert)?.execute([name, query])?;
             Ok(())
@@ -573,7 +382,7 @@ impl Engine for Sqlite {
 
     fn saved_query(&self, name: &str) -> Result<String, EngineError> {
         let select = "SELECT query FROM queries WHERE name = ?";
-        let query = self.core.look_up(|catalogue| {
+        let query = self.inner.look_up(|catalogue| {
             catalogue.prepare_cached(select)?.query_row([name], |row| row.get(0)).optional()
         })?;
         query.ok_or_else(|| no_query(name))
@@ -581,7 +390,7 @@ impl Engine for Sqlite {
 
     fn delete_query(&self, name: &str) -> Result<(), EngineError> {
         let name = name.to_owned();
-        self.core.write(move |writer| {
+        self.inner.write(move |writer| {
             let delete = "DELETE FROM queries WHERE name = ?";
             match writer.connection.prepare_cached(delete)?.execute([&name])? {
                 0 => Err(no_query(&name)),
@@ -592,10 +401,10 @@ impl Engine for Sqlite {
 
     fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Rows, EngineError> {
         let start = Instant::now();
-        let counted = &self.core.counted;
+        let counted = &self.inner.counted;
         let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
         let storage = Arc::clone(counted);
-        let rows = self.core.with_reader(move |reader| {
+        let rows = self.inner.with_reader(move |reader| {
             let rows = reader.json(&sql::parse(&sql)?, &parameters);
             rows.inspect_err(|error| storage.failed(error))
         });
@@ -606,20 +415,21 @@ impl Engine for Sqlite {
             counted.failed_queries.fetch_add(1, Ordering::Relaxed);
         }
         let (json, reads) = rows?;
-        Ok(Rows { json: Bytes::from(json), stale: self.core.stats.stale_of(reads) })
+        Ok(Rows { json: Bytes::from(json), stale: self.inner.stats.stale_of(reads) })
     }
 
     fn health(&self) -> Result<(), EngineError> {
-        if self.core.counted.damaged.load(Ordering::Relaxed) {
+        if self.inner.counted.damaged.load(Ordering::Relaxed) {
             return Err(EngineError::Damaged("the file is damaged: see the log".to_owned()));
         }
-        self.core.look_up(|catalogue| catalogue.query_row("SELECT 1 FROM meta", [], |_| Ok(())))?;
+        self.inner
+            .look_up(|catalogue| catalogue.query_row("SELECT 1 FROM meta", [], |_| Ok(())))?;
         // Only what takes room tells whether there is any left.
         for probe in [
             "INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(16384))",
             "DELETE FROM meta WHERE key = 'probe'",
         ] {
-            self.core.write(move |writer| {
+            self.inner.write(move |writer| {
                 writer.connection.prepare_cached(probe)?.execute([])?;
                 Ok(())
             })?;
@@ -636,7 +446,7 @@ impl Engine for Sqlite {
             failed_queries,
             query_micros,
             damaged: _,
-        } = &*self.core.counted;
+        } = &*self.inner.counted;
         EngineCounters {
             events: events.load(Ordering::Relaxed),
             transactions: transactions.load(Ordering::Relaxed),
@@ -644,19 +454,19 @@ impl Engine for Sqlite {
             queries: queries.load(Ordering::Relaxed),
             failed_queries: failed_queries.load(Ordering::Relaxed),
             query_micros: query_micros.load(Ordering::Relaxed),
-            skipped_events: self.core.stats.skipped(),
-            stale_processes: self.core.stats.stale(),
-            running_queries: self.core.readers.lent(),
+            skipped_events: self.inner.stats.skipped(),
+            stale_processes: self.inner.stats.stale(),
+            running_queries: self.inner.readers.lent(),
         }
     }
 
     fn close(&self) {
-        self.core.schedule.close();
+        self.inner.schedule.close();
         // The connection that writes is to be the last: SQLite then removes its other files.
-        self.core.readers.end();
-        drop(self.core.catalogue().take());
+        self.inner.readers.end();
+        drop(self.inner.catalogue().take());
         // Those fail only if the thread has ended already.
-        drop(self.core.jobs.send(Job::Stop));
+        drop(self.inner.jobs.send(Job::Stop));
         for thread in self.threads().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine panicked");
