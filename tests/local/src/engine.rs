@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `append` | `COPY` or a multi-row `INSERT` into a table `events_NAME (id, at, event jsonb)`, one transaction for all streams of a request; RisingWave: then `FLUSH`, so that 200 means stored |
 //! | an `$id` that is known | the primary key of that table, with `ON CONFLICT DO NOTHING` (RisingWave), or a lookup before the insert (Materialize) |
+//! | `events_after` | a `place` beside the `$id`, from a row of a table `streams` that the transaction of `append` has locked; `WHERE place > $1 ORDER BY place LIMIT` |
 //! | a stream as a relation | the same rewriting, with `event ->> 'key'` in the place of `jsonb_extract`; the columns that a stream has had are kept in a table of ours |
 //! | `create_process` | `CREATE MATERIALIZED VIEW name AS` the rewritten query; every process is incremental then, joins and windows included, and `stats` says so |
 //! | `now() - INTERVAL` | a temporal filter: `mz_now()`, or RisingWave's `now()` in a `WHERE` |
@@ -29,6 +30,7 @@
 
 #[cfg(test)]
 mod contract;
+pub(crate) mod position;
 pub mod sqlite;
 
 use std::fmt;
@@ -40,7 +42,9 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use self::position::Position;
 use crate::events::batch::Batch;
+use crate::events::ids::EventId;
 use crate::subscribers::records::Records;
 
 /// Why the engine did not do what it was asked to. The message is for the client.
@@ -59,6 +63,9 @@ pub(crate) enum EngineError {
     /// asking again later helps.
     #[error("{0}")]
     Unavailable(String),
+    /// What was to be gone on from is no more.
+    #[error("{0}")]
+    Gone(String),
     /// There is no room for what is new, until something is deleted. Nothing was changed.
     #[error("{0}")]
     Full(String),
@@ -97,6 +104,41 @@ pub(crate) struct Summary {
     /// When its first and its last event were stored, RFC 3339 in UTC.
     pub(crate) first_seen: String,
     pub(crate) last_seen: String,
+}
+
+/// Where to begin to read a stream.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "for subscriptions that resume, which come next"))]
+pub(crate) enum Start<'a> {
+    /// Before the oldest event that it still holds.
+    Oldest,
+    /// After the newest one that is committed.
+    Newest,
+    /// After the one with this `$id`.
+    After(&'a EventId),
+}
+
+/// How much a page may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PageLimit {
+    pub(crate) events: usize,
+    /// Of their text, with delimiters.
+    pub(crate) bytes: usize,
+}
+
+/// Events that follow on each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Page {
+    /// None: there are no more for now.
+    pub(crate) events: Records,
+    /// How many came before them, after the position that was asked for, and are no longer held.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for subscriptions that resume, which come next")
+    )]
+    pub(crate) missing: u64,
+    /// Where to go on.
+    pub(crate) end: Position,
 }
 
 /// A process as it was asked for. Its action is always `MATERIALIZE`.
@@ -180,8 +222,8 @@ pub(crate) struct EngineCounters {
 /// Is told what was committed, in the order of the transactions, by the thread that wrote: it must
 /// not wait for anything.
 pub(crate) trait Listener: Send + Sync + fmt::Debug {
-    /// These events were added to `stream`.
-    fn stored(&self, stream: &str, events: &Records);
+    /// These events were added to `stream`, after `position`.
+    fn stored(&self, stream: &str, position: Position, events: &Records);
     /// Whether anybody wants to know what changes in `process`.
     fn wants_changes(&self, process: &str) -> bool;
     /// Rows of `process` changed: objects with `old` and `new`.
@@ -214,9 +256,16 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
     fn streams(&self) -> Result<Vec<String>, EngineError>;
     fn stream(&self, name: &str) -> Result<Summary, EngineError>;
     fn delete_stream(&self, name: &str) -> Result<(), EngineError>;
-    /// The events that the stream still holds, the oldest first, each as JSON; none if there is no
-    /// such stream.
-    fn events(&self, name: &str) -> Result<Vec<String>, EngineError>;
+    /// Where to begin to read a stream, which need not be there yet. If its `$id` is not known, it is `Gone`.
+    fn position(&self, stream: &str, start: Start<'_>) -> Result<Position, EngineError>;
+    /// Committed events after a position, in order: as many as `most` allows, but at least one if there is any. A
+    /// position of another storage or stream than this one, or of an event that never was, is `Gone`.
+    fn events_after(
+        &self,
+        stream: &str,
+        position: Position,
+        most: PageLimit,
+    ) -> Result<Page, EngineError>;
 
     /// Starts a process over what is stored and what will be.
     fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError>;

@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::builder::Builder;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, PageLimit, Start};
 use crate::http::accept::Command;
 use crate::http::faults::Fault;
 use crate::shared::Shared;
@@ -119,8 +119,24 @@ impl Local {
     ///
     /// The storage failed.
     pub fn events(&self, stream: &str) -> Result<Vec<Value>, StorageError> {
-        let events = self.shared.engine.events(stream)?;
-        events.iter().map(|event| json(event.as_bytes())).collect()
+        const MOST: PageLimit = PageLimit { events: 10_000, bytes: 1024 * 1024 };
+        let engine = &self.shared.engine;
+        let mut position = engine.position(stream, Start::Oldest)?;
+        let mut all = Vec::new();
+        loop {
+            let page = match engine.events_after(stream, position, MOST) {
+                // It was deleted meanwhile.
+                Err(EngineError::Gone(_)) => return Ok(all),
+                page => page?,
+            };
+            if page.events.ends.is_empty() {
+                return Ok(all);
+            }
+            for event in page.events.iter() {
+                all.push(json(event)?);
+            }
+            position = page.end;
+        }
     }
 
     /// The names of all processes, sorted.

@@ -12,6 +12,7 @@ use self::hub::{Hub, Source};
 use self::records::Records;
 use crate::changes::Changes;
 use crate::engine::Listener;
+use crate::engine::position::Position;
 
 /// Tells subscribers and waiters what the engine did.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub(crate) struct Announcer {
 }
 
 impl Listener for Announcer {
-    fn stored(&self, stream: &str, events: &Records) {
+    fn stored(&self, stream: &str, _: Position, events: &Records) {
         self.subscribers.tell(Source::Stream, stream, events);
     }
 

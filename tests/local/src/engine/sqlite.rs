@@ -47,6 +47,7 @@ mod functions;
 mod home;
 mod inner;
 mod objects;
+mod pages;
 mod process;
 mod processes;
 pub(crate) mod read;
@@ -87,9 +88,10 @@ use self::schedule::Schedule;
 use self::stats::Stats;
 use self::storage::{OpenShare, Storage};
 use self::writer::{Job, Notice, Writer};
+use crate::engine::position::Position;
 use crate::engine::{
-    Author, Change, Commit, Definition, Engine, EngineCounters, EngineError, Listener, Mode,
-    ProcessStats, Rows, Summary, Ttl,
+    Author, Change, Commit, Definition, Engine, EngineCounters, EngineError, Listener, Mode, Page,
+    PageLimit, ProcessStats, Rows, Start, Summary, Ttl,
 };
 use crate::events::batch::Batch;
 use crate::pool::Pool;
@@ -133,12 +135,12 @@ impl Sqlite {
 
     fn open_here(settings: &Settings, listener: Arc<dyn Listener>) -> io::Result<Self> {
         let (home, path) = Home::take(settings.path.as_deref())?;
-        let (mut connection, ids) =
+        let (mut connection, pages) =
             schema::open_writer(&path, home.is_kept()).map_err(io::Error::other)?;
         let catalogue = schema::open_reader(&path).map_err(io::Error::other)?;
         let counted = Arc::new(Counted::default());
         let (stats, schedule) = (Stats::default(), Arc::new(Schedule::default()));
-        let storage = Storage::new(ids, settings.retention.clone(), settings.open_share);
+        let storage = Storage::new(pages, settings.retention.clone(), settings.open_share);
         let sandbox = Sandbox::install(&mut connection, true).map_err(io::Error::other)?;
         functions::install(&connection, &sandbox).map_err(io::Error::other)?;
         let mut processes =
@@ -161,6 +163,7 @@ impl Sqlite {
             stats,
             schedule,
             failing,
+            pages,
             counted,
             listener,
             home,
@@ -278,13 +281,17 @@ impl Engine for Sqlite {
         })
     }
 
-    fn events(&self, name: &str) -> Result<Vec<String>, EngineError> {
-        let select = "SELECT event FROM streams JOIN events
-            ON place >= number << 40 | first AND place < number << 40 | next
-            WHERE name = ? ORDER BY place";
-        self.inner.look_up(|catalogue| {
-            catalogue.prepare_cached(select)?.query_map([name], |row| row.get(0))?.collect()
-        })
+    fn position(&self, stream: &str, start: Start<'_>) -> Result<Position, EngineError> {
+        self.inner.look_up(|catalogue| self.inner.pages.position(catalogue, stream, start))
+    }
+
+    fn events_after(
+        &self,
+        stream: &str,
+        position: Position,
+        most: PageLimit,
+    ) -> Result<Page, EngineError> {
+        self.inner.look_up(|catalogue| self.inner.pages.after(catalogue, stream, position, most))
     }
 
     fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError> {

@@ -159,6 +159,8 @@ pub(crate) enum Refusal {
     WrongEncoding,
     /// For now: it may go well later.
     Unavailable(String),
+    /// What was to be gone on from is no more.
+    Gone(String),
     /// There is no room for what is new.
     Full(String),
     Broken,
@@ -171,6 +173,7 @@ impl From<EngineError> for Refusal {
             EngineError::Conflict(why) => Self::Clash(why),
             EngineError::Invalid(why) => Self::BadRequest(why),
             EngineError::Unavailable(why) | EngineError::Damaged(why) => Self::Unavailable(why),
+            EngineError::Gone(why) => Self::Gone(why),
             EngineError::Full(why) => Self::Full(why),
             EngineError::Broken(why) => {
                 tracing::error!(why, "the engine failed");
@@ -193,6 +196,7 @@ impl Refusal {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::WrongType | Self::WrongEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Gone(_) => StatusCode::GONE,
             Self::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -224,6 +228,7 @@ impl fmt::Display for Refusal {
             | Self::Clash(why)
             | Self::TooLarge(why)
             | Self::NotOpen(why)
+            | Self::Gone(why)
             | Self::Full(why)
             | Self::Unavailable(why) => f.write_str(why),
             Self::Unauthorized => f.write_str(

@@ -15,6 +15,12 @@ pub(crate) struct Records {
 }
 
 impl Records {
+    /// Each without its delimiter.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self.ends.iter().enumerate();
+        ends.map(|(index, end)| &self.text[self.start(index)..end - DELIMITER.len()])
+    }
+
     pub(crate) fn start(&self, index: usize) -> usize {
         index.checked_sub(1).map_or(0, |before| self.ends[before])
     }

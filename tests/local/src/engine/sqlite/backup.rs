@@ -35,10 +35,21 @@ pub fn backup(data: &Path, copy: &Path) -> io::Result<()> {
     let copied = connection
         .execute("VACUUM main INTO ?", [path])
         .map_err(io::Error::other)
-        .and_then(|_| file.sync_all());
+        .and_then(|_| renew(copy))
+        .and_then(|()| file.sync_all());
     if copied.is_err() {
         // Half a copy is worse than none.
         drop(fs::remove_file(copy));
     }
     copied
+}
+
+/// Makes a copy a storage of its own for whoever reads on from a position: once it is put back, the places of events
+/// that came after it was made are used again.
+fn renew(copy: &Path) -> io::Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(copy, flags).map_err(io::Error::other)?;
+    let forget = "DELETE FROM meta WHERE key = ?";
+    connection.execute(forget, [schema::EPOCH]).map_err(io::Error::other)?;
+    Ok(())
 }

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::counters::Counted;
 use super::home::Home;
+use super::pages::Pages;
 use super::processes::{Filled, homes, no_process};
 use super::read::{Reader, Readers};
 use super::recompute::{self, Failing};
@@ -31,6 +32,7 @@ pub(super) struct Inner {
     pub(super) schedule: Arc<Schedule>,
     /// Which events the queries of processes fail at, by the name of the process.
     pub(super) failing: Mutex<HashMap<String, (String, Failing)>>,
+    pub(super) pages: Pages,
     pub(super) counted: Arc<Counted>,
     pub(super) listener: Arc<dyn Listener>,
     /// The last to go: the connections are closed before it.
@@ -79,12 +81,12 @@ impl Inner {
     }
 
     /// Looks something up in the engine's own tables.
-    pub(super) fn look_up<T>(
+    pub(super) fn look_up<T, E: Into<EngineError>>(
         &self,
-        look: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        look: impl FnOnce(&Connection) -> Result<T, E>,
     ) -> Result<T, EngineError> {
         let catalogue = self.catalogue();
-        let looked = look(catalogue.as_ref().ok_or_else(ended)?).map_err(EngineError::from);
+        let looked = look(catalogue.as_ref().ok_or_else(ended)?).map_err(Into::into);
         looked.inspect_err(|error| self.counted.failed(error))
     }
 

@@ -34,6 +34,10 @@ impl Storage {
         connection.execute("DELETE FROM streams WHERE number = ?", [number])?;
         connection.execute("DELETE FROM columns WHERE stream = ?", [number])?;
         connection.execute("DELETE FROM open_streams WHERE stream = ?", [number])?;
+        // Numbers of streams are given once, and rise.
+        let deleted = "INSERT INTO meta VALUES ('deleted', ?1)
+            ON CONFLICT DO UPDATE SET value = max(value, ?1)";
+        connection.execute(deleted, [number])?;
         let insert = "INSERT INTO garbage VALUES (?, ?)";
         connection.execute(insert, [place(number, first), place(number, next)])?;
         self.streams.remove(name);

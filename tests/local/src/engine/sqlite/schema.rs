@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::functions::times;
+use super::pages::Pages;
 use crate::engine::EngineError;
 use crate::events::ids::Ids;
 use crate::sql::places::BLOCK_BITS;
@@ -102,7 +103,7 @@ pub(super) fn create(connection: &Connection) -> Result<(), EngineError> {
 
 /// Opens the connection that writes, and makes what is not there yet. `durable`: commits are on the
 /// disk before they are done.
-pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Ids), EngineError> {
+pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Pages), EngineError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -124,19 +125,25 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<(Connection, Ids
     let transaction = connection.transaction()?;
     create(&transaction)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
-    let drawn = "SELECT value FROM meta WHERE key = 'ids'";
-    let drawn: Option<i64> = transaction.query_row(drawn, [], |row| row.get(0)).optional()?;
-    let drawn = match drawn {
-        Some(drawn) => drawn.cast_unsigned(),
-        None => {
-            let drawn = Ids::draw();
-            let insert = "INSERT INTO meta VALUES ('ids', ?)";
-            transaction.execute(insert, [drawn.cast_signed()])?;
-            drawn
-        }
-    };
+    let ids = Ids::new(drawn(&transaction, "ids")?);
+    let epoch = drawn(&transaction, EPOCH)?;
     transaction.commit()?;
-    Ok((connection, Ids::new(drawn)))
+    Ok((connection, Pages { epoch, ids }))
+}
+
+/// What tells this storage from its copies: it is not in them. Positions of both would be the same, and events are not.
+pub(super) const EPOCH: &str = "epoch";
+
+/// A number that is drawn once.
+fn drawn(connection: &Connection, key: &str) -> Result<u64, EngineError> {
+    let known = "SELECT value FROM meta WHERE key = ?";
+    let known: Option<i64> = connection.query_row(known, [key], |row| row.get(0)).optional()?;
+    if let Some(known) = known {
+        return Ok(known.cast_unsigned());
+    }
+    let drawn = Ids::draw();
+    connection.execute("INSERT INTO meta VALUES (?, ?)", (key, drawn.cast_signed()))?;
+    Ok(drawn)
 }
 
 /// Checks that a database is one of ours, or empty.

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use rusqlite::types::{Null, ToSqlOutput, Value};
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
+use super::pages::Pages;
 use super::retention::Retention;
+use crate::engine::position::Position;
 use crate::engine::{Author, EngineError};
 use crate::events::batch::{Batch, GIVEN_ID};
 use crate::events::ids::{EventId, Ids};
@@ -30,7 +32,7 @@ const CACHED_KEY: usize = 64;
 /// The streams as the writing connection knows them.
 #[derive(Debug)]
 pub(super) struct Storage {
-    ids: Ids,
+    pages: Pages,
     pub(super) retention: Retention,
     /// As they are in the table. Thrown away when a transaction fails.
     pub(super) streams: HashMap<String, Stream>,
@@ -73,6 +75,8 @@ pub(super) struct Stream {
 pub(super) struct Stored {
     /// From the place of the first new event to that of the one to come.
     pub(super) places: Range<i64>,
+    /// What they come after.
+    pub(super) after: Position,
     pub(super) records: Records,
     /// A key was new, or had a kind of value that it never had before.
     pub(super) new_kinds: bool,
@@ -88,9 +92,9 @@ pub(super) struct Now {
 }
 
 impl Storage {
-    pub(super) fn new(ids: Ids, retention: Retention, open_share: OpenShare) -> Self {
+    pub(super) fn new(pages: Pages, retention: Retention, open_share: OpenShare) -> Self {
         let (streams, totals) = (HashMap::new(), Totals::default());
-        Self { ids, retention, streams, totals, open_share, cached: 0 }
+        Self { pages, retention, streams, totals, open_share, cached: 0 }
     }
 
     /// Forgets what may not have become true, and takes the totals for those from before.
@@ -137,7 +141,7 @@ impl Storage {
         author: Author,
         now: &Now,
     ) -> Result<Stored, EngineError> {
-        let ids = self.ids;
+        let pages = self.pages;
         let most_key_bytes = match author {
             Author::Trusted => MOST_KEY_BYTES,
             Author::Anybody => MOST_KEY_BYTES / 2,
@@ -152,10 +156,12 @@ impl Storage {
         let before = key_bytes;
         let stream = self.stream(connection, name, author, now)?;
         let new_kinds = stream.note_columns(connection, &batch, &mut key_bytes, most_key_bytes)?;
-        let (places, records) = stream.insert(connection, ids, batch, now)?;
+        let (places, records) = stream.insert(connection, pages.ids, batch, now)?;
+        let (number, first) = parts(places.start);
+        let after = pages.before(number, first);
         self.totals.key_bytes = Some(key_bytes);
         self.cached += usize::try_from(key_bytes - before).unwrap_or(usize::MAX);
-        Ok(Stored { places, records, new_kinds })
+        Ok(Stored { places, after, records, new_kinds })
     }
 
     /// Lets the oldest events of a stream go that are too many or too much, and saves how it stands.
@@ -327,7 +333,10 @@ impl Stream {
                 .map_err(|_| EngineError::Broken("an event is not UTF-8".to_owned()))?;
             insert.raw_bind_parameter(4, event)?;
             let is_known = match &record.id {
-                Some(id) => self.has_given(connection, ids, id)? || insert.raw_execute()? == 0,
+                Some(id) => {
+                    given_at(connection, ids, self.number, id)?.is_some()
+                        || insert.raw_execute()? == 0
+                }
                 None => {
                     insert.raw_execute()?;
                     false
@@ -357,24 +366,6 @@ impl Stream {
         Ok((places, records))
     }
 
-    /// Whether this stream gave `id` to an event that is still here.
-    fn has_given(
-        &self,
-        connection: &Connection,
-        ids: Ids,
-        id: &EventId,
-    ) -> Result<bool, EngineError> {
-        let EventId::Text(id) = id else { return Ok(false) };
-        let Some(place) = ids.place(id) else { return Ok(false) };
-        let place = place.cast_signed();
-        let (stream, sequence) = parts(place);
-        if stream != self.number || !(self.first..self.next).contains(&sequence) {
-            return Ok(false);
-        }
-        let given = "SELECT 1 FROM events WHERE place = ? AND id IS NULL";
-        Ok(connection.prepare_cached(given)?.exists([place])?)
-    }
-
     pub(super) fn save(&self, connection: &Connection, now: &Now) -> Result<(), EngineError> {
         connection
             .prepare_cached(
@@ -383,6 +374,21 @@ impl Stream {
             .execute(params![self.first, self.next, self.bytes, now.text, self.number])?;
         Ok(())
     }
+}
+
+/// The place in its stream of the event that this stream gave `id` to, if it is still here.
+pub(super) fn given_at(
+    connection: &Connection,
+    ids: Ids,
+    stream: i64,
+    id: &EventId,
+) -> Result<Option<i64>, EngineError> {
+    let EventId::Text(id) = id else { return Ok(None) };
+    let place = ids.place(id).map(u64::cast_signed);
+    let Some(place) = place.filter(|place| parts(*place).0 == stream) else { return Ok(None) };
+    let given = "SELECT 1 FROM events WHERE place = ? AND id IS NULL";
+    let is_here = connection.prepare_cached(given)?.exists([place])?;
+    Ok(is_here.then_some(parts(place).1))
 }
 
 /// New events of one block.

@@ -13,6 +13,7 @@ use super::counters::Counted;
 use super::objects::ChangeRecords;
 use super::processes::Processes;
 use super::storage::{Now, Storage, Totals};
+use crate::engine::position::Position;
 use crate::engine::{Author, EngineError, Listener};
 use crate::events::batch::Batch;
 use crate::events::timestamp;
@@ -50,8 +51,8 @@ pub(super) trait Task: Send {
 /// What to tell the listener once the transaction is committed.
 #[derive(Debug)]
 pub(super) enum Notice {
-    /// Events of a stream.
-    Stored(String, Records),
+    /// Events of a stream, and what they come after.
+    Stored(String, Position, Records),
     /// Rows of a process: which ones, if somebody wanted to know.
     Changed(String, Option<Records>),
     /// What a process reads has changed.
@@ -206,7 +207,7 @@ impl Writer {
                 processes.stored(connection, &name, &stored, notices)?;
             }
             storage.settle(connection, &name, now)?;
-            notices.push(Notice::Stored(name, stored.records));
+            notices.push(Notice::Stored(name, stored.after, stored.records));
             Ok(())
         });
         if stored.is_err() {
@@ -252,10 +253,10 @@ impl Writer {
                 self.counted.transactions.fetch_add(1, Ordering::Relaxed);
                 for notice in self.notices.drain(..) {
                     match notice {
-                        Notice::Stored(stream, records) => {
+                        Notice::Stored(stream, after, records) => {
                             let events = records.ends.len() as u64;
                             self.counted.events.fetch_add(events, Ordering::Relaxed);
-                            self.listener.stored(&stream, &records);
+                            self.listener.stored(&stream, after, &records);
                         }
                         Notice::Changed(process, records) => {
                             self.processes.outdate_readers_of(&process);

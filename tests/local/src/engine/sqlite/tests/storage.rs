@@ -10,6 +10,8 @@ use super::{
     Author, Definition, Engine, EngineError, Retention, Settings, Ttl, at, settings, start,
     start_with,
 };
+use crate::engine::contract::events;
+use crate::engine::{PageLimit, Start};
 
 #[test]
 fn everything_is_there_after_a_restart() {
@@ -24,17 +26,17 @@ fn everything_is_there_after_a_restart() {
         Definition { query: "SELECT a, count(*) AS n FROM s GROUP BY a".to_owned(), ttl };
     engine.engine.create_process("kept", &definition).unwrap();
     engine.engine.save_query("q", "SELECT * FROM sums").unwrap();
-    let before = engine.engine.events("s").unwrap();
+    let before = events(&engine.engine, "s");
     let summary = engine.engine.stream("s").unwrap();
     drop(engine);
 
     let engine = at(&path);
     assert_eq!(engine.engine.streams().unwrap(), ["s"]);
-    assert_eq!(engine.engine.events("s").unwrap(), before);
+    assert_eq!(events(&engine.engine, "s"), before);
     let again = engine.engine.stream("s").unwrap();
     assert_eq!((again.count, again.first_seen), (summary.count, summary.first_seen));
     // Ids are known still: that which the client gave, and that which the engine gave.
-    engine.collect("s", &format!("[{}]", before.join(",")));
+    engine.collect("s", &json!(before).to_string());
     assert_eq!(engine.engine.stream("s").unwrap().count, 2);
     engine.collect("s", r#"{"a": 1}"#);
     assert_eq!(engine.engine.processes().unwrap(), ["kept", "sums", "tops"]);
@@ -74,6 +76,60 @@ fn events_past_the_bound_go_but_not_what_was_made_of_them() {
     assert_eq!(engine.query("SELECT * FROM ever"), json!([{"n": 16}]));
     engine.wait_until(|| engine.query("SELECT * FROM now") == json!([{"n": 5}]));
     assert_eq!(engine.engine.stream("s").unwrap().count, 16);
+}
+
+#[test]
+fn a_reader_is_told_how_many_events_went_before_it_came() {
+    let retention = Retention { events: 3, bytes: 1 << 30, age: Duration::from_secs(1000) };
+    let engine = start_with(&Settings { retention, ..settings() });
+    let page = |position| {
+        let most = PageLimit { events: 100, bytes: 1 << 20 };
+        let page = engine.engine.events_after("s", position, most).unwrap();
+        (page.missing, page.events.ends.len(), page.end)
+    };
+    let start = engine.engine.position("s", Start::Oldest).unwrap();
+    engine.collect("s", "[{}, {}]");
+    let oldest = engine.engine.position("s", Start::Oldest).unwrap();
+    assert_eq!(page(oldest), (0, 2, oldest.skip(2)));
+    engine.collect("s", "[{}, {}, {}]");
+    let newest = oldest.skip(5);
+    assert_eq!(engine.engine.position("s", Start::Oldest).unwrap(), oldest.skip(2));
+    assert_eq!(page(start), (2, 3, newest));
+    assert_eq!(page(oldest.skip(1)), (1, 3, newest));
+    assert_eq!(page(oldest.skip(2)), (0, 3, newest));
+    // Of events that are all gone, too, places are not given again.
+    engine.collect("s", "[{}, {}, {}, {}, {}]");
+    assert_eq!(page(newest), (2, 3, oldest.skip(10)));
+    assert_eq!(page(oldest.skip(10)), (0, 0, oldest.skip(10)));
+}
+
+#[test]
+fn a_copy_that_is_put_back_gives_other_positions() {
+    let folder = tempdir().unwrap();
+    let [path, copy] = ["data.db", "copy.db"].map(|name| folder.path().join(name));
+    let engine = at(&path);
+    engine.collect("s", "[{}, {}]");
+    crate::backup(&path, &copy).unwrap();
+    let most = PageLimit { events: 100, bytes: 1 << 20 };
+    let newest = engine.engine.position("s", Start::Newest).unwrap();
+    let mut seen = vec![newest];
+    for _ in 0..2 {
+        // What came after the copy was made has the same places.
+        engine.collect("s", "{}");
+        let again = folder.path().join(format!("{}.db", seen.len()));
+        std::fs::copy(&copy, &again).unwrap();
+        let restored = at(&again);
+        for position in &seen {
+            let page = restored.engine.events_after("s", *position, most);
+            assert!(matches!(page, Err(EngineError::Gone(_))), "{page:?}");
+        }
+        let position = restored.engine.position("s", Start::Newest).unwrap();
+        drop(restored);
+        let restored = at(&again);
+        restored.engine.events_after("s", position, most).unwrap();
+        seen.push(position);
+    }
+    assert_eq!(engine.engine.events_after("s", newest, most).unwrap().events.ends.len(), 2);
 }
 
 #[test]
