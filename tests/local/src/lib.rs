@@ -142,24 +142,24 @@
 //! clean end the file alone is everything; before, two more lie beside it, and [`backup`] makes the copy. Files are
 //! made so that only their user can read them; those of a server without `--data` have no name.
 //!
-//! A stream keeps its last 1,000,000 events, 256 MiB of them, for 30 days; `count` is all that was ever
-//! stored.
+//! A stream keeps its last events, by [number](Builder::max_events), [size](Builder::max_event_bytes) and
+//! [age](Builder::max_age); `count` is all that was ever stored.
 //!
 //! # Limits
 //!
-//! An event is 2 MiB at most, a request 16 MiB, or 64 MiB unpacked, in 60 seconds for its head, 60 for its
-//! body, and 120 in all. A query may take 10 seconds and return 100,000 rows or 64 MiB; 4 run at once. It has
-//! 10,000 columns in all its parts, and reads 1,000 relations, at most.
-//! 512 connections are open at most; one whose client takes nothing for 5 minutes is closed. Bodies have a
-//! bounded amount of memory together, whatever they unpack to: past it requests wait for one another. A
-//! subscriber's buffer is 32 MiB. Most of these have their method on [`Builder`]. There is no TLS: put a
-//! proxy in front of what others are to reach.
+//! Requests, their bodies, queries, connections, subscribers and what is stored are held to limits, each of which has a
+//! method of [`Builder`], which says what it is by default, and an option of the program. Others are fixed:
 //!
-//! There may be 100,000 streams, of which the open key makes 1,000, and 1,000 processes. A stream has 1,000 columns;
-//! a key longer than 256 bytes, or with a NUL in it, is in its event only: it is no column. What comes with the open
-//! key has its own share of the memory for bodies, and 100,000 events per request. It is refused with 507 once the
-//! database has 4 GiB, which includes the ids of events, the names of keys and the rows of processes
-//! ([`Builder::max_open_bytes`]); what the secret key writes is bounded for each stream only.
+//! * An event is 2 MiB at most. A request with the open key has 100,000 events at most.
+//! * 4 queries run at once. One has 10,000 columns in all its parts, and reads 1,000 relations, at most.
+//! * There may be 100,000 streams, of which the open key makes 1,000, and 1,000 processes. A stream has 1,000 columns;
+//!   a key longer than 256 bytes, or with a NUL in it, is in its event only: it is no column.
+//! * Bodies have a bounded amount of memory together, whatever they unpack to: past it requests wait for one another.
+//!   What comes with the open key has its own share of it.
+//!
+//! What the open key writes is bounded over all streams ([`Builder::max_open_bytes`]), which includes the ids of events,
+//! the names of keys and the rows of processes; what the secret key writes is bounded for each stream only. There is no
+//! TLS: put a proxy in front of what others are to reach.
 //!
 //! # Operations
 //!
@@ -199,13 +199,13 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
-mod builder;
 mod changes;
 pub mod engine;
 mod events;
 mod http;
 mod local;
 mod pool;
+mod settings;
 mod shared;
 mod sql;
 mod subscribers;
@@ -214,7 +214,7 @@ mod subscribers;
 #[doc = include_str!("../docs/postgresql.md")]
 pub mod coming_from_postgresql {}
 
-pub use self::builder::Builder;
 pub use self::engine::sqlite::backup::backup;
 pub use self::http::faults::Fault;
 pub use self::local::{Local, StorageError};
+pub use self::settings::{Builder, Limit};

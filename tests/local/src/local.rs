@@ -1,8 +1,8 @@
-//! The handle to a running server.
+//! A server: its start, and the handle to it while it runs.
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -15,15 +15,24 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::builder::Builder;
+use crate::changes::Changes;
+use crate::engine::sqlite::Sqlite;
 use crate::engine::{EngineError, PageLimit, Start};
-use crate::http::accept::Command;
-use crate::http::faults::Fault;
+use crate::http::accept::{self, Command};
+use crate::http::auth::Keys;
+use crate::http::faults::{Fault, Faults};
+use crate::http::limits::Rooms;
+use crate::http::metrics::Counters;
+use crate::settings::Builder;
 use crate::shared::Shared;
-use crate::subscribers::hub::Source;
+use crate::subscribers::Announcer;
+use crate::subscribers::hub::{Hub, Source};
 
 /// How long [`Local::stop`] waits for open requests and subscriptions to finish.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long the last tasks may take to notice that the runtime ends.
+const LAST_TASKS: Duration = Duration::from_secs(1);
 
 /// Why a [`Local`] could not say what it has stored: the disk is full, the file is damaged, or a result is too
 /// large.
@@ -283,6 +292,79 @@ impl Local {
             }
         }
     }
+}
+
+impl Builder {
+    /// Starts the server. When this returns, it can be connected to.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot listen on the address, a key is empty or holds a `:`, both keys are the same, the
+    /// file cannot be opened or another server has it open, or the system gives no thread.
+    pub fn start(self) -> io::Result<Local> {
+        check_keys(&self.keys)?;
+        let listener = TcpListener::bind(self.listen)?;
+        listener.set_nonblocking(true)?;
+        let addr = listener.local_addr()?;
+        let runtime = if self.threads == 1 {
+            tokio::runtime::Builder::new_current_thread()
+        } else {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(self.threads).thread_name("stride-local-worker");
+            builder
+        }
+        .enable_io()
+        .enable_time()
+        .build()?;
+        let subscribers = Arc::new(Hub::new(self.limits.subscriber_buffer));
+        let changes = Arc::new(Changes::default());
+        let announcer =
+            Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };
+        let engine = Sqlite::open(self.data.as_deref(), &self.limits, Arc::new(announcer))?;
+        let shared = Arc::new(Shared {
+            addr,
+            keys: self.keys,
+            rooms: Rooms::new(&self.limits)?,
+            limits: self.limits,
+            engine: Arc::new(engine),
+            subscribers,
+            faults: Faults::default(),
+            counters: Counters::default(),
+            changes,
+        });
+        let (commands, received) = tokio::sync::mpsc::unbounded_channel();
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        let server = accept::run(listener, Arc::clone(&shared), received);
+        let engine = Arc::clone(&shared.engine);
+        let thread =
+            std::thread::Builder::new().name("stride-local".to_owned()).spawn(move || {
+                runtime.block_on(server);
+                runtime.shutdown_timeout(LAST_TASKS);
+                engine.close();
+            })?;
+        tracing::info!(%addr, "listening");
+        Ok(Local::new(shared, commands, thread))
+    }
+}
+
+fn check_keys(keys: &Keys) -> io::Result<()> {
+    let bad = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    for key in std::iter::once(&keys.secret).chain(&keys.open) {
+        if key.is_empty() {
+            return bad("a key is empty");
+        }
+        // In HTTP Basic a colon ends the user name, which is where the key travels.
+        if key.contains(':') {
+            return bad("a key holds a colon");
+        }
+    }
+    if keys.open.as_ref() == Some(&keys.secret) {
+        return bad("the open key is the secret key");
+    }
+    Ok(())
 }
 
 /// What the engine has, if there is something of that name.

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use stride_local::Local;
+use clap::{
+    Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, value_parser,
+};
+use stride_local::{Builder, Limit, Local};
 use tracing::level_filters::LevelFilter;
-
-const MIB: usize = 1024 * 1024;
 
 /// The headings of the options.
 const STORAGE: &str = "Storage";
@@ -78,70 +78,9 @@ struct Options {
           global = true)]
     data: Option<PathBuf>,
 
-    /// How many of its last events a stream keeps
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, help_heading = STORAGE)]
-    max_events: usize,
-
-    /// How many MiB of its last events a stream keeps
-    #[arg(long, value_name = "MIB", default_value_t = 256, help_heading = STORAGE)]
-    max_event_mib: usize,
-
-    /// How many MiB the database may have for the open key to add to it; past that, the key gets a 507
-    #[arg(long, value_name = "MIB", default_value_t = 4096, help_heading = STORAGE)]
-    max_open_mib: usize,
-
-    /// How many days a stream keeps an event
-    #[arg(long, value_name = "DAYS", default_value_t = 30, help_heading = STORAGE)]
-    max_days: u32,
-
-    /// Seconds of silence after which a subscription is sent an empty line
-    #[arg(long, value_name = "SECONDS", default_value_t = 5,
-          value_parser = clap::value_parser!(u64).range(1..))]
-    keep_alive: u64,
-
     /// Seconds that open requests and subscriptions have to finish at the end
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     grace: u64,
-
-    /// How many connections may be open at once; one more gets a 503
-    #[arg(long, value_name = "N", default_value_t = 512, help_heading = LIMITS)]
-    max_connections: usize,
-
-    /// How many MiB the body of a request may have as sent
-    #[arg(long, value_name = "MIB", default_value_t = 16, help_heading = LIMITS)]
-    max_body_mib: usize,
-
-    /// How many MiB the body of a request may have once it is inflated
-    #[arg(long, value_name = "MIB", default_value_t = 64, help_heading = LIMITS)]
-    max_inflated_mib: usize,
-
-    /// How many MiB of events may wait for a subscriber that reads slowly; more are lost to it
-    #[arg(long, value_name = "MIB", default_value_t = 32, help_heading = LIMITS)]
-    subscriber_buffer_mib: usize,
-
-    /// Seconds that a query may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, help_heading = LIMITS,
-          value_parser = clap::value_parser!(u64).range(1..))]
-    query_time: u64,
-
-    /// How many rows the result of a query may have
-    #[arg(long, value_name = "N", default_value_t = 100_000, help_heading = LIMITS)]
-    query_rows: usize,
-
-    /// Seconds that the head of a request may take, the silence before it included
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = LIMITS,
-          value_parser = clap::value_parser!(u64).range(1..))]
-    head_time: u64,
-
-    /// Seconds that the body of a request may take to arrive
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, help_heading = LIMITS,
-          value_parser = clap::value_parser!(u64).range(1..))]
-    body_time: u64,
-
-    /// Seconds that a request may take in all
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, help_heading = LIMITS,
-          value_parser = clap::value_parser!(u64).range(1..))]
-    request_time: u64,
 
     /// What to log to standard error: off, error, warn, info, debug (every request) or trace
     #[arg(long, value_name = "LEVEL", env = "STRIDE_LOCAL_LOG", default_value = "info")]
@@ -167,6 +106,17 @@ enum LogFormat {
     Json,
 }
 
+/// A limit as an option.
+fn option(limit: &Limit) -> Arg {
+    Arg::new(limit.flag)
+        .long(limit.flag)
+        .value_name(limit.unit)
+        .default_value(limit.default)
+        .value_parser(value_parser!(u64).range(limit.least..))
+        .help(limit.meaning.trim().trim_end_matches('.'))
+        .help_heading(if limit.is_of_storage { STORAGE } else { LIMITS })
+}
+
 /// Starts logging to standard error.
 fn log(level: LevelFilter, format: LogFormat) {
     let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr);
@@ -177,7 +127,8 @@ fn log(level: LevelFilter, format: LogFormat) {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let options = Options::parse();
+    let matches = Options::command().args(Builder::LIMITS.iter().map(option)).get_matches();
+    let options = Options::from_arg_matches(&matches)?;
     log(options.log, options.log_format);
     if let Some(Command::Backup { file }) = options.command {
         let data = options.data.ok_or("say with --data what to copy")?;
@@ -189,21 +140,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut builder = Local::builder()
         .listen(options.listen)
         .secret_key(options.secret_key.unwrap_or_default())
-        .threads(std::thread::available_parallelism().map_or(1, Into::into))
-        .max_events(options.max_events)
-        .max_event_bytes(options.max_event_mib.saturating_mul(MIB))
-        .max_open_bytes(options.max_open_mib.saturating_mul(MIB))
-        .max_age(Duration::from_secs(60 * 60 * 24 * u64::from(options.max_days)))
-        .keep_alive(Duration::from_secs(options.keep_alive))
-        .max_connections(options.max_connections)
-        .max_body(options.max_body_mib.saturating_mul(MIB))
-        .max_inflated(options.max_inflated_mib.saturating_mul(MIB))
-        .subscriber_buffer(options.subscriber_buffer_mib.saturating_mul(MIB))
-        .query_time(Duration::from_secs(options.query_time))
-        .query_rows(options.query_rows)
-        .head_time(Duration::from_secs(options.head_time))
-        .body_time(Duration::from_secs(options.body_time))
-        .request_time(Duration::from_secs(options.request_time));
+        .threads(std::thread::available_parallelism().map_or(1, Into::into));
+    for limit in Builder::LIMITS {
+        if let Some(number) = matches.get_one(limit.flag) {
+            builder = (limit.set)(builder, *number);
+        }
+    }
     if let Some(key) = options.open_key {
         builder = builder.open_key(key);
     }

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::changes::Changes;
 use crate::engine::SharedEngine;
 use crate::http::auth::Keys;
 use crate::http::faults::Faults;
-use crate::http::limits::{Limits, Rooms};
+use crate::http::limits::Rooms;
 use crate::http::metrics::Counters;
+use crate::settings::Limits;
 use crate::subscribers::hub::Hub;
 
 #[derive(Debug)]
@@ -18,7 +18,6 @@ pub(crate) struct Shared {
     pub(crate) keys: Keys,
     pub(crate) limits: Limits,
     pub(crate) rooms: Rooms,
-    pub(crate) keep_alive: Duration,
     pub(crate) engine: SharedEngine,
     pub(crate) subscribers: Arc<Hub>,
     pub(crate) faults: Faults,

@@ -18,8 +18,8 @@
 //!   has to be the same, and the connection refuses to read events and rows anywhere but in these parts. Keys are told apart by case, and `*` is the first 1,000 keys that a stream has
 //!   had. Objects and arrays are JSON in SQLite's binary form until they are sent, so `->`,
 //!   `->>` and `json_each` work on them. A key that has only had `true` and `false` is sent as
-//!   that, and in SQL is 1 or 0. A query may take 10 seconds, 100,000 rows, 64 MiB of result, and no
-//!   value larger than 4 MiB.
+//!   that, and in SQL is 1 or 0. A query is held to limits of
+//!   time, of rows and bytes of result, and no value may be larger than 4 MiB.
 //! * **Times** are texts, as in RFC 3339. `now()`, `date_trunc(unit, time)`, `TIMESTAMP '...'` and
 //!   adding and taking away an `INTERVAL` give them in UTC and in one length. Each mention of
 //!   a time is given a collation that compares times. The tables have none of it, so that other programs can read them.
@@ -50,20 +50,20 @@ mod objects;
 mod pages;
 mod process;
 mod processes;
-pub(crate) mod read;
+mod read;
 mod recompute;
-pub(crate) mod retention;
+mod retention;
 mod sandbox;
 mod schedule;
 mod schema;
 mod stats;
-pub(crate) mod storage;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod trial;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -80,13 +80,12 @@ use self::counters::Counted;
 use self::home::Home;
 use self::inner::{Inner, ended};
 use self::processes::{Draft, Processes, no_process};
-use self::read::{QueryLimits, READERS, Readers};
+use self::read::{READERS, Readers};
 use self::recompute::Failing;
-use self::retention::Retention;
 use self::sandbox::Sandbox;
 use self::schedule::Schedule;
 use self::stats::Stats;
-use self::storage::{OpenShare, Storage};
+use self::storage::Storage;
 use self::writer::{Job, Notice, Writer};
 use crate::engine::position::Position;
 use crate::engine::{
@@ -95,17 +94,8 @@ use crate::engine::{
 };
 use crate::events::batch::Batch;
 use crate::pool::Pool;
+use crate::settings::Limits;
 use crate::sql;
-
-/// Where the events are kept, and how many.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// The database; `None` is one that ends with the server.
-    pub(crate) path: Option<PathBuf>,
-    pub(crate) retention: Retention,
-    pub(crate) limits: QueryLimits,
-    pub(crate) open_share: OpenShare,
-}
 
 /// Events, processes and saved queries in an SQLite database.
 pub(crate) struct Sqlite {
@@ -120,27 +110,35 @@ impl fmt::Debug for Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the database, on a thread that has the stack for whatever is defined in it.
-    pub(crate) fn open(settings: &Settings, listener: Arc<dyn Listener>) -> io::Result<Self> {
+    /// Opens the database in a file, or one that ends with the server, on a thread that has the stack for whatever is defined in it.
+    pub(crate) fn open(
+        path: Option<&Path>,
+        limits: &Limits,
+        listener: Arc<dyn Listener>,
+    ) -> io::Result<Self> {
         std::thread::scope(|scope| {
             let opening = std::thread::Builder::new()
                 .name("stride-local-open".to_owned())
                 .stack_size(sql::STACK)
-                .spawn_scoped(scope, || Self::open_here(settings, listener))?;
+                .spawn_scoped(scope, || Self::open_here(path, limits, listener))?;
             opening
                 .join()
                 .unwrap_or_else(|_| Err(io::Error::other("opening the database panicked")))
         })
     }
 
-    fn open_here(settings: &Settings, listener: Arc<dyn Listener>) -> io::Result<Self> {
-        let (home, path) = Home::take(settings.path.as_deref())?;
+    fn open_here(
+        path: Option<&Path>,
+        limits: &Limits,
+        listener: Arc<dyn Listener>,
+    ) -> io::Result<Self> {
+        let (home, path) = Home::take(path)?;
         let (mut connection, pages) =
             schema::open_writer(&path, home.is_kept()).map_err(io::Error::other)?;
         let catalogue = schema::open_reader(&path).map_err(io::Error::other)?;
         let counted = Arc::new(Counted::default());
         let (stats, schedule) = (Stats::default(), Arc::new(Schedule::default()));
-        let storage = Storage::new(pages, settings.retention.clone(), settings.open_share);
+        let storage = Storage::new(pages, *limits);
         let sandbox = Sandbox::install(&mut connection, true).map_err(io::Error::other)?;
         functions::install(&connection, &sandbox).map_err(io::Error::other)?;
         let mut processes =
@@ -150,7 +148,7 @@ impl Sqlite {
         let told = Arc::clone(&listener);
         let writer = Writer::new(connection, storage, processes, told, Arc::clone(&counted));
         let (jobs, received) = mpsc::channel();
-        let readers = Readers::open(&path, settings.limits).map_err(io::Error::other)?;
+        let readers = Readers::open(&path, *limits).map_err(io::Error::other)?;
         let (readers, threads) = (Arc::new(readers), Pool::start("query", READERS, sql::STACK)?);
         home.hide()?;
         let catalogue = Mutex::new(Some(catalogue));

@@ -11,8 +11,9 @@ use http::{Request, header};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
-use super::limits::{Growing, Limits, Room};
+use super::limits::{Growing, Room};
 use super::response::Refusal;
+use crate::settings::Limits;
 
 /// A body that is not going to be used and is no longer than this is still read, which
 /// costs less than a new connection.

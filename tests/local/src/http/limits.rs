@@ -1,49 +1,14 @@
-//! What clients may take of the server.
+//! The memory that clients may take with what they send.
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::auth::Access;
 use super::body::Encoding;
 use crate::pool::Pool;
-
-/// The limits of connections and requests, each set by the method of that name of
-/// [`Builder`](crate::Builder), which says what they are by default.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    /// Connections that are open at once.
-    pub(crate) max_connections: usize,
-    /// Time for the head of a request, the silence before it included.
-    pub(crate) head_time: Duration,
-    /// Time for the body of a request.
-    pub(crate) body_time: Duration,
-    /// Time from the head of a request to that of its response.
-    pub(crate) request_time: Duration,
-    /// Time in which a client takes nothing of what it is sent.
-    pub(crate) write_time: Duration,
-    /// Bytes of a body as sent.
-    pub(crate) max_body: usize,
-    /// Bytes of a body after gunzip.
-    pub(crate) max_inflated: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        const MIB: usize = 1024 * 1024;
-        Self {
-            max_connections: 512,
-            head_time: Duration::from_secs(60),
-            body_time: Duration::from_secs(60),
-            request_time: Duration::from_secs(120),
-            write_time: Duration::from_secs(300),
-            max_body: 16 * MIB,
-            max_inflated: 64 * MIB,
-        }
-    }
-}
+use crate::settings::Limits;
 
 /// A body no longer than this is read without asking for room.
 const SMALL: usize = 64 * 1024;

@@ -42,7 +42,8 @@ pub(crate) struct Subscription {
 
 impl Subscription {
     pub(crate) fn new(shared: &Arc<Shared>, subscriber: Subscriber, cut: Option<usize>) -> Self {
-        let (shared, keep_alive) = (Arc::clone(shared), shared.keep_alive);
+        let shared = Arc::clone(shared);
+        let keep_alive = shared.limits.keep_alive.max(Duration::from_millis(1));
         let quiet_until = Instant::now() + keep_alive;
         let timer = Box::pin(sleep_until(quiet_until));
         let cut = cut.map(|at| (at, false));

@@ -4,6 +4,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
+use stride_local::{Builder, Limit};
+
 use crate::http::WATCHDOG;
 
 pub(crate) fn program() -> Command {
@@ -52,6 +54,48 @@ fn help_says_what_a_stranger_needs() {
         "127.0.0.1:8080",
     ] {
         assert!(help.contains(needed), "{needed} is missing in:\n{help}");
+    }
+}
+
+#[test]
+fn every_limit_is_an_option_with_its_meaning_and_default() {
+    let output = program().arg("--help").output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    // As it is wrapped, so words are compared.
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let help = words(&help);
+    assert!(Builder::LIMITS.len() >= 16);
+    for Limit { flag, unit, default, meaning, .. } in Builder::LIMITS {
+        let meaning = words(meaning);
+        let meaning = meaning.trim_end_matches('.');
+        let option = format!("--{flag} <{unit}> {meaning} [default: {default}]");
+        assert!(help.contains(&option), "{option} is missing in:\n{help}");
+    }
+}
+
+#[test]
+fn an_option_sets_its_limit_in_its_unit() {
+    let mut command = program();
+    command.args(["--listen", "127.0.0.1:0", "--secret-key", "helloworld", "--max-body-mib", "1"]);
+    let (_running, addr) = Running::start(command.stderr(Stdio::null()));
+    // White space is no event, but it may come.
+    for (length, status) in [(1 << 20, 400), ((1 << 20) + 1, 413)] {
+        let mut socket = TcpStream::connect(addr).unwrap();
+        socket.set_read_timeout(Some(WATCHDOG)).unwrap();
+        write!(
+            socket,
+            "POST /v1/collect/s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic aGVsbG93b3JsZDo=\r\n\
+             Content-Type: application/json\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{}",
+            " ".repeat(length)
+        )
+        .unwrap();
+        let mut line = String::new();
+        BufReader::new(socket).read_line(&mut line).unwrap();
+        assert!(line.starts_with(&format!("HTTP/1.1 {status} ")), "{length}: {line}");
+    }
+    for refused in ["--query-time=0", "--head-time=x", "--max-days=-1"] {
+        let output = program().args(["--secret-key", "helloworld", refused]).output().unwrap();
+        assert!(!output.status.success(), "{refused}");
     }
 }
 

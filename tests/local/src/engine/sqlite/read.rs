@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
@@ -20,25 +20,17 @@ use super::process::Compiled;
 use super::sandbox::{LARGEST_VALUE, Sandbox};
 use super::{functions, schema, trial};
 use crate::engine::EngineError;
+use crate::settings::Limits;
 use crate::sql::columns::{Column, unique};
 use crate::sql::{Parsed, print, rewrite};
 
 /// How many queries run at once; others wait for their turn.
 pub(super) const READERS: usize = 4;
 
-/// What a query may take. Past any of it, it is an error.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct QueryLimits {
-    pub(crate) time: Duration,
-    pub(crate) rows: usize,
-    /// Of the result.
-    pub(crate) bytes: usize,
-}
-
 /// Connections that read.
 #[derive(Debug)]
 pub(super) struct Readers {
-    pub(super) limits: QueryLimits,
+    pub(super) limits: Limits,
     state: Mutex<State>,
     returned: Condvar,
 }
@@ -58,7 +50,7 @@ pub(super) struct Loan {
 }
 
 impl Readers {
-    pub(super) fn open(path: &Path, limits: QueryLimits) -> Result<Self, EngineError> {
+    pub(super) fn open(path: &Path, limits: Limits) -> Result<Self, EngineError> {
         let idle: Vec<Reader> =
             (0..READERS).map(|_| Reader::open(path, limits)).collect::<Result<_, _>>()?;
         let sandboxes = idle.iter().map(|reader| reader.sandbox.clone()).collect();
@@ -75,7 +67,7 @@ impl Readers {
         let none = |state: &mut State| state.idle.is_empty() && !state.ended;
         let (mut state, _) = self
             .returned
-            .wait_timeout_while(self.state(), self.limits.time, none)
+            .wait_timeout_while(self.state(), self.limits.query_time, none)
             .unwrap_or_else(PoisonError::into_inner);
         if state.ended {
             return Err(EngineError::Unavailable("the server is ending".to_owned()));
@@ -126,7 +118,7 @@ impl Drop for Loan {
 #[derive(Debug)]
 pub(super) struct Reader {
     connection: Connection,
-    pub(super) limits: QueryLimits,
+    pub(super) limits: Limits,
     clock: Clock,
     sandbox: Sandbox,
 }
@@ -161,7 +153,7 @@ impl From<Failed> for EngineError {
 }
 
 impl Reader {
-    pub(super) fn open(path: &Path, limits: QueryLimits) -> Result<Self, EngineError> {
+    pub(super) fn open(path: &Path, limits: Limits) -> Result<Self, EngineError> {
         let mut connection = schema::open_reader(path)?;
         let clock = times::install(&connection)?;
         connection.pragma_update(None, "cache_size", -8 * 1024)?;
@@ -178,7 +170,7 @@ impl Reader {
         parsed: &Parsed,
         parameters: &[(String, Value)],
     ) -> Result<(Vec<u8>, BTreeSet<String>), EngineError> {
-        let most = self.limits.bytes;
+        let most = self.limits.query_bytes;
         let mut out = vec![b'['];
         let mut objects = None;
         let everything = Choice::default();
@@ -212,7 +204,7 @@ impl Reader {
     pub(super) fn check(&mut self, parsed: &Parsed, parameters: bool) -> Result<(), EngineError> {
         self.in_snapshot(|reader| {
             let runnable = rewrite::rewrite(parsed, &Tables { connection: &reader.connection })?;
-            let _inside = reader.sandbox.enter(Some(Instant::now() + reader.limits.time));
+            let _inside = reader.sandbox.enter(Some(Instant::now() + reader.limits.query_time));
             let statement = reader.connection.prepare(&runnable.sql).map_err(query_error)?;
             if !parameters && statement.parameter_count() > 0 {
                 return Err(EngineError::Invalid("a process has no parameters".to_owned()));
@@ -262,7 +254,7 @@ impl Reader {
         choice: &Choice,
         mut take: impl FnMut(&Connection, &[Column], &Row<'_>) -> Result<(), EngineError>,
     ) -> Result<Effort, Failed> {
-        let QueryLimits { time, rows: most, .. } = self.limits;
+        let Limits { query_time: time, query_rows: most, .. } = self.limits;
         self.clock.set_now();
         let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
             Some(ErrorCode::OperationInterrupted) => EngineError::Invalid(format!(

@@ -94,7 +94,7 @@ impl Failing {
         streams: &BTreeMap<String, Range<i64>>,
         start: Instant,
     ) -> Result<Vec<i64>, EngineError> {
-        let limit = reader.limits.time;
+        let limit = reader.limits.query_time;
         let mut fewest = Vec::new();
         for (stream, places) in streams {
             let mut fails = |places: Range<i64>| {
@@ -141,7 +141,7 @@ impl Failing {
 
 fn run_once(reader: &mut Reader, parsed: &Parsed, choice: &Choice) -> Result<Run, Failed> {
     let start = Instant::now();
-    let most = reader.limits.bytes;
+    let most = reader.limits.query_bytes;
     let (mut rows, mut bytes) = (Vec::new(), 0);
     let effort = reader.run(parsed, &[], choice, |_, columns, row| {
         let values: Vec<Value> = (0..columns.len())

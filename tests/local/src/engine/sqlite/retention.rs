@@ -1,21 +1,12 @@
 //! How long events are kept.
 
-use std::time::Duration;
-
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::storage::{Now, Storage, Stream, Totals};
 use super::writer::Notice;
 use crate::engine::{Author, EngineError};
+use crate::settings::Limits;
 use crate::sql::places::{block_of, parts, place};
-
-/// What a stream keeps. Past any of the three the oldest events go.
-#[derive(Clone, Debug)]
-pub(crate) struct Retention {
-    pub(crate) events: u64,
-    pub(crate) bytes: u64,
-    pub(crate) age: Duration,
-}
 
 /// How many events go at once: new ones wait meanwhile.
 const CHUNK: i64 = 20_000;
@@ -52,7 +43,7 @@ impl Storage {
         now: &Now,
         notices: &mut Vec<Notice>,
     ) -> Result<bool, EngineError> {
-        let age = i64::try_from(self.retention.age.as_micros()).unwrap_or(i64::MAX);
+        let age = i64::try_from(self.limits.max_age.as_micros()).unwrap_or(i64::MAX);
         let before = now.micros.saturating_sub(age);
         let old = "SELECT name FROM streams JOIN events ON place = number << 40 | first
             WHERE at < ? LIMIT 1";
@@ -107,12 +98,13 @@ impl Stream {
     pub(super) fn let_go(
         &mut self,
         connection: &Connection,
-        retention: &Retention,
+        limits: &Limits,
     ) -> Result<(), EngineError> {
-        let most = i64::try_from(retention.events).unwrap_or(i64::MAX);
+        let most = i64::try_from(limits.max_events).unwrap_or(i64::MAX);
+        let most_bytes = limits.max_event_bytes as u64;
         let first = self.next.saturating_sub(most).min(self.first + 5 * CHUNK);
         self.drop_before(connection, first)?;
-        if self.bytes > retention.bytes {
+        if self.bytes > most_bytes {
             let mut lengths = connection.prepare_cached(
                 "SELECT place, octet_length(event) FROM events
                 WHERE place >= ? AND place < ? ORDER BY place LIMIT ?",
@@ -120,7 +112,7 @@ impl Stream {
             let (from, to) = (place(self.number, self.first), place(self.number, self.next));
             let mut rows = lengths.query([from, to, 5 * CHUNK])?;
             let (mut first, mut left) = (self.first, self.bytes);
-            while left > retention.bytes
+            while left > most_bytes
                 && let Some(row) = rows.next()?
             {
                 first = parts(row.get(0)?).1 + 1;

@@ -8,17 +8,20 @@ use rusqlite::types::{Null, ToSqlOutput, Value};
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
 use super::pages::Pages;
-use super::retention::Retention;
 use crate::engine::position::Position;
 use crate::engine::{Author, EngineError};
 use crate::events::batch::{Batch, GIVEN_ID};
 use crate::events::ids::{EventId, Ids};
 use crate::events::keys::{Kinds, MOST};
+use crate::settings::Limits;
 use crate::sql::places::{block_of, parts, place};
 use crate::subscribers::records::{DELIMITER, Records};
 
 /// How many streams there may be: they take memory even when nobody writes to them.
 const MOST_STREAMS: u64 = 100_000;
+
+/// How many of them the open key may make.
+const MOST_OPEN_STREAMS: u64 = 1000;
 
 /// How many bytes the keys of all streams may have that are remembered, and those of the open key's events only up
 /// to half of it. Those past it are in their events only.
@@ -33,11 +36,10 @@ const CACHED_KEY: usize = 64;
 #[derive(Debug)]
 pub(super) struct Storage {
     pages: Pages,
-    pub(super) retention: Retention,
+    pub(super) limits: Limits,
     /// As they are in the table. Thrown away when a transaction fails.
     pub(super) streams: HashMap<String, Stream>,
     pub(super) totals: Totals,
-    open_share: OpenShare,
     /// How much `streams` takes, in bytes.
     cached: usize,
 }
@@ -49,15 +51,6 @@ pub(super) struct Totals {
     count: Option<(u64, u64)>,
     /// How many bytes their keys have.
     key_bytes: Option<u64>,
-}
-
-/// What the open key may use up.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct OpenShare {
-    /// How many streams it may make.
-    pub(crate) streams: u64,
-    /// How large it may make the database, in bytes.
-    pub(crate) bytes: u64,
 }
 
 #[derive(Debug)]
@@ -92,9 +85,9 @@ pub(super) struct Now {
 }
 
 impl Storage {
-    pub(super) fn new(pages: Pages, retention: Retention, open_share: OpenShare) -> Self {
+    pub(super) fn new(pages: Pages, limits: Limits) -> Self {
         let (streams, totals) = (HashMap::new(), Totals::default());
-        Self { pages, retention, streams, totals, open_share, cached: 0 }
+        Self { pages, limits, streams, totals, cached: 0 }
     }
 
     /// Forgets what may not have become true, and takes the totals for those from before.
@@ -110,7 +103,7 @@ impl Storage {
         connection: &Connection,
         author: Author,
     ) -> Result<(), EngineError> {
-        let most = self.open_share.bytes;
+        let most = self.limits.max_open_bytes as u64;
         if author == Author::Trusted {
             return Ok(());
         }
@@ -171,9 +164,9 @@ impl Storage {
         name: &str,
         now: &Now,
     ) -> Result<(), EngineError> {
-        let retention = self.retention.clone();
+        let limits = self.limits;
         let stream = self.stream(connection, name, Author::Trusted, now)?;
-        stream.let_go(connection, &retention)?;
+        stream.let_go(connection, &limits)?;
         stream.save(connection, now)
     }
 
@@ -227,7 +220,7 @@ impl Storage {
             )));
         }
         let is_open = author == Author::Anybody;
-        if is_open && open >= self.open_share.streams {
+        if is_open && open >= MOST_OPEN_STREAMS {
             return Err(EngineError::Full(format!(
                 "the open key has made {open} streams already, which is the most it may make"
             )));

@@ -23,14 +23,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::read::QueryLimits;
-use super::retention::Retention;
-use super::storage::OpenShare;
-use super::{Settings, Sqlite};
+use super::Sqlite;
 use crate::changes::Changes;
 use crate::engine::contract::received;
 use crate::engine::{Author, Definition, Engine, EngineError, ProcessStats, Ttl};
 use crate::events::Collector;
+use crate::settings::Limits;
 use crate::subscribers::Announcer;
 use crate::subscribers::hub::{Hub, Source, Subscriber};
 
@@ -41,33 +39,35 @@ struct Fixture {
     changes: Arc<Changes>,
 }
 
-fn settings() -> Settings {
-    Settings {
-        path: None,
-        retention: Retention {
-            events: 1_000_000,
-            bytes: 1 << 30,
-            age: Duration::from_secs(24 * 60 * 60),
-        },
-        limits: QueryLimits { time: Duration::from_secs(60), rows: 100_000, bytes: 1 << 24 },
-        open_share: OpenShare { streams: 1000, bytes: u64::MAX },
+fn limits() -> Limits {
+    Limits {
+        max_event_bytes: 1 << 30,
+        max_age: Duration::from_secs(24 * 60 * 60),
+        max_open_bytes: usize::MAX,
+        query_time: Duration::from_secs(60),
+        query_bytes: 1 << 24,
+        ..Limits::default()
     }
 }
 
 fn start() -> Fixture {
-    start_with(&settings())
+    start_with(&limits())
 }
 
 fn at(path: &Path) -> Fixture {
-    start_with(&Settings { path: Some(path.to_owned()), ..settings() })
+    open(Some(path), &limits())
 }
 
-fn start_with(settings: &Settings) -> Fixture {
+fn start_with(limits: &Limits) -> Fixture {
+    open(None, limits)
+}
+
+fn open(path: Option<&Path>, limits: &Limits) -> Fixture {
     let subscribers = Arc::new(Hub::new(1 << 24));
     let changes = Arc::new(Changes::default());
     let announcer =
         Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };
-    let engine = Sqlite::open(settings, Arc::new(announcer)).unwrap();
+    let engine = Sqlite::open(path, limits, Arc::new(announcer)).unwrap();
     Fixture { engine, subscribers, changes }
 }
 

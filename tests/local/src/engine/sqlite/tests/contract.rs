@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Settings, Sqlite, settings};
+use super::{Sqlite, limits};
 use crate::engine::Listener;
 use crate::engine::contract::{Subject, contract};
 
@@ -13,8 +13,7 @@ impl Subject for OnSqlite {
     type Engine = Sqlite;
 
     fn open(place: &Path, listener: Arc<dyn Listener>) -> Sqlite {
-        let path = Some(place.join("stride.db"));
-        Sqlite::open(&Settings { path, ..settings() }, listener).unwrap()
+        Sqlite::open(Some(&place.join("stride.db")), &limits(), listener).unwrap()
     }
 }
 

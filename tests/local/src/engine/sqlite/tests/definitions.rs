@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::{Engine, EngineError, QueryLimits, Settings, settings, start, start_with};
+use super::{Engine, EngineError, limits, start, start_with};
 use crate::engine::Mode;
+use crate::settings::Limits;
 
 fn refused(result: Result<(), EngineError>, names: &str) {
     match result {
@@ -113,8 +114,7 @@ fn q5_the_event_that_fails_is_found_in_the_stream_that_it_is_of() {
 
 #[test]
 fn q5_a_result_that_has_become_old_says_so() {
-    let limits = QueryLimits { rows: 3, ..settings().limits };
-    let engine = start_with(&Settings { limits, ..settings() });
+    let engine = start_with(&Limits { query_rows: 3, ..limits() });
     engine.collect("s", r#"[{"a": 1}, {"a": 2}]"#);
     engine.process("p", "SELECT a FROM s");
     engine.process("sum", "SELECT sum(a) AS sum FROM p");

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Engine, EngineError, Settings, settings, start, start_with};
-use crate::engine::sqlite::read::QueryLimits;
+use super::{Engine, EngineError, limits, start, start_with};
+use crate::settings::Limits;
 
 /// Each of these is an error of whoever sent it.
 const BAD: [&str; 36] = [
@@ -74,8 +74,13 @@ fn what_takes_too_much_is_stopped() {
 }
 
 fn greedy() {
-    let limits = QueryLimits { time: Duration::from_millis(300), rows: 1000, bytes: 100_000 };
-    let engine = start_with(&Settings { limits, ..settings() });
+    let limits = Limits {
+        query_time: Duration::from_millis(300),
+        query_rows: 1000,
+        query_bytes: 100_000,
+        ..limits()
+    };
+    let engine = start_with(&limits);
     let events: Vec<String> = (0..2000).map(|n| format!("{{\"n\": {n}}}")).collect();
     engine.collect("s", &format!("[{}]", events.join(",")));
     let endless = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r)";
@@ -116,8 +121,13 @@ fn stopped_after(engine: &super::Fixture, sql: &str) -> Duration {
 
 #[test]
 fn s7_the_time_of_a_query_holds_whatever_it_calls() {
-    let limits = QueryLimits { time: Duration::from_millis(200), rows: 1000, bytes: 100_000 };
-    let engine = start_with(&Settings { limits, ..settings() });
+    let limits = Limits {
+        query_time: Duration::from_millis(200),
+        query_rows: 1000,
+        query_bytes: 100_000,
+        ..limits()
+    };
+    let engine = start_with(&limits);
     let like = "SELECT sum(printf('%.*c', 3000000, 'a') LIKE '%a%a%a%a%a%b%' || n) AS x FROM n";
     for sql in [
         like,

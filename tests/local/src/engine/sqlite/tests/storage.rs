@@ -1,17 +1,13 @@
 //! What lasts, what goes, and what happens when the disk does not play along.
 
-use std::time::Duration;
-
 use rusqlite::Connection;
 use serde_json::json;
 use tempfile::tempdir;
 
-use super::{
-    Author, Definition, Engine, EngineError, Retention, Settings, Ttl, at, settings, start,
-    start_with,
-};
+use super::{Author, Definition, Engine, EngineError, Ttl, at, limits, start, start_with};
 use crate::engine::contract::events;
 use crate::engine::{PageLimit, Start};
+use crate::settings::Limits;
 
 #[test]
 fn everything_is_there_after_a_restart() {
@@ -51,18 +47,16 @@ fn two_servers_never_share_a_file() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("data.db");
     let engine = at(&path);
-    let settings = Settings { path: Some(path), ..settings() };
     let announcer = crate::subscribers::Announcer {
         subscribers: engine.subscribers.clone(),
         changes: engine.changes.clone(),
     };
-    assert!(super::Sqlite::open(&settings, std::sync::Arc::new(announcer)).is_err());
+    assert!(super::Sqlite::open(Some(&path), &limits(), std::sync::Arc::new(announcer)).is_err());
 }
 
 #[test]
 fn events_past_the_bound_go_but_not_what_was_made_of_them() {
-    let retention = Retention { events: 5, bytes: 1 << 30, age: Duration::from_secs(1000) };
-    let engine = start_with(&Settings { retention, ..settings() });
+    let engine = start_with(&Limits { max_events: 5, ..limits() });
     engine.process("ever", "SELECT count(*) AS n FROM s");
     engine.process("now", "SELECT count(DISTINCT n) AS n FROM s");
     for from in [0, 4] {
@@ -80,8 +74,7 @@ fn events_past_the_bound_go_but_not_what_was_made_of_them() {
 
 #[test]
 fn a_reader_is_told_how_many_events_went_before_it_came() {
-    let retention = Retention { events: 3, bytes: 1 << 30, age: Duration::from_secs(1000) };
-    let engine = start_with(&Settings { retention, ..settings() });
+    let engine = start_with(&Limits { max_events: 3, ..limits() });
     let page = |position| {
         let most = PageLimit { events: 100, bytes: 1 << 20 };
         let page = engine.engine.events_after("s", position, most).unwrap();

@@ -3,10 +3,10 @@
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Fixture, at, settings, start, start_with};
+use super::{Fixture, at, limits, start, start_with};
 use crate::engine::Mode;
-use crate::engine::sqlite::Settings;
 use crate::events::timestamp;
+use crate::settings::Limits;
 
 /// A time so many seconds ago, as RFC 3339.
 fn ago(seconds: i64) -> String {
@@ -81,9 +81,7 @@ fn q10_a_window_in_which_nothing_changes_is_not_run_again() {
 #[test]
 fn q10_a_window_finds_what_is_in_it_however_late_it_came() {
     // So few are kept that the first blocks go.
-    let mut settings = Settings { ..settings() };
-    settings.retention.events = 6000;
-    let engine = start_with(&settings);
+    let engine = start_with(&Limits { max_events: 6000, ..limits() });
     let mut random = fastrand::Rng::with_seed(16);
     for _ in 0..8 {
         let ages: Vec<i64> = (0..1000)
