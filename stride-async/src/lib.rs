@@ -127,7 +127,9 @@ pub use stride_core::api::{PathError, RequestError};
 pub use stride_core::frame::FrameError;
 pub use stride_core::proxy::Proxy;
 pub use stride_core::response::{DataError, StatusError, Success};
-pub use stride_core::subscribe::{DisconnectCause, Reconnect, SubscriptionEvent};
+pub use stride_core::subscribe::{
+    DisconnectCause, Position, Reconnect, Resumed, SubscriptionEvent,
+};
 pub use stride_core::transport::{
     AsyncBody, AsyncTarget, AsyncTransport, Attempt, BoxFuture, Call, Delivery, Limits,
     TransportError, TransportErrorKind,

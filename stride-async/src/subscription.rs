@@ -12,7 +12,9 @@ use futures_core::{FusedStream, Stream};
 use http::Response;
 use serde::de::DeserializeOwned;
 use stride_core::client::Client;
-use stride_core::subscribe::{Reconnect, Step, SubscribeOptions, Subscription, SubscriptionEvent};
+use stride_core::subscribe::{
+    Position, Reconnect, Step, SubscribeOptions, Subscription, SubscriptionEvent,
+};
 use stride_core::transport::TransportErrorKind::{self, HeadTimeout, IdleTimeout};
 use stride_core::transport::{
     AsyncBody, AsyncTransport, BoxFuture, Delivery, Limits, TransportError,
@@ -60,6 +62,12 @@ impl SubscribeBuilder {
         self
     }
 
+    /// See [`SubscribeOptions::after`]: what comes from now on by default.
+    pub fn after(mut self, position: Position) -> Self {
+        self.options = self.options.after(position);
+        self
+    }
+
     /// See [`SubscribeOptions::head_timeout`]: 90 s by default.
     pub fn head_timeout(mut self, head: Duration) -> Self {
         self.options = self.options.head_timeout(head);
@@ -89,11 +97,12 @@ impl SubscribeBuilder {
     /// connection, [`Error::Transport`] and [`Error::Status`]. A later error is the last item.
     ///
     /// ```no_run
+    /// # use stride_async::Resumed;
     /// # use stride_async::SubscriptionEvent::{Connected, Data};
     /// # async fn example(stride: stride_async::Stride) -> Result<(), stride_async::Error> {
     /// let mut changes = stride.subscribe("/process/myproc").events::<serde_json::Value>().await?;
     /// while let Some(event) = changes.next().await.transpose()? {
-    ///     if let Connected { gap: Some(gap) } = &event {
+    ///     if let Connected { gap: Some(gap), resumed: Resumed::No } = &event {
     ///         println!("changes of {gap:?} are missing");
     ///     } else if let Data(change) = event {
     ///         println!("{change}");
@@ -166,6 +175,15 @@ impl<T: DeserializeOwned> Events<T> {
     }
 }
 
+impl<T> Events<T> {
+    /// The place behind the last item, for [`SubscribeBuilder::after`]. See
+    /// [`Subscription::position`].
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.driver.subscription.position()
+    }
+}
+
 impl<T> fmt::Debug for Events<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events").finish_non_exhaustive()
@@ -221,6 +239,13 @@ impl<T: DeserializeOwned> Data<T> {
 }
 
 impl<T> Data<T> {
+    /// The place behind the last value, for [`SubscribeBuilder::after`]. See
+    /// [`Subscription::position`].
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.0.position()
+    }
+
     /// The number of malformed frames so far.
     #[must_use]
     pub fn malformed(&self) -> u64 {

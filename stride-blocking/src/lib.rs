@@ -145,7 +145,9 @@ pub use stride_core::cancel::{CancelRegistration, CancelToken};
 pub use stride_core::frame::FrameError;
 pub use stride_core::proxy::Proxy;
 pub use stride_core::response::{DataError, StatusError, Success};
-pub use stride_core::subscribe::{DisconnectCause, Reconnect, SubscriptionEvent};
+pub use stride_core::subscribe::{
+    DisconnectCause, Position, Reconnect, Resumed, SubscriptionEvent,
+};
 pub use stride_core::transport::{
     Attempt, Body, Call, Delivery, Limits, Target, Transport, TransportError, TransportErrorKind,
 };

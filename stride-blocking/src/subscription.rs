@@ -11,7 +11,9 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use stride_core::cancel::{CancelRegistration, CancelToken};
 use stride_core::client::Client;
-use stride_core::subscribe::{Reconnect, Step, SubscribeOptions, Subscription, SubscriptionEvent};
+use stride_core::subscribe::{
+    Position, Reconnect, Step, SubscribeOptions, Subscription, SubscriptionEvent,
+};
 use stride_core::transport::{Body, Transport, TransportError};
 use stride_core::{Api, Error};
 
@@ -55,6 +57,14 @@ impl SubscribeBuilder {
         self
     }
 
+    /// Starts behind a position of the same stream, such as one that was saved, instead of with what
+    /// comes from now on. If the server no longer knows it, the first connection is refused with 410.
+    /// See [`SubscribeOptions::after`].
+    pub fn after(mut self, position: Position) -> Self {
+        self.options = self.options.after(position);
+        self
+    }
+
     /// How long the head of the server's response may take, on every connection; 90 s by default.
     /// See [`SubscribeOptions::head_timeout`].
     pub fn head_timeout(mut self, head: Duration) -> Self {
@@ -91,8 +101,8 @@ impl SubscribeBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Request`] for a path that cannot be subscribed to or a sample of 0,
-    /// [`Error::Config`] for a time-out of zero, [`Error::Transport`] when the first connection
+    /// [`Error::Request`] for a path that cannot be subscribed to, a sample of 0 or a sample after a
+    /// position, [`Error::Config`] for a time-out of zero, [`Error::Transport`] when the first connection
     /// fails, and [`Error::Status`] when it is refused. Later errors are items; an error is always
     /// the last item.
     ///
@@ -165,6 +175,13 @@ impl<T> Events<T> {
     pub fn stop_handle(&self) -> StopHandle {
         StopHandle(self.driver.stop.clone())
     }
+
+    /// The place behind the last item, for [`SubscribeBuilder::after`]. See
+    /// [`Subscription::position`].
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.driver.subscription.position()
+    }
 }
 
 impl<T> fmt::Debug for Events<T> {
@@ -196,6 +213,13 @@ impl<T> Data<T> {
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {
         self.0.stop_handle()
+    }
+
+    /// The place behind the last value, for [`SubscribeBuilder::after`]. See
+    /// [`Subscription::position`].
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.0.position()
     }
 
     /// The number of malformed frames so far: text that is not valid JSON, and values that were cut

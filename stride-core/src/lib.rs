@@ -14,7 +14,7 @@
 //! | requests: paths, encoding, compression, authentication ([`Api`]) | sockets, TLS, proxies |
 //! | responses and their errors ([`Response`], [`Error`]) | threads, tasks, timers |
 //! | finding JSON values in a stream of bytes ([`frame`]) | the clock: time is an argument |
-//! | reconnecting, backoff, `Retry-After` ([`subscribe`], [`retry`]) | randomness: seeds are arguments |
+//! | reconnecting, resuming, backoff, `Retry-After` ([`subscribe`], [`retry`]) | randomness: seeds are arguments |
 //! | the settings of clients ([`client`]) | the environment |
 //! | the traits between all that and a network ([`transport`]) | |
 //!
@@ -58,7 +58,8 @@
 //! | `stride::request` | `DEBUG` | span of a client's request | `method`, `host`, `path`, `status` |
 //! | `stride::request` | `DEBUG` | "response received" | `status` |
 //! | `stride::request` | `DEBUG` | "request failed" | `error` with its sources, `delivery` |
-//! | `stride::subscription` | `DEBUG` | "connected" | `path`, `gap` |
+//! | `stride::subscription` | `DEBUG` | "connected" | `path`, `gap`, `resumed` |
+//! | `stride::subscription` | `WARN` | "the position is gone" | `path` |
 //! | `stride::subscription` | `WARN` | "disconnected" | `path`, `cause`, `error` with its sources, `delay` |
 //! | `stride::subscription` | `WARN` | "refused" | `error` with its sources |
 //! | `stride::subscription` | `WARN` | "malformed frame" | `path`, `error` |

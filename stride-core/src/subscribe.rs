@@ -1,7 +1,12 @@
 //! Subscriptions: the machine that decides when to connect, and the options of one.
 
+mod event;
 mod machine;
 mod options;
+mod position;
+pub mod resuming;
 
-pub use self::machine::{DisconnectCause, Reconnect, Step, Subscription, SubscriptionEvent};
+pub use self::event::{DisconnectCause, Resumed, SubscriptionEvent};
+pub use self::machine::{Reconnect, Step, Subscription};
 pub use self::options::SubscribeOptions;
+pub use self::position::Position;

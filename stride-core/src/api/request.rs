@@ -34,6 +34,12 @@ pub enum RequestError {
     /// A sample of no events per second.
     #[error("a sample is at least 1 event per second")]
     Sample,
+    /// A sample behind a position: a sample leaves events out, so it has no places to go on from.
+    #[error("a subscription has a sample or starts after a position, not both")]
+    SampleAfter,
+    /// Text that is not a position of a subscription, or an id that cannot be one.
+    #[error("not the position of a subscription")]
+    Position,
 }
 
 impl Api {

@@ -8,6 +8,8 @@ use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode, response};
 use serde::de::DeserializeOwned;
 
+use super::event::{DisconnectCause, Resumed, SubscriptionEvent};
+use super::position::{Position, Progress};
 use crate::error::Error;
 use crate::frame::{Frame, FrameDecoder, FrameError};
 use crate::response::{DataError, Response, StatusError, check_encoding};
@@ -42,78 +44,8 @@ pub enum Reconnect {
     Never,
 }
 
-/// What happens on a subscription. Nothing is dropped unseen.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum SubscriptionEvent<T> {
-    /// The server accepted the subscription.
-    Connected {
-        /// On a reconnect, how long there was no connection. What was sent meanwhile is gone.
-        gap: Option<Duration>,
-    },
-    /// An event of a stream, or a change of a process.
-    Data(T),
-    /// Something that is not valid JSON, or not what was asked for; reading goes on after it.
-    Malformed(FrameError),
-    /// The connection is lost; the next attempt comes after the delay.
-    Disconnected {
-        /// Why it was lost, or could not be made.
-        cause: DisconnectCause,
-        /// How long until the next attempt.
-        delay: Duration,
-    },
-}
-
-impl<T> SubscriptionEvent<T> {
-    /// The value alone, for readers that need nothing else: `None` for connects, disconnects and
-    /// malformed text.
-    ///
-    /// # Errors
-    ///
-    /// A value that is not a `T`.
-    pub fn into_data(self) -> Option<Result<T, FrameError>> {
-        match self {
-            Self::Data(value) => Some(Ok(value)),
-            Self::Malformed(error @ FrameError::Mismatch(_)) => Some(Err(error)),
-            Self::Malformed(_) | Self::Connected { .. } | Self::Disconnected { .. } => None,
-        }
-    }
-}
-
-/// Why a connection of a subscription was lost, or could not be made.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum DisconnectCause {
-    /// The server ended the body. A subscription does not end, so the connection is lost.
-    Ended,
-    /// The server responded with a status that may pass.
-    Status(StatusCode),
-    /// The connection broke, or a limit was reached.
-    Transport(TransportError),
-}
-
-impl DisconnectCause {
-    /// The fields of an event in the log: the cause, and the error with its sources.
-    fn log(&self, log: impl FnOnce(&str, Option<&(dyn StdError + 'static)>)) {
-        match self {
-            Self::Transport(error) => log(&error.kind().to_string(), Some(error)),
-            Self::Ended | Self::Status(_) => log(&self.to_string(), None),
-        }
-    }
-}
-
 fn as_dyn(error: &Error) -> &(dyn StdError + 'static) {
     error
-}
-
-impl std::fmt::Display for DisconnectCause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Ended => f.write_str("the server ended the stream"),
-            Self::Status(status) => write!(f, "the server responded {status}"),
-            Self::Transport(error) => error.kind().fmt(f),
-        }
-    }
 }
 
 /// What the driver of a [`Subscription`] does next.
@@ -158,6 +90,9 @@ pub enum Step<F> {
 /// error that holds the response; of its body at most 64 KiB are read, within 10 s. So does a 200
 /// whose body is encoded, for example compressed, because that was not asked for.
 ///
+/// A connection to a server that knows positions begins where the one before it ended; see
+/// [`resuming`](super::resuming).
+///
 /// ```
 /// use std::time::Instant;
 /// use stride_core::subscribe::{Reconnect, Step, Subscription, SubscriptionEvent};
@@ -199,12 +134,21 @@ struct Machine {
     /// When the last connection was lost, once there was one.
     lost_at: Option<Instant>,
     /// To be given out before anything that was read.
-    connected: Option<Option<Duration>>,
+    connected: Option<Connected>,
+    progress: Progress,
     /// The driver still holds a connection that is over.
     must_close: bool,
     /// To be given out once that connection is closed.
     disconnected: Option<(DisconnectCause, Duration)>,
     malformed: u64,
+}
+
+/// A connection that the user does not know of yet.
+#[derive(Debug)]
+struct Connected {
+    gap: Option<Duration>,
+    resumed: Resumed,
+    progress: Progress,
 }
 
 #[derive(Debug)]
@@ -242,6 +186,7 @@ impl Subscription {
             state: State::Unconnected,
             lost_at: None,
             connected: None,
+            progress: Progress::default(),
             must_close: false,
             disconnected: None,
             malformed: 0,
@@ -249,14 +194,22 @@ impl Subscription {
         Self { machine, decoder: FrameDecoder::new() }
     }
 
+    /// The same, going on from a position. Its request must not have a sample.
+    #[must_use]
+    pub fn after(mut self, position: Position) -> Self {
+        self.machine.progress = Progress::after(position);
+        self
+    }
+
     /// What to do next, with items as text that is not parsed yet.
     pub fn poll(&mut self, now: Instant) -> Step<Frame<'_>> {
         let Self { machine, decoder } = self;
-        if let Some(gap) = machine.connected.take() {
-            return Step::Item(SubscriptionEvent::Connected { gap });
+        if let Some(connected) = machine.connected.take() {
+            return machine.begin(connected);
         }
         match decoder.next_frame() {
-            Some(item) => machine.item(item),
+            Some(Ok(value)) => machine.value(value),
+            Some(Err(error)) => machine.malformed(error, now),
             None => machine.step(now),
         }
     }
@@ -264,11 +217,12 @@ impl Subscription {
     /// What to do next, with items parsed as `T`.
     pub fn poll_as<T: DeserializeOwned>(&mut self, now: Instant) -> Step<T> {
         let Self { machine, decoder } = self;
-        if let Some(gap) = machine.connected.take() {
-            return Step::Item(SubscriptionEvent::Connected { gap });
+        if let Some(connected) = machine.connected.take() {
+            return machine.begin(connected);
         }
         match decoder.next_as() {
-            Some(item) => machine.item(item),
+            Some(Ok(value)) => machine.value(value),
+            Some(Err(error)) => machine.malformed(error, now),
             None => machine.step(now),
         }
     }
@@ -284,11 +238,23 @@ impl Subscription {
                 return machine.close(error.with_attempt(machine.attempt()).into());
             }
             let gap = machine.lost_at.map(|lost| now.saturating_duration_since(lost));
+            // A sample leaves events out, so its values are not places in the stream.
+            let (progress, resumed) = match machine.request.uri().query() {
+                None => machine.progress.of_connection(&head.headers),
+                Some(_) => (Progress::default(), Resumed::No),
+            };
             let path = machine.request.uri().path();
-            tracing::debug!(target: "stride::subscription", path, ?gap, "connected");
-            machine.connected = Some(gap);
+            tracing::debug!(target: "stride::subscription", path, ?gap, ?resumed, "connected");
+            machine.connected = Some(Connected { gap, resumed, progress });
             machine.state = State::Streaming { since: now, received: false };
             self.decoder = FrameDecoder::new();
+        } else if head.status == StatusCode::GONE && machine.may_forget() {
+            let path = machine.request.uri().path();
+            tracing::warn!(target: "stride::subscription", path, "the position is gone");
+            // At once: only a connection that was accepted brings another position to be refused.
+            machine.progress = Progress::default();
+            machine.must_close = true;
+            machine.state = State::Unconnected;
         } else if is_transient(head.status) && machine.may_retry() {
             let least = least_delay(head.status, &head.headers);
             machine.disconnected(DisconnectCause::Status(head.status), least, now);
@@ -364,6 +330,17 @@ impl Subscription {
         self.decoder = FrameDecoder::new();
     }
 
+    /// The place behind the last item that was handed out, to start another subscription
+    /// [`after`](Self::after) it. `None` while there is no connection from which one could go on:
+    /// before the first one, with a sample, or if the server knows no positions.
+    ///
+    /// Behind text that is not valid JSON it stays where it was, until the next connection: how many
+    /// events the text was is not known.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.machine.progress.position()
+    }
+
     /// The number of malformed frames so far.
     #[must_use]
     pub fn malformed(&self) -> u64 {
@@ -378,16 +355,30 @@ impl Subscription {
 }
 
 impl Machine {
-    fn item<F>(&mut self, item: Result<F, FrameError>) -> Step<F> {
-        Step::Item(match item {
-            Ok(frame) => SubscriptionEvent::Data(frame),
-            Err(error) => {
-                self.malformed += 1;
-                let path = self.request.uri().path();
-                tracing::warn!(target: "stride::subscription", path, %error, "malformed frame");
-                SubscriptionEvent::Malformed(error)
-            }
-        })
+    fn begin<F>(&mut self, connected: Connected) -> Step<F> {
+        let Connected { gap, resumed, progress } = connected;
+        self.progress = progress;
+        Step::Item(SubscriptionEvent::Connected { gap, resumed })
+    }
+
+    fn value<F>(&mut self, value: F) -> Step<F> {
+        self.progress.count();
+        Step::Item(SubscriptionEvent::Data(value))
+    }
+
+    #[cold]
+    fn malformed<F>(&mut self, error: FrameError, now: Instant) -> Step<F> {
+        match error {
+            // It comes again, as a whole. Nothing of the connection is left behind it.
+            FrameError::Truncated { .. } if self.progress.is_known() => return self.step(now),
+            // One event, whatever is in it.
+            FrameError::Mismatch(_) => self.progress.count(),
+            _ => self.progress.doubt(),
+        }
+        self.malformed += 1;
+        let path = self.request.uri().path();
+        tracing::warn!(target: "stride::subscription", path, %error, "malformed frame");
+        Step::Item(SubscriptionEvent::Malformed(error))
     }
 
     fn attempt(&self) -> Attempt {
@@ -409,7 +400,8 @@ impl Machine {
             State::Waiting { until } if now < *until => Step::Wait { until: *until },
             State::Unconnected | State::Waiting { .. } => {
                 self.state = State::AwaitingHead;
-                Step::Connect(Box::new(Call::new(self.request.clone(), self.limits)))
+                let request = self.progress.ask(&self.request);
+                Step::Connect(Box::new(Call::new(request, self.limits)))
             }
             State::AwaitingHead => Step::AwaitHead,
             State::Streaming { .. } => Step::Read { by: None },
@@ -431,6 +423,11 @@ impl Machine {
                 self.lost_at.is_some() || matches!(self.state, State::Streaming { .. })
             }
         }
+    }
+
+    /// Whether a position that is refused leads to an attempt without it: not one of the user's.
+    fn may_forget(&self) -> bool {
+        self.lost_at.is_some() && self.progress.is_known()
     }
 
     /// Ends a connection that may be made again.

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::machine::{Reconnect, Subscription};
+use super::position::Position;
 use crate::api::{Api, RequestError};
 use crate::config::not_zero;
 use crate::error::Error;
@@ -16,6 +17,7 @@ pub struct SubscribeOptions {
     limits: Limits,
     sample: Option<u32>,
     reconnect: Reconnect,
+    after: Option<Position>,
     jitter_seed: Option<u64>,
 }
 
@@ -24,8 +26,8 @@ impl SubscribeOptions {
     /// with the client's limits for subscriptions.
     #[must_use]
     pub fn new(path: &str, limits: Limits) -> Self {
-        let path = path.to_owned();
-        Self { path, limits, sample: None, reconnect: Reconnect::default(), jitter_seed: None }
+        let (path, reconnect) = (path.to_owned(), Reconnect::default());
+        Self { path, limits, sample: None, reconnect, after: None, jitter_seed: None }
     }
 
     /// Asks the server for at most so many events per second; all of them by default.
@@ -40,6 +42,15 @@ impl SubscribeOptions {
     #[must_use]
     pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
         self.reconnect = reconnect;
+        self
+    }
+
+    /// Starts behind a position of the same stream instead of with what comes from now on; see
+    /// [`resuming`](super::resuming). If the server no longer knows it, the first connection is refused
+    /// with 410.
+    #[must_use]
+    pub fn after(mut self, position: Position) -> Self {
+        self.after = Some(position);
         self
     }
 
@@ -73,16 +84,25 @@ impl SubscribeOptions {
     ///
     /// # Errors
     ///
-    /// The path cannot be subscribed to, the sample is 0, or a time-out is zero.
+    /// The path cannot be subscribed to, the sample is 0, there are both a sample and a position, or a
+    /// time-out is zero.
     pub fn start(self, api: &Api, seed: u64) -> Result<Subscription, Error> {
-        let Self { path, limits, sample, reconnect, jitter_seed } = self;
+        let Self { path, limits, sample, reconnect, after, jitter_seed } = self;
         let sample = match sample {
             None => None,
             Some(sample) => Some(NonZeroU32::new(sample).ok_or(RequestError::Sample)?),
         };
         not_zero("head_timeout", limits.head)?;
         not_zero("idle_timeout", limits.idle.unwrap_or(Duration::MAX))?;
+        if sample.is_some() && after.is_some() {
+            return Err(RequestError::SampleAfter.into());
+        }
         let request = api.subscribe(&path, sample)?;
-        Ok(Subscription::new(request, limits, reconnect, jitter_seed.unwrap_or(seed)))
+        let subscription =
+            Subscription::new(request, limits, reconnect, jitter_seed.unwrap_or(seed));
+        Ok(match after {
+            None => subscription,
+            Some(position) => subscription.after(position),
+        })
     }
 }

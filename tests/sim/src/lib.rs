@@ -7,6 +7,7 @@
 
 pub mod choice;
 pub mod disk;
+mod history;
 pub mod run;
 mod script;
 pub mod server;

@@ -238,7 +238,10 @@ fn subscribe(world: &mut World) -> Checked {
                 subscriber.stop(now)?;
             }
         }
-        ended => *ended = Some(Subscriber::new(now, &mut world.choices)?),
+        ended => {
+            let before = ended.take();
+            *ended = Some(Subscriber::new(before, now, &mut world.choices)?);
+        }
     }
     Ok(())
 }

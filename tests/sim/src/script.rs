@@ -3,15 +3,17 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use stride_core::subscribe::Resumed;
 use stride_core::transport::TransportErrorKind;
 
 use crate::choice::Choices;
+use crate::history::History;
 
 /// What a subscriber gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// A connection, and how long there was none.
-    Connected(Option<Duration>),
+    /// A connection, how long there was none, and how it goes on.
+    Connected(Option<Duration>, Resumed),
     /// The frame of that number.
     Frame(u64),
     /// Something that is not JSON.
@@ -48,13 +50,21 @@ enum End {
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 impl Script {
-    /// Frames in all the ways in which servers write them, some of them cut off; not by a server that
-    /// is calm.
-    pub(crate) fn of_stream(frames: &mut u64, calm: bool, choices: &mut Choices) -> Self {
-        let (mut text, mut items) = (Vec::new(), Vec::new());
+    /// What the stream has from a place on, and what comes while it is read: frames in all the ways in
+    /// which servers write them, some of them cut off; not by a server that is calm.
+    pub(crate) fn of_stream(
+        stream: &mut History,
+        mut place: u64,
+        calm: bool,
+        choices: &mut Choices,
+    ) -> Self {
         for _ in 0..choices.pick(6) {
-            let (start, number) = (text.len(), *frames);
-            *frames += 1;
+            stream.append();
+        }
+        let (mut text, mut items) = (Vec::new(), Vec::new());
+        while let Some(number) = stream.at(place) {
+            place += 1;
+            let start = text.len();
             let frame = match choices.pick(6) {
                 1 => format!("{{\n  \"n\": {number},\n  \"o\": {{\n    \"a\": [1, 2]\n  }}\n}}"),
                 2 => format!(r#"{{"n":{number},"s":"}}{{\r\n\"]é€\\"}}"#),

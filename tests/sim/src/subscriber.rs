@@ -1,16 +1,19 @@
 //! A subscriber: the real machine, a driver in virtual time, and the server's side of its connections.
-//! The oracle knows what the server sent, and demands it item by item.
+//! The oracle knows what the server sent, and demands it item by item; and it knows the stream, and demands
+//! each of its events exactly once wherever that is promised.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use http::HeaderName;
 use http::response::Parts;
 use serde_json::Value;
 use stride_core::Api;
-use stride_core::subscribe::{Reconnect, Step, Subscription, SubscriptionEvent};
+use stride_core::subscribe::{Reconnect, Resumed, Step, Subscription, SubscriptionEvent};
 use stride_core::transport::{Delivery, Limits, TransportError, TransportErrorKind};
 
 use crate::choice::Choices;
+use crate::history::{Begin, History};
 use crate::script::{Found, Script};
 use crate::server::Mode;
 use crate::world::Checked;
@@ -21,6 +24,9 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 const REFUSAL_WITHIN: Duration = Duration::from_secs(10);
 
+const POSITION: HeaderName = HeaderName::from_static("stride-position");
+const MISSED: HeaderName = HeaderName::from_static("stride-missed");
+
 /// A subscriber and its connection.
 #[derive(Debug)]
 pub struct Subscriber {
@@ -30,11 +36,14 @@ pub struct Subscriber {
     connection: Option<Connection>,
     /// When the driver has something to tell next.
     due: Option<Instant>,
-    /// The next frame's number.
-    frames: u64,
+    stream: History,
     /// The server's faults have ended.
     calm: bool,
     // What the oracle knows.
+    /// What the next connection has to ask for.
+    asks: Option<Place>,
+    /// The place in the stream behind the last event that came for certain, once one has begun.
+    cursor: Option<u64>,
     /// The items that have to come out at once, in this order.
     expected: VecDeque<Found>,
     /// The next delay, if the connection is lost: at least and at most.
@@ -57,8 +66,38 @@ struct Connection {
     last: Instant,
     received: bool,
     script: Script,
+    /// It was asked for a position.
+    asked: bool,
+    /// Where the body begins.
+    begin: Begin,
+    /// What it calls that.
+    token: Option<String>,
     /// The machine was told that it is over, and has to say that it is to be closed.
     ended: bool,
+}
+
+/// How far a connection has come, or the one before it had.
+#[derive(Debug, Clone)]
+struct Place {
+    token: String,
+    values: u64,
+    /// How many of them came before broken text.
+    certain: Option<u64>,
+}
+
+impl Place {
+    fn skip(&self) -> u64 {
+        self.certain.unwrap_or(self.values)
+    }
+
+    /// As a user saves it.
+    fn text(&self) -> String {
+        format!("{}:{}", self.skip(), self.token)
+    }
+
+    fn query(&self) -> String {
+        format!("after={}&skip={}", self.token.replace('~', "%7E"), self.skip())
+    }
 }
 
 /// How the server responds to a subscription.
@@ -104,12 +143,12 @@ impl Head {
 }
 
 impl Subscriber {
-    /// One that connects as soon as it is told the time.
+    /// One that connects as soon as it is told the time, perhaps where the one before it ended.
     ///
     /// # Errors
     ///
     /// The core does not make its request.
-    pub fn new(now: Instant, choices: &mut Choices) -> Result<Self, String> {
+    pub fn new(before: Option<Self>, now: Instant, choices: &mut Choices) -> Result<Self, String> {
         let reconnect =
             choices.of(&[Reconnect::AfterFirstConnect, Reconnect::Always, Reconnect::Never]);
         let mut limits = Limits::for_stream();
@@ -117,13 +156,26 @@ impl Subscriber {
         let api = Api::new("key").map_err(|error| error.to_string())?;
         let request = api.subscribe("/collect/s0", None).map_err(|error| error.to_string())?;
         let seed = u64::from(choices.pick(1000));
+        let mut machine = Subscription::new(request, limits, reconnect, seed);
+        let (stream, mut asks, mut cursor) = match before {
+            None => (History::new(choices), None, None),
+            Some(before) => (before.stream, before.asks, before.cursor),
+        };
+        if asks.is_some() && choices.pick(4) > 0 {
+            let saved = asks.as_ref().map(Place::text).unwrap_or_default();
+            machine = machine.after(saved.parse().map_err(|_| format!("{saved} is no position"))?);
+        } else {
+            (asks, cursor) = (None, None);
+        }
         Ok(Self {
-            machine: Subscription::new(request, limits, reconnect, seed),
+            machine,
             limits,
             reconnect,
             connection: None,
             due: Some(now),
-            frames: 0,
+            stream,
+            asks,
+            cursor,
             calm: false,
             expected: VecDeque::new(),
             delay: (Duration::ZERO, Duration::ZERO),
@@ -213,7 +265,7 @@ impl Subscriber {
 
     fn check_item(&mut self, item: &SubscriptionEvent<Option<u64>>, now: Instant) -> Checked {
         let found = match *item {
-            SubscriptionEvent::Connected { gap } => Found::Connected(gap),
+            SubscriptionEvent::Connected { gap, resumed } => Found::Connected(gap, resumed),
             SubscriptionEvent::Data(Some(number)) => Found::Frame(number),
             SubscriptionEvent::Malformed(_) => Found::Malformed,
             SubscriptionEvent::Disconnected { delay, .. } => {
@@ -227,9 +279,57 @@ impl Subscriber {
             _ => return Err(format!("a subscriber got {item:?}")),
         };
         match self.expected.pop_front() {
-            Some(expected) if expected == found => Ok(()),
+            Some(expected) if expected == found => self.count(&found),
             expected => Err(format!("a subscriber got {found:?}, not {expected:?}")),
         }
+    }
+
+    /// An item came: checks that it is what the stream has next, and that the machine knows where it is.
+    fn count(&mut self, found: &Found) -> Checked {
+        match (found, &mut self.asks) {
+            (Found::Connected(_, resumed), asks) => {
+                let connection = self.connection.as_ref();
+                let Some(Connection { begin: Begin::At { place, .. }, token, .. }) = connection
+                else {
+                    return Err("a connection that is refused is one".to_owned());
+                };
+                *asks = token.clone().map(|token| Place { token, values: 0, certain: None });
+                self.cursor = match (*resumed, self.cursor) {
+                    (Resumed::Fully, Some(cursor)) => Some(cursor),
+                    (Resumed::Missing(missing), Some(cursor)) => Some(cursor + missing),
+                    _ => Some(*place),
+                };
+                if matches!(resumed, Resumed::Missing(_))
+                    && self.cursor != Some(self.stream.first())
+                {
+                    return Err(format!("{resumed:?} up to {:?}", self.cursor));
+                }
+            }
+            (Found::Frame(number), asks) => {
+                // Without a position, text that is broken leaves nothing to compare with.
+                if let Some(cursor) = &mut self.cursor
+                    && asks.as_ref().is_none_or(|place| place.certain.is_none())
+                {
+                    if self.stream.at(*cursor) != Some(*number) {
+                        return Err(format!("{number} came, not the event at {cursor}"));
+                    }
+                    *cursor += 1;
+                }
+                if let Some(place) = asks {
+                    place.values += 1;
+                }
+            }
+            (Found::Malformed, None) => self.cursor = None,
+            (Found::Malformed, Some(place)) => {
+                place.certain.get_or_insert(place.values);
+            }
+            (Found::Disconnected, _) => {}
+        }
+        let (position, known) = (self.machine.position(), self.asks.as_ref().map(Place::text));
+        if position.as_ref().map(ToString::to_string) != known {
+            return Err(format!("a subscriber is at {position:?}, not at {known:?}"));
+        }
+        Ok(())
     }
 
     /// The machine waits for something.
@@ -257,19 +357,40 @@ impl Subscriber {
                 if call.limits != self.limits {
                     return wrong();
                 }
-                let head = self.choose_head(mode, choices);
+                let query = call.request.uri().query();
+                let asks = self.asks.as_ref().map(Place::query);
+                if query != asks.as_deref() {
+                    return Err(format!("a subscription asks for {query:?}, not {asks:?}"));
+                }
+                self.stream.pass(self.calm, choices);
+                let begin = self.stream.begin(query)?;
+                let head = match self.choose_head(mode, choices) {
+                    Head::Accepted if begin == Begin::Gone => Head::Refused(410),
+                    head => head,
+                };
                 let time = match head {
                     Head::Error(TransportErrorKind::HeadTimeout) => self.limits.head,
                     _ => Duration::from_millis(5),
                 };
                 self.due = Some(now + time);
-                let script = match head {
-                    Head::Accepted => Script::of_stream(&mut self.frames, self.calm, choices),
-                    _ => Script::of_refusal(choices),
+                let (script, token) = match (head, begin) {
+                    (Head::Accepted, Begin::At { place, .. }) => {
+                        let token = self.stream.token(place);
+                        (Script::of_stream(&mut self.stream, place, self.calm, choices), token)
+                    }
+                    _ => (Script::of_refusal(choices), None),
                 };
-                let (since, received, ended) = (None, false, false);
-                let connection = Connection { head, since, last: now, received, script, ended };
-                self.connection = Some(connection);
+                self.connection = Some(Connection {
+                    head,
+                    since: None,
+                    last: now,
+                    received: false,
+                    script,
+                    asked: asks.is_some(),
+                    begin,
+                    token,
+                    ended: false,
+                });
             }
             (Step::Read { by }, Some(connection))
                 if !connection.ended
@@ -297,11 +418,29 @@ impl Subscriber {
             self.machine.handle_end(Err(error(kind)), now);
             return self.expect_end(head, retries, true);
         }
-        self.machine.handle_head(head.parts(), now);
+        let mut parts = head.parts();
+        let (mut resumed, asked) = (Resumed::No, connection.asked);
+        if let (Some(token), Begin::At { missed, .. }) = (&connection.token, connection.begin) {
+            parts.headers.extend(token.parse().map(|token| (POSITION, token)));
+            if missed > 0 {
+                parts.headers.insert(MISSED, missed.into());
+            }
+            resumed = match missed {
+                _ if !asked => Resumed::No,
+                0 => Resumed::Fully,
+                missed => Resumed::Missing(missed),
+            };
+        }
+        self.machine.handle_head(parts, now);
         match head {
             Head::Accepted => {
                 let gap = self.lost_at.map(|lost| now.saturating_duration_since(lost));
-                self.expected.push_back(Found::Connected(gap));
+                self.expected.push_back(Found::Connected(gap, resumed));
+            }
+            // Not a position of the program's own: it is tried without one, at once.
+            Head::Refused(410) if asked && self.lost_at.is_some() => {
+                connection.ended = true;
+                (self.asks, self.cursor) = (None, None);
             }
             Head::Busy(..) if retries => {
                 connection.ended = true;
@@ -337,7 +476,9 @@ impl Subscriber {
         if is_refused {
             self.ends = Some(true);
         } else {
-            self.expected.extend(connection.script.is_cut().then_some(Found::Malformed));
+            // What was cut off comes again, if the server knows where that was.
+            let is_seen = connection.script.is_cut() && connection.token.is_none();
+            self.expected.extend(is_seen.then_some(Found::Malformed));
             if connection.received && now - since >= HEALTHY_AFTER {
                 self.failures = 0;
             }
@@ -375,7 +516,7 @@ impl Subscriber {
             15 => Head::Error(TransportErrorKind::Io),
             16 => Head::Busy(503, choices.of(&[None, Some(2), Some(1000)])),
             17 => Head::Busy(429, choices.of(&[None, Some(1)])),
-            18 => Head::Refused(choices.of(&[404, 401, 204])),
+            18 => Head::Refused(choices.of(&[404, 401, 204, 410])),
             19 => Head::Encoded,
             _ => Head::Accepted,
         }
@@ -394,8 +535,8 @@ fn numbered<F>(step: Step<F>, value: impl Fn(F) -> Option<Value>) -> Step<Option
             let number = value(frame).and_then(|value| value["n"].as_u64());
             Step::Item(SubscriptionEvent::Data(number))
         }
-        Step::Item(SubscriptionEvent::Connected { gap }) => {
-            Step::Item(SubscriptionEvent::Connected { gap })
+        Step::Item(SubscriptionEvent::Connected { gap, resumed }) => {
+            Step::Item(SubscriptionEvent::Connected { gap, resumed })
         }
         Step::Item(SubscriptionEvent::Malformed(error)) => {
             Step::Item(SubscriptionEvent::Malformed(error))

@@ -87,8 +87,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut received = 0;
         watch(&transport, subscription, async |event| {
             match event {
-                SubscriptionEvent::Connected { gap: None } => println!("subscribed"),
-                SubscriptionEvent::Connected { gap: Some(gap) } => {
+                SubscriptionEvent::Connected { gap: None, .. } => println!("subscribed"),
+                SubscriptionEvent::Connected { gap: Some(gap), .. } => {
                     println!("subscribed again after {gap:.0?}");
                 }
                 SubscriptionEvent::Disconnected { cause, .. } => {

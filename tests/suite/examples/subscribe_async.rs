@@ -10,7 +10,7 @@ use std::env;
 use std::error::Error;
 
 use serde_json::{Value, json};
-use stride_async::{Stride, SubscriptionEvent};
+use stride_async::{Resumed, Stride, SubscriptionEvent};
 use stride_local::Local;
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,10 +24,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut received = 0;
     while let Some(event) = events.next().await {
         match event? {
-            SubscriptionEvent::Connected { gap: None } => println!("connected"),
-            SubscriptionEvent::Connected { gap: Some(gap) } => {
-                println!("connected again after {gap:.0?}; what came meanwhile is gone");
-            }
+            SubscriptionEvent::Connected { gap: None, .. } => println!("connected"),
+            SubscriptionEvent::Connected { gap: Some(gap), resumed } => match resumed {
+                Resumed::Fully => println!("connected again after {gap:.0?}; nothing is missing"),
+                _ => println!("connected again after {gap:.0?}; what came meanwhile is gone"),
+            },
             SubscriptionEvent::Disconnected { cause, delay } => {
                 println!("lost: {cause}; the next attempt comes in {delay:.0?}");
                 continue;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stride_core::cancel::CancelToken;
-use stride_core::subscribe::{Reconnect, SubscriptionEvent};
+use stride_core::subscribe::{Position, Reconnect, SubscriptionEvent};
 use stride_core::transport::{AsyncBody, Body, Call, Target, Transport, TransportError};
 use stride_core::{Api, Bytes, ConfigError, Error, Response};
 use tokio::runtime::Runtime;
@@ -275,6 +275,23 @@ impl Client {
         }
     }
 
+    /// What `subscribe` gives after a position.
+    ///
+    /// # Errors
+    ///
+    /// As the client under test.
+    pub fn subscribe_after(&self, path: &str, position: Position) -> Result<Events<'_>, Error> {
+        match self {
+            Self::Blocking(stride) => Ok(Events::Blocking(
+                stride.subscribe(path).after(position).jitter_seed(SEED).events()?,
+            )),
+            Self::Async(stride, runtime) => {
+                let subscribe = stride.subscribe(path).after(position).jitter_seed(SEED);
+                Ok(Events::Async(runtime.block_on(subscribe.events())?, runtime))
+            }
+        }
+    }
+
     /// What `subscribe` gives, its values alone.
     ///
     /// # Errors
@@ -329,6 +346,17 @@ pub enum Events<'a, T = Value> {
     Async(stride_async::Events<T>, &'a Runtime),
 }
 
+impl<T> Events<'_, T> {
+    /// The place behind the last item.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        match self {
+            Self::Blocking(events) => events.position(),
+            Self::Async(events, _) => events.position(),
+        }
+    }
+}
+
 impl<T: DeserializeOwned> Iterator for Events<'_, T> {
     type Item = Result<SubscriptionEvent<T>, Error>;
 
@@ -356,6 +384,15 @@ impl<T> Data<'_, T> {
         match self {
             Self::Blocking(data) => data.malformed(),
             Self::Async(data, _) => data.malformed(),
+        }
+    }
+
+    /// The place behind the last value.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        match self {
+            Self::Blocking(data) => data.position(),
+            Self::Async(data, _) => data.position(),
         }
     }
 }

@@ -32,7 +32,7 @@ fn shown(response: &Response) -> (u16, Option<Value>) {
 fn next(events: &mut Events<'_>) -> Value {
     loop {
         match events.next() {
-            Some(Ok(SubscriptionEvent::Connected { gap: None })) => {}
+            Some(Ok(SubscriptionEvent::Connected { gap: None, .. })) => {}
             Some(Ok(SubscriptionEvent::Data(value))) => return value,
             other => panic!("{other:?}"),
         }

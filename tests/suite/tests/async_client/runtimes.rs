@@ -137,7 +137,7 @@ fn waiting_without_a_runtime_is_an_error_that_says_so() {
         Poll::Ready(next) => next,
         Poll::Pending => panic!("it waits"),
     };
-    assert!(matches!(next(), Some(Ok(SubscriptionEvent::Connected { gap: None }))));
+    assert!(matches!(next(), Some(Ok(SubscriptionEvent::Connected { gap: None, .. }))));
     assert!(matches!(next(), Some(Ok(SubscriptionEvent::Disconnected { .. }))));
     let error = failed(next().expect("it does not end before its error"));
     assert_eq!(error.kind(), TransportErrorKind::Unsupported);
@@ -155,14 +155,15 @@ fn moved(drop_the_first: bool) -> TransportErrorKind {
         let mut events = first.block_on(subscribe.events::<Value>()).unwrap();
         let first = (!drop_the_first).then_some(first);
         let kind = second.block_on(async {
-            let Some(Ok(SubscriptionEvent::Connected { gap: None })) = events.next().await else {
+            let Some(Ok(SubscriptionEvent::Connected { gap: None, .. })) = events.next().await
+            else {
                 panic!("not connected")
             };
             let cause = match events.next().await {
                 Some(Ok(SubscriptionEvent::Disconnected { cause, .. })) => cause,
                 other => panic!("{other:?}"),
             };
-            let Some(Ok(SubscriptionEvent::Connected { gap: Some(_) })) = events.next().await
+            let Some(Ok(SubscriptionEvent::Connected { gap: Some(_), .. })) = events.next().await
             else {
                 panic!("not connected again")
             };

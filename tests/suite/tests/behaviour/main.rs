@@ -1,5 +1,6 @@
 //! What every transport does alike: the mock, ureq and hyper, each scenario over each of them.
 
+mod resuming;
 mod subscriptions;
 
 use std::time::Duration;

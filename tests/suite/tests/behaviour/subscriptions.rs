@@ -54,8 +54,8 @@ fn word(event: Option<Result<SubscriptionEvent<Value>, Error>>) -> String {
             let (text, attempt) = (error.to_string(), error.attempt().expect("a request"));
             format!("error: {}", text.strip_prefix(&format!("{attempt}: ")).expect("its text"))
         }
-        Some(Ok(SubscriptionEvent::Connected { gap: None })) => "connected".to_owned(),
-        Some(Ok(SubscriptionEvent::Connected { gap: Some(_) })) => "connected again".to_owned(),
+        Some(Ok(SubscriptionEvent::Connected { gap: None, .. })) => "connected".to_owned(),
+        Some(Ok(SubscriptionEvent::Connected { gap: Some(_), .. })) => "connected again".to_owned(),
         Some(Ok(SubscriptionEvent::Data(value))) => value.to_string(),
         Some(Ok(SubscriptionEvent::Malformed(_))) => "malformed".to_owned(),
         Some(Ok(SubscriptionEvent::Disconnected { cause, .. })) => format!("lost: {cause}"),
@@ -88,7 +88,7 @@ fn among_all_events_what_is_malformed_is_an_item(over: Over) {
     let events: Vec<SubscriptionEvent<[u64; 1]>> = subscribe.unwrap().map(Result::unwrap).collect();
     use SubscriptionEvent::{Connected, Data, Malformed};
     let [
-        Connected { gap: None },
+        Connected { gap: None, .. },
         Malformed(FrameError::NotJson { .. }),
         Malformed(FrameError::Mismatch(_)),
         Data([2]),
@@ -268,7 +268,7 @@ fn a_401_on_a_reconnect_ends_it(over: Over) {
     assert_eq!(words(&mut events, 2), ["connected", "1"]);
     let mut next = || events.next().unwrap().unwrap();
     let SubscriptionEvent::Disconnected { delay, .. } = next() else { panic!("it ended") };
-    let SubscriptionEvent::Connected { gap: Some(gap) } = next() else { panic!("it is there") };
+    let SubscriptionEvent::Connected { gap: Some(gap), .. } = next() else { panic!("it is there") };
     assert!(gap >= delay);
     let refused = "error: the server responded 401 Unauthorized: revoked";
     assert_eq!(words(&mut events, 4), [ENDED, refused, "end", "end"]);

@@ -159,7 +159,7 @@ fn a_stop_ends_that_subscription_and_nothing_else() {
         let stopped = stride.subscribe("/collect/a").events::<Value>().unwrap();
         let mut other = stride.subscribe("/collect/a").events::<Value>().unwrap();
         stopped.stop_handle().stop();
-        assert!(matches!(other.next(), Some(Ok(SubscriptionEvent::Connected { gap: None }))));
+        assert!(matches!(other.next(), Some(Ok(SubscriptionEvent::Connected { gap: None, .. }))));
         assert_eq!(stride.get("/collect").unwrap().status(), 200);
         assert_eq!(server.connections(), 3, "the requests share one");
     });

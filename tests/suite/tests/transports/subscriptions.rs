@@ -87,14 +87,14 @@ fn a_silent_connection_is_closed_and_made_again(over: Over) {
     let reconnect = Reconnect::AfterFirstConnect;
     let mut events: Events<'_> = client.subscribe("/collect/a", None, reconnect, SOON).unwrap();
     let mut next = || events.next().unwrap().unwrap();
-    assert!(matches!(next(), SubscriptionEvent::Connected { gap: None }));
+    assert!(matches!(next(), SubscriptionEvent::Connected { gap: None, .. }));
     let SubscriptionEvent::Disconnected { cause: DisconnectCause::Transport(error), .. } = next()
     else {
         panic!("silence is a loss")
     };
     assert_eq!(error.kind(), Kind::IdleTimeout);
     server.wait_until_closed(1);
-    assert!(matches!(next(), SubscriptionEvent::Connected { gap: Some(_) }));
+    assert!(matches!(next(), SubscriptionEvent::Connected { gap: Some(_), .. }));
     drop(events);
     server.wait_until_closed(2);
 }

@@ -4,13 +4,17 @@
     reason = "an instant to count from has to come from somewhere"
 )]
 
+mod resuming;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{StatusCode, response};
 use proptest::prelude::*;
 use stride_core::frame::FrameError;
-use stride_core::subscribe::{DisconnectCause, Reconnect, Step, Subscription, SubscriptionEvent};
+use stride_core::subscribe::{
+    DisconnectCause, Position, Reconnect, Resumed, Step, Subscription, SubscriptionEvent,
+};
 use stride_core::transport::{Delivery, Limits, TransportError, TransportErrorKind};
 use stride_core::{Api, Error};
 
@@ -34,6 +38,8 @@ struct Bench {
     start: Instant,
     now: Instant,
     connects: usize,
+    /// What the last connect asked for.
+    query: Option<String>,
 }
 
 /// What `Bench::run` stopped at.
@@ -42,7 +48,7 @@ enum Stop {
     /// A connect was given out, so many milliseconds after the start.
     Connect(u128),
     Read,
-    Connected(Option<Duration>),
+    Connected(Option<Duration>, Resumed),
     Data(String),
     Malformed,
     Disconnected(DisconnectCause, Duration),
@@ -58,6 +64,7 @@ impl Bench {
             start,
             now: start,
             connects: 0,
+            query: None,
         }
     }
 
@@ -70,8 +77,15 @@ impl Bench {
     }
 
     fn accept(&mut self) {
-        self.subscription.handle_head(head(200, &[]), self.now);
-        assert!(matches!(self.run(), Stop::Connected(_)));
+        self.accept_with(&[]);
+    }
+
+    fn accept_with(&mut self, headers: &[(&'static str, &str)]) -> Resumed {
+        self.answer(200, headers);
+        match self.run() {
+            Stop::Connected(_, resumed) => resumed,
+            other => panic!("{other:?} instead of a connection"),
+        }
     }
 
     fn answer(&mut self, status: u16, headers: &[(&'static str, &str)]) {
@@ -97,6 +111,7 @@ impl Bench {
                 Step::Connect(call) => {
                     assert_eq!(call.request.uri().path(), "/v1/collect/a/subscribe");
                     self.connects += 1;
+                    self.query = call.request.uri().query().map(str::to_owned);
                     return Stop::Connect((self.now - self.start).as_millis());
                 }
                 Step::Wait { until } => {
@@ -107,7 +122,9 @@ impl Bench {
                 Step::Read { .. } => return Stop::Read,
                 Step::AwaitHead => panic!("the head is awaited, and nothing came of it"),
                 Step::Closed(result) => return Stop::Closed(result),
-                Step::Item(SubscriptionEvent::Connected { gap }) => return Stop::Connected(gap),
+                Step::Item(SubscriptionEvent::Connected { gap, resumed }) => {
+                    return Stop::Connected(gap, resumed);
+                }
                 Step::Item(SubscriptionEvent::Data(frame)) => {
                     return Stop::Data(frame.as_str().to_owned());
                 }
@@ -183,7 +200,9 @@ fn a_reconnect_tells_of_the_gap() {
     let delay = bench.reconnects();
     bench.pass(SECOND);
     bench.answer(200, &[]);
-    assert!(matches!(bench.run(), Stop::Connected(Some(gap)) if gap == delay + SECOND));
+    assert!(
+        matches!(bench.run(), Stop::Connected(Some(gap), Resumed::No) if gap == delay + SECOND)
+    );
 }
 
 #[test]
@@ -322,7 +341,10 @@ fn the_first_connect_fails_fast_unless_asked_otherwise() {
     bench.answer(502, &[]);
     bench.reconnects();
     bench.answer(200, &[]);
-    assert!(matches!(bench.run(), Stop::Connected(None)), "there was no connection to miss");
+    assert!(
+        matches!(bench.run(), Stop::Connected(None, Resumed::No)),
+        "there was no connection to miss"
+    );
 }
 
 #[test]
@@ -380,6 +402,7 @@ enum Act {
     Poll,
     Pass(u64),
     Head(u16),
+    Resumable,
     Bytes(&'static str),
     End(bool),
     Stop,
@@ -389,7 +412,8 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         8 => Just(Act::Poll),
         2 => (0_u64..100_000).prop_map(Act::Pass),
-        3 => prop::sample::select(vec![200_u16, 200, 200, 401, 404, 429, 503]).prop_map(Act::Head),
+        1 => Just(Act::Resumable),
+        3 => prop::sample::select(vec![200_u16, 200, 200, 401, 404, 410, 410, 429, 503]).prop_map(Act::Head),
         3 => prop::sample::select(vec!["{\"a\":1}\r\n", "{\"a\"", "\r\n", "nonsense\r\n", ""])
             .prop_map(Act::Bytes),
         2 => any::<bool>().prop_map(Act::End),
@@ -408,8 +432,12 @@ proptest! {
         reconnect in prop::sample::select(vec![
             Reconnect::AfterFirstConnect, Reconnect::Always, Reconnect::Never]),
         seed in any::<u64>(),
+        own in any::<bool>(),
     ) {
         let mut bench = Bench::new(reconnect, seed);
+        if own {
+            bench.subscription = bench.subscription.after(Position::oldest());
+        }
         let mut open = false;
         let mut closed = false;
         let mut accepted = false;
@@ -419,6 +447,10 @@ proptest! {
                 Act::Head(status) => {
                     accepted |= status == 200;
                     bench.answer(status, &[]);
+                }
+                Act::Resumable => {
+                    accepted = true;
+                    bench.answer(200, &[("stride-position", "p")]);
                 }
                 Act::Bytes(bytes) => bench.bytes(bytes),
                 Act::End(well) => {
@@ -500,7 +532,7 @@ fn what_came_of_sending_is_taken_as_a_whole() {
     let response = http::Response::new("the body");
     let body = bench.subscription.handle_response(Ok(response), bench.now);
     assert_eq!(body, Some("the body"));
-    assert!(matches!(bench.run(), Stop::Connected(_)));
+    assert!(matches!(bench.run(), Stop::Connected(..)));
 }
 
 #[test]

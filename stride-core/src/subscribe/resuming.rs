@@ -1,0 +1,50 @@
+//! What subscriptions add to Stride's protocol: they go on where they were.
+//!
+//! The original protocol has no cursor: what a stream is sent while a subscriber is away is gone for it,
+//! although the server may still have it. A server that knows *positions* lets a client of this workspace
+//! go on, and every other client notices nothing: what is added are response headers, and parameters of a
+//! query that the original clients never send. With a server that knows none, everything is as it always was.
+//!
+//! # On the wire
+//!
+//! | | |
+//! |---|---|
+//! | `GET /collect/NAME/subscribe`, without `sample` | the response has the header `Stride-Position: TOKEN`: the place in the stream before the first event of its body |
+//! | `?after=TOKEN&skip=N` | the body begins `N` events behind that place |
+//! | `?after=ID` | the body begins behind the stored event with that `$id` |
+//! | `?after=` | the body begins with the oldest event that is left |
+//! | 200 with `Stride-Missed: N` | `N` of the events that were asked for are gone; the body begins with the oldest that is left |
+//! | 410 | the place is not one of this stream as it is: the stream was deleted, the server was set back to an older state, or it has lost events |
+//! | 400 | `sample` with `after` |
+//!
+//! The body does not change. A stream's places have no holes, and a value of the body is an event: so
+//! a client counts values, and never looks into them for where it is. A token is 1 to 1024 visible ASCII
+//! characters. It is opaque, and names the stream and the history that its place belongs to.
+//!
+//! # What the client does
+//!
+//! * It counts the values that it hands out, those that are not of the type asked for included. On a
+//!   reconnect it asks to go on behind them.
+//! * [`Connected`](super::SubscriptionEvent::Connected) says what came of it:
+//!   [`Fully`](super::Resumed::Fully), [`Missing`](super::Resumed::Missing) with how many events are gone, or
+//!   [`No`](super::Resumed::No).
+//! * A 410 on a reconnect leads to one attempt without a position, at once. If that is accepted, `Connected`
+//!   says `No`. With a position of the user's own, on the first connection, a 410 is an error.
+//! * An event that a disconnect cut off is not reported: it comes again.
+//! * Behind text that is not valid JSON, the position stays where it was until the next connection. Nobody
+//!   knows how many events such text was, so those behind it may come twice. A server does not send any
+//!   unless something between it and the client breaks it.
+//! * Whatever is between two connections that are accepted, the delays are those of
+//!   [`Subscription`](super::Subscription).
+//!
+//! # What is promised
+//!
+//! With a server that keeps to the above:
+//!
+//! * Within a subscription each event comes exactly once and in order, however often the connection breaks,
+//!   as long as `Connected` says `Fully`.
+//! * Across restarts of the program the same holds if [`position()`](super::Subscription::position) is saved in one
+//!   step with what the event led to, such as in one transaction of a database, and the next subscription
+//!   starts [`after`](super::SubscribeOptions::after) it. If the effect is saved first and the position later,
+//!   an event may come twice; the other way round, one may be lost.
+//! * What is missing is said: `Missing` says how much, and `No` says that it is not known.
