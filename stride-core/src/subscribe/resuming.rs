@@ -4,6 +4,7 @@
 //! although the server may still have it. A server that knows *positions* lets a client of this workspace
 //! go on, and every other client notices nothing: what is added are response headers, and parameters of a
 //! query that the original clients never send. With a server that knows none, everything is as it always was.
+//! `stride-local`, in this repository, knows them for streams.
 //!
 //! # On the wire
 //!

@@ -108,7 +108,6 @@ pub(crate) struct Summary {
 
 /// Where to begin to read a stream.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "for subscriptions that resume, which come next"))]
 pub(crate) enum Start<'a> {
     /// Before the oldest event that it still holds.
     Oldest,
@@ -132,10 +131,6 @@ pub(crate) struct Page {
     /// None: there are no more for now.
     pub(crate) events: Records,
     /// How many came before them, after the position that was asked for, and are no longer held.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for subscriptions that resume, which come next")
-    )]
     pub(crate) missing: u64,
     /// Where to go on.
     pub(crate) end: Position,

@@ -63,7 +63,7 @@
 //! | `GET /collect` | the names of the streams, sorted |
 //! | `GET /collect/NAME` | `{"name", "count", "first_seen", "last_seen"}` |
 //! | `DELETE /collect/NAME` | forgets the stream |
-//! | `GET /collect/NAME/subscribe` | the events that are stored from now on; `?sample=N`: at most N in any second |
+//! | `GET /collect/NAME/subscribe` | the events that are stored from now on; `?sample=N`: at most N in any second; `?after=PLACE&skip=N`: those behind a place |
 //! | `POST /process/NAME` | creates a process: `{"query", "action": {"type": "MATERIALIZE"}, "ttl"}`; 201 |
 //! | `GET /process` | the names of the processes, sorted |
 //! | `GET /process/NAME` | `{"name", "query", "action", "ttl"}` |
@@ -90,11 +90,20 @@
 //!   taken too, and kept as RFC 3339. The text of an event is otherwise kept as it came, on one line.
 //! * **Subscriptions** send each event followed by `\r\n`, and an empty line after some seconds
 //!   without one. A stream that nobody has written to can be subscribed to. A subscriber that reads
-//!   too slowly does not affect the others: past its buffer it loses events, which [`Local::lost`] counts.
+//!   too slowly does not affect the others. Of a stream, what finds no room in its buffer is read from the storage, so it
+//!   misses nothing until retention overtakes it, which ends the subscription; of a process or with a sample, it loses
+//!   what finds no room. [`Local::lost`] counts both.
+//! * **Positions.** The response to a subscription to a stream, but for a sampled one, has the header `Stride-Position`: the
+//!   place before its first event. With `after` the first event is the one behind that place and `skip` more. `after` also takes
+//!   the `$id` of an event that is stored, if it does not look like a position, and nothing: then the first is the oldest. If
+//!   some of what was asked for is gone by retention, the first is the oldest, and `Stride-Missed` says how many are gone. A
+//!   place of a stream that was deleted since, of another storage, of one that was put back from a backup, or of an event
+//!   that never was, is a 410. The clients of this workspace do all of this themselves: the page
+//!   [`resuming`](https://docs.rs/stride-core/latest/stride_core/subscribe/resuming/) of their core has what they promise.
 //! * **Errors** are a status and `{"message": "..."}`: 400 for bad JSON, gzip, names, samples and SQL,
 //!   for a query that takes too much, and for a request that is cut short; 401 without a good key, 403
 //!   for an open key elsewhere, 404, 405 with `Allow`, 408 for a head or a body that does not arrive, 409
-//!   for a name that is taken, 413 over a limit, 415 for another type or encoding, 503 when the storage
+//!   for a name that is taken, 410 for a place that nothing can be gone on from, 413 over a limit, 415 for another type or encoding, 503 when the storage
 //!   cannot be used, too much is going on, or a request takes too long, 507 when there is no room for another
 //!   stream, or for what the open key writes. After a 503 or a 507 nothing was stored, except by a request that took too long. What is not HTTP
 //!   at all gets a 400 without a message.

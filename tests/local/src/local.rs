@@ -189,7 +189,7 @@ impl Local {
         self.shared.subscribers.count_all()
     }
 
-    /// How many events the subscribers of this stream missed in total because they were too slow.
+    /// How many events the subscribers of this stream missed in total because retention overtook them.
     #[must_use]
     pub fn lost(&self, stream: &str) -> u64 {
         self.shared.subscribers.lost(Source::Stream, stream)

@@ -246,7 +246,8 @@ limits! {
     /// `$timestamp`.
     max_inflated, "max-inflated-mib", Mib = 64, false;
 
-    /// How much may wait for one subscriber. What comes past it is lost to that subscriber, and counted.
+    /// How much may wait for one subscriber. A subscriber of a stream reads what comes past it from the storage; to
+    /// others it is lost, and counted.
     subscriber_buffer, "subscriber-buffer-mib", Mib = 32, false;
 
     /// How long a query may take.

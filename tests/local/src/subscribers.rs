@@ -3,6 +3,7 @@
 
 pub(crate) mod hub;
 pub(crate) mod mailbox;
+mod place;
 pub(crate) mod records;
 mod sampler;
 
@@ -22,8 +23,8 @@ pub(crate) struct Announcer {
 }
 
 impl Listener for Announcer {
-    fn stored(&self, stream: &str, _: Position, events: &Records) {
-        self.subscribers.tell(Source::Stream, stream, events);
+    fn stored(&self, stream: &str, after: Position, events: &Records) {
+        self.subscribers.tell(Source::Stream, stream, Some(after), events);
     }
 
     fn wants_changes(&self, process: &str) -> bool {
@@ -31,7 +32,7 @@ impl Listener for Announcer {
     }
 
     fn changed(&self, process: &str, changes: &Records) {
-        self.subscribers.tell(Source::Process, process, changes);
+        self.subscribers.tell(Source::Process, process, None, changes);
     }
 
     fn process_deleted(&self, process: &str) {

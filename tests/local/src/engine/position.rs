@@ -26,10 +26,6 @@ pub(crate) enum Which {
 impl Position {
     /// The position so many events later.
     #[must_use]
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for subscriptions that resume, which come next")
-    )]
     pub(crate) fn skip(self, events: u64) -> Self {
         Self { place: self.place.saturating_add(events), ..self }
     }

@@ -196,7 +196,7 @@ async fn carry_out(
         Route::DeleteStream(name) => {
             done(shared, name, |engine, name| engine.delete_stream(name)).await
         }
-        Route::Subscribe(name) => subscribe::to_stream(shared, request, name, cut),
+        Route::Subscribe(name) => subscribe::to_stream(shared, request, name, cut).await,
         Route::Processes => names(shared, |engine| engine.processes()).await,
         Route::Process(name) => process::show(shared, name).await,
         Route::CreateProcess(name) => process::create(shared, request, name).await,

@@ -87,7 +87,7 @@ pub(crate) fn page(shared: &Shared) -> String {
     page.gauge("subscribers", "Subscriptions open now", subscribers.count_all());
     page.counter(
         "subscriber_events_lost_total",
-        "Events and changes that slow subscribers missed",
+        "Changes that slow subscribers missed, and events that were gone before they read them",
         subscribers.all_lost(),
     );
     page.counter("transactions_total", "Transactions that stored events", engine.transactions);

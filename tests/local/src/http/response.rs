@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
 
 use super::subscription::{Cut, Subscription};
+use crate::engine::position::Position;
 use crate::engine::{EngineError, Rows};
 
 /// The body of a response.
@@ -103,6 +104,25 @@ pub(crate) fn events(subscription: Subscription) -> Response {
     let mut response = Response::new(ResponseBody::Events(Box::new(subscription)));
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Names the place in a stream before the first event of a subscription.
+const POSITION: HeaderName = HeaderName::from_static("stride-position");
+
+/// How many of the events that a subscription asked for are gone.
+const MISSED: HeaderName = HeaderName::from_static("stride-missed");
+
+/// The same, of a subscription that a client can go on with.
+pub(crate) fn events_after(at: Position, missing: u64, subscription: Subscription) -> Response {
+    let mut response = events(subscription);
+    // The text of a position can stand in a header.
+    if let Ok(at) = HeaderValue::try_from(at.to_string()) {
+        response.headers_mut().insert(POSITION, at);
+    }
+    if missing > 0 {
+        response.headers_mut().insert(MISSED, missing.into());
+    }
     response
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::mailbox::Mailbox;
 use super::records::Records;
+use crate::engine::position::Position;
 
 /// What can be subscribed to, by name. It need not exist yet, and may be deleted already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +43,7 @@ struct Listeners {
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     source: Source,
-    name: String,
+    pub(crate) name: String,
     number: u64,
     pub(crate) mailbox: Arc<Mailbox>,
 }
@@ -62,15 +63,28 @@ impl Hub {
         Self { room, state: Mutex::default() }
     }
 
+    /// How many bytes may wait for one subscriber.
+    pub(crate) fn room(&self) -> usize {
+        self.room
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here leaves the state half changed when it panics, so poison means nothing.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn tell(&self, source: Source, name: &str, records: &Records) {
+    /// `after`: what events of a stream follow on.
+    pub(crate) fn tell(
+        &self,
+        source: Source,
+        name: &str,
+        after: Option<Position>,
+        records: &Records,
+    ) {
         let mut state = self.state();
         let Some(listeners) = state.named_mut(source).get_mut(name) else { return };
-        let lost: u64 = listeners.mailboxes.iter().map(|(_, mailbox)| mailbox.put(records)).sum();
+        let lost: u64 =
+            listeners.mailboxes.iter().map(|(_, mailbox)| mailbox.put(after, records)).sum();
         listeners.lost += lost;
         state.lost += lost;
     }
@@ -81,7 +95,10 @@ impl Hub {
         name: &str,
         sample: Option<NonZeroU32>,
     ) -> Subscriber {
-        let mailbox = Arc::new(Mailbox::new(self.room, sample));
+        let mailbox = Arc::new(match (source, sample) {
+            (Source::Stream, None) => Mailbox::of_every_event(self.room),
+            _ => Mailbox::new(self.room, sample),
+        });
         let mut state = self.state();
         if state.closed {
             mailbox.close();
@@ -102,6 +119,15 @@ impl Hub {
             if listeners.mailboxes.is_empty() && listeners.lost == 0 {
                 subscribers.remove(&subscriber.name);
             }
+        }
+    }
+
+    /// Retention has overtaken a subscriber.
+    pub(crate) fn missed(&self, subscriber: &Subscriber, events: u64) {
+        let mut state = self.state();
+        state.lost += events;
+        if let Some(listeners) = state.named_mut(subscriber.source).get_mut(&subscriber.name) {
+            listeners.lost += events;
         }
     }
 

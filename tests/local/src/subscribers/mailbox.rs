@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
+use super::place::{Fit, Place};
 use super::records::Records;
 use super::sampler::{self, Sampler};
+use crate::engine::position::Position;
 
 /// Small runs are put together until they are this long: one chunk costs as much as many events.
 const CHUNK: usize = 16 * 1024;
@@ -25,6 +27,8 @@ pub(crate) enum Next {
     Send(Bytes),
     /// Nothing is to be sent before this moment.
     NotBefore(Instant),
+    /// Read what comes after this from the storage, and [`go_on`](Mailbox::go_on) with it.
+    Behind(Position),
     /// The server ends, and everything has been sent.
     End,
 }
@@ -38,11 +42,30 @@ pub(crate) struct Mailbox {
 
 #[derive(Debug)]
 struct State {
-    runs: VecDeque<Bytes>,
+    runs: VecDeque<Run>,
     bytes: usize,
     closed: bool,
     waker: Option<Waker>,
-    sample: Option<Sample>,
+    kind: Kind,
+}
+
+/// Records that wait.
+#[derive(Debug)]
+struct Run {
+    text: Bytes,
+    /// What they follow on, and how many they are, if it matters.
+    after: Option<(Position, u64)>,
+}
+
+/// What its reader wants.
+#[derive(Debug)]
+enum Kind {
+    /// What there is room for.
+    Fitting,
+    /// Every event of a stream: what there was no room for is read from the storage.
+    Every(Place),
+    /// Some of them.
+    Sample(Sample),
 }
 
 #[derive(Debug)]
@@ -52,13 +75,27 @@ struct Sample {
 }
 
 impl Mailbox {
+    /// For what there is room for, or a sample of it.
     pub(crate) fn new(room: usize, sample: Option<NonZeroU32>) -> Self {
-        let sample = sample.map(|per_second| Sample {
-            sampler: Sampler::new(per_second),
-            most: per_second.get().min(MOST_SAMPLED) as usize,
-        });
+        Self::of_kind(
+            room,
+            sample.map_or(Kind::Fitting, |per_second| {
+                Kind::Sample(Sample {
+                    sampler: Sampler::new(per_second),
+                    most: per_second.get().min(MOST_SAMPLED) as usize,
+                })
+            }),
+        )
+    }
+
+    /// For every event of a stream, from where it is told to [`go_on`](Self::go_on).
+    pub(crate) fn of_every_event(room: usize) -> Self {
+        Self::of_kind(room, Kind::Every(Place::default()))
+    }
+
+    fn of_kind(room: usize, kind: Kind) -> Self {
         let runs = VecDeque::new();
-        let state = State { runs, bytes: 0, closed: false, waker: None, sample };
+        let state = State { runs, bytes: 0, closed: false, waker: None, kind };
         Self { state: Mutex::new(state), room }
     }
 
@@ -67,8 +104,8 @@ impl Mailbox {
     }
 
     /// Puts in what there is room for and returns how many events were lost. What sampling leaves
-    /// out is not lost.
-    pub(crate) fn put(&self, records: &Records) -> u64 {
+    /// out is not lost, nor what the storage has. `after`: what events of a stream follow on.
+    pub(crate) fn put(&self, after: Option<Position>, records: &Records) -> u64 {
         if records.ends.is_empty() {
             return 0;
         }
@@ -76,9 +113,13 @@ impl Mailbox {
         if state.closed {
             return 0;
         }
-        let lost = match &state.sample {
-            None => state.put_all(records, self.room),
-            Some(sample) => {
+        let lost = match &state.kind {
+            Kind::Fitting => state.put_all(records, self.room),
+            Kind::Every(_) => {
+                state.put_whole(after, records, self.room);
+                0
+            }
+            Kind::Sample(sample) => {
                 let most = sample.most;
                 state.put_sample(records, most, self.room);
                 0
@@ -103,8 +144,19 @@ impl Mailbox {
         }
     }
 
+    /// Where the reader of a stream begins, or goes on after what it read from the storage. `behind`: there
+    /// may be more to read.
+    pub(crate) fn go_on(&self, at: Position, behind: bool) {
+        if let Kind::Every(place) = &mut self.state().kind {
+            place.go_on(at, behind);
+        }
+    }
+
     pub(crate) fn poll_next(&self, cx: &mut Context<'_>, now: Instant) -> Poll<Next> {
         let mut state = self.state();
+        if let Some(lacking) = state.lacking() {
+            return Poll::Ready(Next::Behind(lacking));
+        }
         if state.runs.is_empty() {
             if state.closed {
                 return Poll::Ready(Next::End);
@@ -120,6 +172,48 @@ impl Mailbox {
 }
 
 impl State {
+    /// Drops what a reader of every event has, and tells what it has to read before what waits.
+    fn lacking(&mut self) -> Option<Position> {
+        let Kind::Every(place) = &mut self.kind else { return None };
+        while let Some(Run { text, after: Some((after, events)) }) = self.runs.front() {
+            match place.fit(*after, *events) {
+                Fit::Next => return None,
+                Fit::Later => return place.catch_up(),
+                Fit::Had => {}
+                // The rest of them is in the storage, too.
+                Fit::Partly => place.behind = true,
+            }
+            self.bytes -= text.len();
+            self.runs.pop_front();
+        }
+        if place.behind { place.catch_up() } else { None }
+    }
+
+    /// Whether what waits is not what a reader of every event has to have next.
+    fn lacks(&mut self) -> bool {
+        match (&mut self.kind, self.runs.front()) {
+            (Kind::Every(place), Some(Run { after: Some((after, events)), .. })) => {
+                place.fit(*after, *events) != Fit::Next
+            }
+            _ => false,
+        }
+    }
+
+    /// Puts in all or nothing. Where there is no room, what waits goes as well: a reader that is so slow
+    /// reads it all from the storage.
+    fn put_whole(&mut self, after: Option<Position>, records: &Records, room: usize) {
+        let Kind::Every(place) = &mut self.kind else { return };
+        let text = &records.text;
+        if text.len() > room.saturating_sub(self.bytes) {
+            (self.runs, self.bytes) = (VecDeque::new(), 0);
+            place.behind = true;
+            return;
+        }
+        self.bytes += text.len();
+        let after = after.map(|after| (after, records.ends.len() as u64));
+        self.runs.push_back(Run { text: text.clone(), after });
+    }
+
     fn put_all(&mut self, records: &Records, room: usize) -> u64 {
         let left = room.saturating_sub(self.bytes);
         let run = if records.text.len() <= left {
@@ -131,13 +225,16 @@ impl State {
                 return records.ends.len() as u64;
             }
             let run = Bytes::copy_from_slice(&records.text[..records.start(fitting)]);
-            self.bytes += run.len();
-            self.runs.push_back(run);
+            self.push(run);
             return (records.ends.len() - fitting) as u64;
         };
-        self.bytes += run.len();
-        self.runs.push_back(run);
+        self.push(run);
         0
+    }
+
+    fn push(&mut self, text: Bytes) {
+        self.bytes += text.len();
+        self.runs.push_back(Run { text, after: None });
     }
 
     /// Takes events spread over the records, and the newest if they are too many.
@@ -145,8 +242,7 @@ impl State {
         for index in sampler::spread(records.ends.len(), most) {
             let event =
                 Bytes::copy_from_slice(&records.text[records.start(index)..records.ends[index]]);
-            self.bytes += event.len();
-            self.runs.push_back(event);
+            self.push(event);
             while self.runs.len() > most || (self.bytes > room && !self.runs.is_empty()) {
                 self.pop();
             }
@@ -154,24 +250,32 @@ impl State {
     }
 
     fn pop(&mut self) -> Option<Bytes> {
-        let run = self.runs.pop_front()?;
-        self.bytes -= run.len();
-        Some(run)
+        let Run { text, after } = self.runs.pop_front()?;
+        self.bytes -= text.len();
+        if let (Kind::Every(place), Some((_, events))) = (&mut self.kind, after) {
+            place.give(events);
+        }
+        Some(text)
     }
 
     fn take(&mut self, now: Instant) -> Next {
-        let alone = self.sample.is_none()
-            && (self.runs.len() == 1 || self.runs.front().is_some_and(|run| run.len() >= CHUNK));
+        let is_long = |run: &Run| run.text.len() >= CHUNK;
+        let alone = !matches!(self.kind, Kind::Sample(_))
+            && (self.runs.len() == 1 || self.runs.front().is_some_and(is_long));
         if alone && let Some(run) = self.pop() {
             return Next::Send(run);
         }
         let mut chunk = BytesMut::new();
         let mut not_before = now;
         while chunk.len() < CHUNK && !self.runs.is_empty() {
-            if let Some(sample) = &mut self.sample
+            if let Kind::Sample(sample) = &mut self.kind
                 && let Err(due) = sample.sampler.admit(now)
             {
                 not_before = due;
+                break;
+            }
+            // Of what was lacking, the first fits.
+            if !chunk.is_empty() && self.lacks() {
                 break;
             }
             if let Some(run) = self.pop() {
@@ -187,6 +291,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::engine::position::Which;
 
     fn records(count: usize) -> Records {
         let (mut text, mut ends) = (String::new(), Vec::new());
@@ -213,21 +318,74 @@ mod tests {
         let ten = records(10);
         let mailbox = Mailbox::new(2 * ten.text.len() + ten.ends[2], None);
         let now = Instant::now();
-        assert_eq!(mailbox.put(&ten), 0);
-        assert_eq!(mailbox.put(&ten), 0);
-        assert_eq!(mailbox.put(&ten), 7);
-        assert_eq!(mailbox.put(&ten), 10);
+        assert_eq!(mailbox.put(None, &ten), 0);
+        assert_eq!(mailbox.put(None, &ten), 0);
+        assert_eq!(mailbox.put(None, &ten), 7);
+        assert_eq!(mailbox.put(None, &ten), 10);
         assert_eq!(sent(next(&mailbox, now)), 23);
         assert_eq!(next(&mailbox, now), Poll::Pending);
-        assert_eq!(mailbox.put(&ten), 0);
+        assert_eq!(mailbox.put(None, &ten), 0);
+    }
+
+    fn at(place: u64) -> Position {
+        Position { epoch: 1, stream: Which::Number(1), place }
+    }
+
+    /// For every event, from the place on.
+    fn every(room: usize, place: u64) -> Mailbox {
+        let mailbox = Mailbox::of_every_event(room);
+        mailbox.go_on(at(place), false);
+        mailbox
+    }
+
+    #[test]
+    fn past_the_bound_every_event_is_read_from_the_storage() {
+        let ten = records(10);
+        let mailbox = every(2 * ten.text.len(), 0);
+        let now = Instant::now();
+        for place in [0, 10, 20, 30] {
+            assert_eq!(mailbox.put(Some(at(place)), &ten), 0);
+        }
+        assert_eq!(next(&mailbox, now), Poll::Ready(Next::Behind(at(0))));
+        // What was read reaches into what waits: the rest of that is in the storage, too.
+        mailbox.go_on(at(35), true);
+        assert_eq!(next(&mailbox, now), Poll::Ready(Next::Behind(at(35))));
+        mailbox.put(Some(at(40)), &ten);
+        mailbox.go_on(at(40), true);
+        assert_eq!(sent(next(&mailbox, now)), 10);
+        assert_eq!(next(&mailbox, now), Poll::Ready(Next::Behind(at(50))));
+        mailbox.go_on(at(50), false);
+        assert_eq!(next(&mailbox, now), Poll::Pending);
+    }
+
+    #[test]
+    fn events_that_were_read_are_not_given_again() {
+        let ten = records(10);
+        let mailbox = Mailbox::of_every_event(10_000);
+        for place in [0, 10, 20] {
+            mailbox.put(Some(at(place)), &ten);
+        }
+        mailbox.go_on(at(20), false);
+        let now = Instant::now();
+        assert_eq!(sent(next(&mailbox, now)), 10);
+        assert_eq!(next(&mailbox, now), Poll::Pending);
+        // One is missing between them.
+        mailbox.put(Some(at(30)), &ten);
+        mailbox.put(Some(at(41)), &ten);
+        assert_eq!(sent(next(&mailbox, now)), 10);
+        assert_eq!(next(&mailbox, now), Poll::Ready(Next::Behind(at(40))));
+        mailbox.close();
+        mailbox.go_on(at(41), false);
+        assert_eq!(sent(next(&mailbox, now)), 10);
+        assert_eq!(next(&mailbox, now), Poll::Ready(Next::End));
     }
 
     #[test]
     fn a_closed_mailbox_gives_what_it_holds_and_then_ends() {
         let mailbox = Mailbox::new(10_000, None);
-        mailbox.put(&records(3));
+        mailbox.put(None, &records(3));
         mailbox.close();
-        mailbox.put(&records(3));
+        mailbox.put(None, &records(3));
         let now = Instant::now();
         assert_eq!(sent(next(&mailbox, now)), 3);
         assert_eq!(next(&mailbox, now), Poll::Ready(Next::End));
@@ -236,7 +394,7 @@ mod tests {
     #[test]
     fn a_burst_is_let_out_over_the_next_second() {
         let mailbox = Mailbox::new(1 << 20, NonZeroU32::new(10));
-        assert_eq!(mailbox.put(&records(1000)), 0);
+        assert_eq!(mailbox.put(None, &records(1000)), 0);
         let mut now = Instant::now();
         let start = now;
         let mut events = 0;

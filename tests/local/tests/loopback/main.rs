@@ -17,5 +17,6 @@ mod queries;
 mod random;
 mod refusals;
 mod replay;
+mod resume;
 mod subscribe;
 mod subscribers;

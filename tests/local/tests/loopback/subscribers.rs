@@ -94,7 +94,8 @@ fn a_stalled_subscriber_costs_the_others_nothing() {
 #[ignore = "2000 events a second for ten seconds"]
 fn a_stalled_subscriber_costs_the_others_nothing_and_no_memory_for_ten_seconds() {
     let Held { early, late, lost } = nobody_misses_one(20_000, Some(RATE));
-    // 20 MB are sent, of which 4 MiB may wait for the stalled one, and some more in its sockets.
-    assert!(lost > 1000, "{lost} lost");
+    // 20 MB are sent, of which 4 MiB may wait for the stalled one, and some more in its sockets. What
+    // it misses is only known when it reads on.
+    assert_eq!(lost, 0);
     assert!(late < early + (8 << 20), "{early} bytes after a third, {late} at the end");
 }
