@@ -49,3 +49,15 @@
 //!   starts [`after`](super::SubscribeOptions::after) it. If the effect is saved first and the position later,
 //!   an event may come twice; the other way round, one may be lost.
 //! * What is missing is said: `Missing` says how much, and `No` says that it is not known.
+//!
+//! The tests are in this crate, in `tests/sim`, `tests/local` and `tests/suite` of the repository:
+//!
+//! | promise | test |
+//! |---|---|
+//! | a reconnect goes on behind what was handed out | `a_reconnect_goes_on_behind_what_was_handed_out`, `a_subscription_goes_on_where_it_was` |
+//! | each event comes once, whatever the server does: it trims, restores, deletes, forgets | `seeds_find_nothing` |
+//! | each event has its effect once, although server and program are killed | `every_event_is_consumed_once_over_250_kills_with_ureq`, `every_event_is_consumed_once_over_250_kills_with_hyper` |
+//! | what is missing is said | `what_is_gone_is_counted_by_the_server`, `what_is_gone_by_retention_is_counted` |
+//! | a 410 leads to one attempt without a position | `a_410_on_a_reconnect_leads_to_one_attempt_without_a_position`, `a_server_that_always_says_410_is_not_asked_for_ever` |
+//! | a slow subscriber misses nothing | `a_slow_subscriber_misses_nothing_and_holds_up_nobody` |
+//! | an original client notices nothing | `what_the_original_clients_ask_for_looks_as_it_always_did` |

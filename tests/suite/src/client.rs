@@ -280,14 +280,21 @@ impl Client {
     /// # Errors
     ///
     /// As the client under test.
-    pub fn subscribe_after(&self, path: &str, position: Position) -> Result<Events<'_>, Error> {
+    pub fn subscribe_after(
+        &self,
+        path: &str,
+        position: Position,
+        reconnect: Reconnect,
+    ) -> Result<Events<'_>, Error> {
         match self {
-            Self::Blocking(stride) => Ok(Events::Blocking(
-                stride.subscribe(path).after(position).jitter_seed(SEED).events()?,
-            )),
+            Self::Blocking(stride) => {
+                let subscribe = stride.subscribe(path).after(position).reconnect(reconnect);
+                Ok(Events::Blocking(subscribe.jitter_seed(SEED).events()?))
+            }
             Self::Async(stride, runtime) => {
-                let subscribe = stride.subscribe(path).after(position).jitter_seed(SEED);
-                Ok(Events::Async(runtime.block_on(subscribe.events())?, runtime))
+                let subscribe = stride.subscribe(path).after(position).reconnect(reconnect);
+                let events = runtime.block_on(subscribe.jitter_seed(SEED).events())?;
+                Ok(Events::Async(events, runtime))
             }
         }
     }

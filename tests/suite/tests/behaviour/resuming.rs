@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use stride_core::Error;
-use stride_core::subscribe::{Position, SubscriptionEvent};
+use stride_core::subscribe::{Position, Reconnect, SubscriptionEvent};
 use stride_tests::{Ending, Events, Over, Reply, suite};
 
 use crate::MINUTE;
@@ -10,6 +10,8 @@ use crate::MINUTE;
 const SUBSCRIBE: &str = "GET /collect/a/subscribe";
 
 const POSITION: &str = "stride-position";
+
+const AGAIN: Reconnect = Reconnect::AfterFirstConnect;
 
 suite! {
     {
@@ -53,8 +55,7 @@ fn a_subscription_goes_on_where_it_was(over: Over) {
             Reply::body("{\"a\":9}\r\n").header(POSITION, "p8").header("stride-missed", "5"),
         ),
     ]);
-    let mut events =
-        world.client.subscribe("/collect/a", None, Default::default(), MINUTE).unwrap();
+    let mut events = world.client.subscribe("/collect/a", None, AGAIN, MINUTE).unwrap();
     let expected = [
         "connected true No",
         "1",
@@ -76,14 +77,14 @@ fn a_position_outlives_its_subscription(over: Over) {
         (SUBSCRIBE, Reply::body("1\r\n2\r\n3\r\n").header(POSITION, "p0").ending(Ending::Silent)),
         (SUBSCRIBE, Reply::body("3\r\n").header(POSITION, "p2").ending(Ending::Silent)),
     ]);
-    let mut events =
-        world.client.subscribe("/collect/a", None, Default::default(), MINUTE).unwrap();
+    let mut events = world.client.subscribe("/collect/a", None, AGAIN, MINUTE).unwrap();
     for _ in 0..3 {
         next(&mut events);
     }
     let saved = events.position().unwrap().to_string();
     drop(events);
-    let mut events = world.client.subscribe_after("/collect/a", saved.parse().unwrap()).unwrap();
+    let mut events =
+        world.client.subscribe_after("/collect/a", saved.parse().unwrap(), AGAIN).unwrap();
     assert_eq!([next(&mut events), next(&mut events)], ["connected true Fully", "3"]);
     assert_eq!(world.requests()[1].line, format!("{SUBSCRIBE}?after=p0&skip=2"));
 }
@@ -97,11 +98,12 @@ fn a_position_that_is_gone_is_an_error_at_first_and_a_gap_later(over: Over) {
         (SUBSCRIBE, Reply::body("7\r\n").header(POSITION, "q0").ending(Ending::Silent)),
     ]);
     let old: Position = "5:o".parse().unwrap();
-    let Err(Error::Status(error)) = world.client.subscribe_after("/collect/a", old.clone()) else {
+    let Err(Error::Status(error)) = world.client.subscribe_after("/collect/a", old.clone(), AGAIN)
+    else {
         panic!("the place is gone")
     };
     assert_eq!((error.status().as_u16(), error.message().as_deref()), (410, Some("another epoch")));
-    let mut events = world.client.subscribe_after("/collect/a", old).unwrap();
+    let mut events = world.client.subscribe_after("/collect/a", old, AGAIN).unwrap();
     let expected = ["connected true Fully", "1", "connected false No", "7"];
     assert_eq!(expected.map(|_| next(&mut events)), expected);
     assert_eq!(world.requests()[3].line, SUBSCRIBE);
@@ -110,7 +112,7 @@ fn a_position_that_is_gone_is_an_error_at_first_and_a_gap_later(over: Over) {
 fn a_reader_of_values_alone_has_a_position(over: Over) {
     let reply = Reply::body("1\r\n2\r\n").header(POSITION, "p0").ending(Ending::Silent);
     let world = over.world([(SUBSCRIBE, reply)]);
-    let mut data = world.client.data::<Value>("/collect/a", Default::default()).unwrap();
+    let mut data = world.client.data::<Value>("/collect/a", AGAIN).unwrap();
     data.next().unwrap().unwrap();
     assert_eq!(data.position().unwrap().to_string(), "1:p0");
 }
