@@ -68,6 +68,12 @@ impl SubscribeBuilder {
         self
     }
 
+    /// See [`SubscribeOptions::snapshot`]: the changes alone by default.
+    pub fn snapshot(mut self) -> Self {
+        self.options = self.options.snapshot();
+        self
+    }
+
     /// See [`SubscribeOptions::head_timeout`]: 90 s by default.
     pub fn head_timeout(mut self, head: Duration) -> Self {
         self.options = self.options.head_timeout(head);

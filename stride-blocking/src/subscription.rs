@@ -65,6 +65,12 @@ impl SubscribeBuilder {
         self
     }
 
+    /// Begins with all rows that the process has; see [`SubscribeOptions::snapshot`].
+    pub fn snapshot(mut self) -> Self {
+        self.options = self.options.snapshot();
+        self
+    }
+
     /// How long the head of the server's response may take, on every connection; 90 s by default.
     /// See [`SubscribeOptions::head_timeout`].
     pub fn head_timeout(mut self, head: Duration) -> Self {

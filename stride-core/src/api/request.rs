@@ -37,6 +37,9 @@ pub enum RequestError {
     /// A sample behind a position: a sample leaves events out, so it has no places to go on from.
     #[error("a subscription has a sample or starts after a position, not both")]
     SampleAfter,
+    /// A snapshot of a stream, or with a sample or a position.
+    #[error("a snapshot is of a process as a whole: it has neither a sample nor a position")]
+    Snapshot,
     /// Text that is not a position of a subscription, or an id that cannot be one.
     #[error("not the position of a subscription")]
     Position,

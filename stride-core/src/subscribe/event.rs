@@ -22,6 +22,10 @@ pub enum SubscriptionEvent<T> {
     },
     /// An event of a stream, or a change of a process.
     Data(T),
+    /// All rows that the process had when the subscription was accepted have been handed out, as changes from
+    /// nothing. What follows has changed since. Only after [`snapshot`](super::SubscribeOptions::snapshot), and
+    /// then once per connection, if the server makes snapshots.
+    SnapshotDone,
     /// Something that is not valid JSON, or not what was asked for; reading goes on after it. Not an
     /// event that was cut off by a disconnect, if the subscription can go on where it was: it comes
     /// again.
@@ -46,7 +50,10 @@ impl<T> SubscriptionEvent<T> {
         match self {
             Self::Data(value) => Some(Ok(value)),
             Self::Malformed(error @ FrameError::Mismatch(_)) => Some(Err(error)),
-            Self::Malformed(_) | Self::Connected { .. } | Self::Disconnected { .. } => None,
+            Self::Malformed(_)
+            | Self::Connected { .. }
+            | Self::SnapshotDone
+            | Self::Disconnected { .. } => None,
         }
     }
 }

@@ -9,7 +9,8 @@ use http::{Request, StatusCode, response};
 use serde::de::DeserializeOwned;
 
 use super::event::{DisconnectCause, Resumed, SubscriptionEvent};
-use super::position::{Position, Progress};
+use super::position::{Position, Progress, with_query};
+use super::step::Step;
 use crate::error::Error;
 use crate::frame::{Frame, FrameDecoder, FrameError};
 use crate::response::{DataError, Response, StatusError, check_encoding};
@@ -46,36 +47,6 @@ pub enum Reconnect {
 
 fn as_dyn(error: &Error) -> &(dyn StdError + 'static) {
     error
-}
-
-/// What the driver of a [`Subscription`] does next.
-#[derive(Debug)]
-pub enum Step<F> {
-    /// Send this, and report the head of the response with [`Subscription::handle_head`], or the
-    /// failure with [`Subscription::handle_end`]. Returned once per connection.
-    ///
-    /// Boxed, because a step is returned for each event, and this one is large and rare.
-    Connect(Box<Call>),
-    /// The head has not been reported yet: go on waiting for it.
-    AwaitHead,
-    /// Take the next chunk of the body, and report it with [`Subscription::handle_bytes`], or the
-    /// body's end with [`Subscription::handle_end`].
-    Read {
-        /// If there is one and nothing came by then, report any error with
-        /// [`Subscription::handle_end`].
-        by: Option<Instant>,
-    },
-    /// No connection is open. Poll again at that time.
-    Wait {
-        /// When the next attempt is due.
-        until: Instant,
-    },
-    /// Drop the connection (the response, its body, or the wait for it) now.
-    Close,
-    /// Hand this to the user.
-    Item(SubscriptionEvent<F>),
-    /// The subscription is over for good; the error is returned once.
-    Closed(Result<(), Error>),
 }
 
 /// A subscription, without the IO: [`poll`](Self::poll) says what to do next, and the `handle_`
@@ -134,8 +105,11 @@ struct Machine {
     /// When the last connection was lost, once there was one.
     lost_at: Option<Instant>,
     /// To be given out before anything that was read.
-    connected: Option<Connected>,
+    news: Option<News>,
     progress: Progress,
+    /// What is left of the rows that the connection began with, and whether it began with any.
+    snapshot: Option<u64>,
+    has_snapshot: bool,
     /// The driver still holds a connection that is over.
     must_close: bool,
     /// To be given out once that connection is closed.
@@ -143,13 +117,24 @@ struct Machine {
     malformed: u64,
 }
 
-/// A connection that the user does not know of yet.
+/// What the user does not know of yet.
 #[derive(Debug)]
-struct Connected {
-    gap: Option<Duration>,
-    resumed: Resumed,
-    progress: Progress,
+enum News {
+    Connected {
+        gap: Option<Duration>,
+        resumed: Resumed,
+        progress: Progress,
+        /// The rows that the connection begins with.
+        snapshot: Option<u64>,
+    },
+    SnapshotDone,
 }
+
+/// How many rows of a process a response begins with.
+const SNAPSHOT: &str = "stride-snapshot";
+
+/// The query that asks for them.
+const ASK_SNAPSHOT: &str = "snapshot=1";
 
 #[derive(Debug)]
 enum State {
@@ -185,8 +170,10 @@ impl Subscription {
             backoff,
             state: State::Unconnected,
             lost_at: None,
-            connected: None,
+            news: None,
             progress: Progress::default(),
+            snapshot: None,
+            has_snapshot: false,
             must_close: false,
             disconnected: None,
             malformed: 0,
@@ -201,11 +188,20 @@ impl Subscription {
         self
     }
 
+    /// The same, beginning each connection with all rows of the process.
+    #[must_use]
+    pub fn snapshot(mut self) -> Self {
+        let uri = self.machine.request.uri_mut();
+        // One without room for this is refused by every server.
+        *uri = with_query(uri, ASK_SNAPSHOT).unwrap_or_else(|| uri.clone());
+        self
+    }
+
     /// What to do next, with items as text that is not parsed yet.
     pub fn poll(&mut self, now: Instant) -> Step<Frame<'_>> {
         let Self { machine, decoder } = self;
-        if let Some(connected) = machine.connected.take() {
-            return machine.begin(connected);
+        if let Some(news) = machine.news.take() {
+            return machine.tell(news);
         }
         match decoder.next_frame() {
             Some(Ok(value)) => machine.value(value),
@@ -217,8 +213,8 @@ impl Subscription {
     /// What to do next, with items parsed as `T`.
     pub fn poll_as<T: DeserializeOwned>(&mut self, now: Instant) -> Step<T> {
         let Self { machine, decoder } = self;
-        if let Some(connected) = machine.connected.take() {
-            return machine.begin(connected);
+        if let Some(news) = machine.news.take() {
+            return machine.tell(news);
         }
         match decoder.next_as() {
             Some(Ok(value)) => machine.value(value),
@@ -245,7 +241,10 @@ impl Subscription {
             };
             let path = machine.request.uri().path();
             tracing::debug!(target: "stride::subscription", path, ?gap, ?resumed, "connected");
-            machine.connected = Some(Connected { gap, resumed, progress });
+            let asked = machine.request.uri().query() == Some(ASK_SNAPSHOT);
+            let rows = head.headers.get(SNAPSHOT).filter(|_| asked);
+            let snapshot = rows.and_then(|rows| rows.to_str().ok()?.parse().ok());
+            machine.news = Some(News::Connected { gap, resumed, progress, snapshot });
             machine.state = State::Streaming { since: now, received: false };
             self.decoder = FrameDecoder::new();
         } else if head.status == StatusCode::GONE && machine.may_forget() {
@@ -322,7 +321,7 @@ impl Subscription {
     pub fn stop(&mut self) {
         let machine = &mut self.machine;
         machine.must_close |= machine.has_connection();
-        machine.connected = None;
+        machine.news = None;
         machine.disconnected = None;
         if !matches!(machine.state, State::Closed(_)) {
             machine.state = State::Closed(None);
@@ -355,24 +354,48 @@ impl Subscription {
 }
 
 impl Machine {
-    fn begin<F>(&mut self, connected: Connected) -> Step<F> {
-        let Connected { gap, resumed, progress } = connected;
-        self.progress = progress;
-        Step::Item(SubscriptionEvent::Connected { gap, resumed })
+    #[cold]
+    fn tell<F>(&mut self, news: News) -> Step<F> {
+        Step::Item(match news {
+            News::Connected { gap, resumed, progress, snapshot } => {
+                self.progress = progress;
+                self.has_snapshot = snapshot.is_some();
+                self.snapshot = snapshot.filter(|rows| *rows > 0);
+                if snapshot == Some(0) {
+                    self.news = Some(News::SnapshotDone);
+                }
+                SubscriptionEvent::Connected { gap, resumed }
+            }
+            News::SnapshotDone => SubscriptionEvent::SnapshotDone,
+        })
     }
 
     fn value<F>(&mut self, value: F) -> Step<F> {
-        self.progress.count();
+        self.count();
         Step::Item(SubscriptionEvent::Data(value))
+    }
+
+    #[inline]
+    fn count(&mut self) {
+        self.progress.count();
+        if let Some(rows) = &mut self.snapshot {
+            *rows -= 1;
+            if *rows == 0 {
+                self.snapshot = None;
+                self.news = Some(News::SnapshotDone);
+            }
+        }
     }
 
     #[cold]
     fn malformed<F>(&mut self, error: FrameError, now: Instant) -> Step<F> {
         match error {
             // It comes again, as a whole. Nothing of the connection is left behind it.
-            FrameError::Truncated { .. } if self.progress.is_known() => return self.step(now),
+            FrameError::Truncated { .. } if self.progress.is_known() || self.has_snapshot => {
+                return self.step(now);
+            }
             // One event, whatever is in it.
-            FrameError::Mismatch(_) => self.progress.count(),
+            FrameError::Mismatch(_) => self.count(),
             _ => self.progress.doubt(),
         }
         self.malformed += 1;

@@ -18,6 +18,7 @@ pub struct SubscribeOptions {
     sample: Option<u32>,
     reconnect: Reconnect,
     after: Option<Position>,
+    snapshot: bool,
     jitter_seed: Option<u64>,
 }
 
@@ -27,7 +28,15 @@ impl SubscribeOptions {
     #[must_use]
     pub fn new(path: &str, limits: Limits) -> Self {
         let (path, reconnect) = (path.to_owned(), Reconnect::default());
-        Self { path, limits, sample: None, reconnect, after: None, jitter_seed: None }
+        Self {
+            path,
+            limits,
+            sample: None,
+            reconnect,
+            after: None,
+            snapshot: false,
+            jitter_seed: None,
+        }
     }
 
     /// Asks the server for at most so many events per second; all of them by default.
@@ -51,6 +60,16 @@ impl SubscribeOptions {
     #[must_use]
     pub fn after(mut self, position: Position) -> Self {
         self.after = Some(position);
+        self
+    }
+
+    /// Begins with all rows that the process has, each as a change from nothing, and goes on with what changes
+    /// after that; so does every connection that is made later.
+    /// [`SnapshotDone`](super::SubscriptionEvent::SnapshotDone) tells where the rows end. A server that makes no
+    /// snapshots sends the changes alone.
+    #[must_use]
+    pub fn snapshot(mut self) -> Self {
+        self.snapshot = true;
         self
     }
 
@@ -84,16 +103,19 @@ impl SubscribeOptions {
     ///
     /// # Errors
     ///
-    /// The path cannot be subscribed to, the sample is 0, there are both a sample and a position, or a
-    /// time-out is zero.
+    /// The path cannot be subscribed to, the sample is 0, there are both a sample and a position, a snapshot with
+    /// either or of a stream, or a time-out is zero.
     pub fn start(self, api: &Api, seed: u64) -> Result<Subscription, Error> {
-        let Self { path, limits, sample, reconnect, after, jitter_seed } = self;
+        let Self { path, limits, sample, reconnect, after, snapshot, jitter_seed } = self;
         let sample = match sample {
             None => None,
             Some(sample) => Some(NonZeroU32::new(sample).ok_or(RequestError::Sample)?),
         };
         not_zero("head_timeout", limits.head)?;
         not_zero("idle_timeout", limits.idle.unwrap_or(Duration::MAX))?;
+        if snapshot && (!path.starts_with("/process/") || sample.is_some() || after.is_some()) {
+            return Err(RequestError::Snapshot.into());
+        }
         if sample.is_some() && after.is_some() {
             return Err(RequestError::SampleAfter.into());
         }
@@ -101,6 +123,7 @@ impl SubscribeOptions {
         let subscription =
             Subscription::new(request, limits, reconnect, jitter_seed.unwrap_or(seed));
         Ok(match after {
+            None if snapshot => subscription.snapshot(),
             None => subscription,
             Some(position) => subscription.after(position),
         })

@@ -68,14 +68,18 @@ impl Position {
     }
 
     fn ask(&self, uri: &Uri) -> Option<Uri> {
-        let mut parts = uri.clone().into_parts();
-        let path = parts.path_and_query.as_ref()?.as_str();
-        let mark = if uri.query().is_some() { '&' } else { '?' };
         let token: String = byte_serialize(self.token.as_bytes()).collect();
-        let path = format!("{path}{mark}after={token}&skip={}", self.skip);
-        parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
-        Uri::from_parts(parts).ok()
+        with_query(uri, &format!("after={token}&skip={}", self.skip))
     }
+}
+
+/// The URL with this at the end of its query; `None` if it has no room for it.
+pub(super) fn with_query(uri: &Uri, more: &str) -> Option<Uri> {
+    let mut parts = uri.clone().into_parts();
+    let path = parts.path_and_query.as_ref()?.as_str();
+    let mark = if uri.query().is_some() { '&' } else { '?' };
+    parts.path_and_query = Some(PathAndQuery::try_from(format!("{path}{mark}{more}")).ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 impl fmt::Display for Position {

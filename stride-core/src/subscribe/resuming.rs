@@ -4,7 +4,7 @@
 //! although the server may still have it. A server that knows *positions* lets a client of this workspace
 //! go on, and every other client notices nothing: what is added are response headers, and parameters of a
 //! query that the original clients never send. With a server that knows none, everything is as it always was.
-//! `stride-local`, in this repository, knows them for streams.
+//! `stride-local`, in this repository, knows them for streams, and makes snapshots of processes.
 //!
 //! # On the wire
 //!
@@ -16,7 +16,8 @@
 //! | `?after=` | the body begins with the oldest event that is left |
 //! | 200 with `Stride-Missed: N` | `N` of the events that were asked for are gone; the body begins with the oldest that is left |
 //! | 410 | the place is not one of this stream as it is: the stream was deleted, the server was set back to an older state, or it has lost events |
-//! | 400 | `sample` with `after` |
+//! | 400 | `sample` with `after` or `snapshot` |
+//! | `GET /process/NAME/subscribe?snapshot=1` | the body begins with every row of the process, as `{"old": null, "new": ..}`, and goes on with what changed after that moment; the response has the header `Stride-Snapshot: ROWS` |
 //!
 //! The body does not change. A stream's places have no holes, and a value of the body is an event: so
 //! a client counts values, and never looks into them for where it is. A token is 1 to 1024 visible ASCII
@@ -37,6 +38,13 @@
 //!   unless something between it and the client breaks it.
 //! * Whatever is between two connections that are accepted, the delays are those of
 //!   [`Subscription`](super::Subscription).
+//!
+//! # Processes
+//!
+//! The changes of a process have no places: what matters are its rows. A subscription with
+//! [`snapshot`](super::SubscribeOptions::snapshot) begins with all of them, so does every reconnect, and
+//! [`SnapshotDone`](super::SubscriptionEvent::SnapshotDone) tells where the rows end and the changes begin. Who keeps a
+//! copy of the rows empties it at `Connected`, and applies everything that follows.
 //!
 //! # What is promised
 //!
@@ -60,4 +68,5 @@
 //! | what is missing is said | `what_is_gone_is_counted_by_the_server`, `what_is_gone_by_retention_is_counted` |
 //! | a 410 leads to one attempt without a position | `a_410_on_a_reconnect_leads_to_one_attempt_without_a_position`, `a_server_that_always_says_410_is_not_asked_for_ever` |
 //! | a slow subscriber misses nothing | `a_slow_subscriber_misses_nothing_and_holds_up_nobody` |
+//! | the changes that follow on a snapshot are all that came after it | `nothing_is_missing_between_the_rows_of_a_count_and_its_changes`, `nothing_is_missing_between_the_rows_of_a_query_that_is_run_again_and_its_changes` |
 //! | an original client notices nothing | `what_the_original_clients_ask_for_looks_as_it_always_did` |

@@ -5,6 +5,7 @@
 )]
 
 mod resuming;
+mod snapshot;
 
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,7 @@ enum Stop {
     Read,
     Connected(Option<Duration>, Resumed),
     Data(String),
+    SnapshotDone,
     Malformed,
     Disconnected(DisconnectCause, Duration),
     Closed(Result<(), Error>),
@@ -128,6 +130,7 @@ impl Bench {
                 Step::Item(SubscriptionEvent::Data(frame)) => {
                     return Stop::Data(frame.as_str().to_owned());
                 }
+                Step::Item(SubscriptionEvent::SnapshotDone) => return Stop::SnapshotDone,
                 Step::Item(SubscriptionEvent::Malformed(_)) => return Stop::Malformed,
                 Step::Item(SubscriptionEvent::Disconnected { cause, delay }) => {
                     return Stop::Disconnected(cause, delay);

@@ -17,6 +17,7 @@
 //! | a stream as a relation | the same rewriting, with `event ->> 'key'` in the place of `jsonb_extract`; the columns that a stream has had are kept in a table of ours |
 //! | `create_process` | `CREATE MATERIALIZED VIEW name AS` the rewritten query; every process is incremental then, joins and windows included, and `stats` says so |
 //! | `now() - INTERVAL` | a temporal filter: `mz_now()`, or RisingWave's `now()` in a `WHERE` |
+//! | `snapshot` | what that subscription begins with |
 //! | `changed` | `SUBSCRIBE (view) ENVELOPE UPSERT` (Materialize), or `CREATE SUBSCRIPTION` and a cursor (RisingWave), one connection for all subscribers of a process; an update is a pair of old and new row of one timestamp |
 //! | `stored` | by ourselves, after the commit: the events are at hand |
 //! | `query` | `SELECT` as a role that may only read, with `statement_timeout`; rows as text with `row_to_json` |
@@ -223,11 +224,16 @@ pub(crate) trait Listener: Send + Sync + fmt::Debug {
     fn wants_changes(&self, process: &str) -> bool;
     /// Rows of `process` changed: objects with `old` and `new`.
     fn changed(&self, process: &str, changes: &Records);
+    /// Rows of `process` changed, and nobody noted which.
+    fn changed_unseen(&self, process: &str);
     /// The process is no more.
     fn process_deleted(&self, process: &str);
     /// A transaction is over, one way or the other.
     fn progressed(&self);
 }
+
+/// Takes the rows of a process, which are told of like changes. It must not wait for anything.
+pub(crate) type Deliver = Box<dyn FnOnce(Records) + Send>;
 
 /// The result of a query.
 #[derive(Clone, Debug)]
@@ -261,6 +267,10 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
         position: Position,
         most: PageLimit,
     ) -> Result<Page, EngineError>;
+
+    /// Delivers all rows of a process, between what was told of its changes before and what will be told: each is
+    /// new. `Invalid` if they take more than so many bytes.
+    fn snapshot(&self, process: &str, most: usize, deliver: Deliver) -> Result<(), EngineError>;
 
     /// Starts a process over what is stored and what will be.
     fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError>;

@@ -70,7 +70,7 @@
 //! | `GET /process/NAME/stats` | how it is kept up to date, its rows, what it has cost |
 //! | `PUT /process/NAME` | changes the `query`, which starts anew, or the `ttl` |
 //! | `DELETE /process/NAME` | forgets the process and ends its subscriptions |
-//! | `GET /process/NAME/subscribe` | the changes of its rows, `{"old": ..., "new": ...}`; `sample` as above |
+//! | `GET /process/NAME/subscribe` | the changes of its rows, `{"old": ..., "new": ...}`; `sample` as above; `?snapshot=1`: all rows first |
 //! | `POST`, `PUT /analyze/NAME` | saves `{"query"}`, in place of an earlier one of that name; 201, 200 |
 //! | `GET /analyze` | the names of the saved queries, sorted |
 //! | `GET /analyze/NAME` | `{"name", "query"}` |
@@ -91,8 +91,8 @@
 //! * **Subscriptions** send each event followed by `\r\n`, and an empty line after some seconds
 //!   without one. A stream that nobody has written to can be subscribed to. A subscriber that reads
 //!   too slowly does not affect the others. Of a stream, what finds no room in its buffer is read from the storage, so it
-//!   misses nothing until retention overtakes it, which ends the subscription; of a process or with a sample, it loses
-//!   what finds no room. [`Local::lost`] counts both.
+//!   misses nothing until retention overtakes it, which ends the subscription; of a process without a snapshot, or with a
+//!   sample, it loses what finds no room. [`Local::lost`] counts both.
 //! * **Positions.** The response to a subscription to a stream, but for a sampled one, has the header `Stride-Position`: the
 //!   place before its first event. With `after` the first event is the one behind that place and `skip` more. `after` also takes
 //!   the `$id` of an event that is stored, if it does not look like a position, and nothing: then the first is the oldest. If
@@ -100,6 +100,10 @@
 //!   place of a stream that was deleted since, of another storage, of one that was put back from a backup, or of an event
 //!   that never was, is a 410. The clients of this workspace do all of this themselves: the page
 //!   [`resuming`](https://docs.rs/stride-core/latest/stride_core/subscribe/resuming/) of their core has what they promise.
+//! * **Snapshots.** With `?snapshot=1` a subscription to a process begins with all of its rows, each as a change from
+//!   nothing, and goes on with what changes after that. `Stride-Snapshot` says how many rows come. Such a subscription
+//!   ends when changes find no room in its buffer, or when another query takes the place of the process's: a client comes
+//!   again, for another snapshot. Rows that take more than the buffer are a 400.
 //! * **Errors** are a status and `{"message": "..."}`: 400 for bad JSON, gzip, names, samples and SQL,
 //!   for a query that takes too much, and for a request that is cut short; 401 without a good key, 403
 //!   for an open key elsewhere, 404, 405 with `Allow`, 408 for a head or a body that does not arrive, 409

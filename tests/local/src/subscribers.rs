@@ -35,6 +35,10 @@ impl Listener for Announcer {
         self.subscribers.tell(Source::Process, process, None, changes);
     }
 
+    fn changed_unseen(&self, process: &str) {
+        self.subscribers.outdate(process);
+    }
+
     fn process_deleted(&self, process: &str) {
         self.subscribers.end(Source::Process, process);
     }

@@ -299,6 +299,23 @@ impl Client {
         }
     }
 
+    /// What `subscribe` gives with a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// As the client under test.
+    pub fn subscribe_with_snapshot(&self, path: &str) -> Result<Events<'_>, Error> {
+        match self {
+            Self::Blocking(stride) => {
+                Ok(Events::Blocking(stride.subscribe(path).snapshot().jitter_seed(SEED).events()?))
+            }
+            Self::Async(stride, runtime) => {
+                let subscribe = stride.subscribe(path).snapshot().jitter_seed(SEED);
+                Ok(Events::Async(runtime.block_on(subscribe.events())?, runtime))
+            }
+        }
+    }
+
     /// What `subscribe` gives, its values alone.
     ///
     /// # Errors

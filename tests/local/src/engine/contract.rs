@@ -20,7 +20,7 @@ use crate::events::Collector;
 use crate::events::ids::EventId;
 use crate::subscribers::Announcer;
 use crate::subscribers::hub::{Hub, Source, Subscriber};
-use crate::subscribers::mailbox::Next;
+use crate::subscribers::mailbox::{Next, Want};
 use crate::subscribers::records::Records;
 
 /// An engine to be tested.
@@ -298,8 +298,8 @@ pub(super) fn a_process_has_what_was_stored_before_and_after_it<S: Subject>() {
 pub(super) fn a_listener_is_told_what_was_committed<S: Subject>() {
     let it = Fixture::<S>::new();
     it.process("p", "SELECT k, count(*) AS n FROM s GROUP BY k").unwrap();
-    let stream = it.subscribers.subscribe(Source::Stream, "s", None);
-    let changes = it.subscribers.subscribe(Source::Process, "p", None);
+    let stream = it.subscribers.subscribe(Source::Stream, "s", Want::Changes);
+    let changes = it.subscribers.subscribe(Source::Process, "p", Want::Changes);
     it.collect(&json!({"s": [{"k": "a"}, {"k": "a"}]}));
     it.collect(&json!({"s": {"k": "a"}}));
     let (events, rows) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
@@ -491,6 +491,8 @@ impl Listener for Recorder {
     }
 
     fn changed(&self, _: &str, _: &Records) {}
+
+    fn changed_unseen(&self, _: &str) {}
 
     fn process_deleted(&self, _: &str) {}
 

@@ -56,6 +56,7 @@ mod retention;
 mod sandbox;
 mod schedule;
 mod schema;
+mod snapshots;
 mod stats;
 mod storage;
 #[cfg(test)]
@@ -89,8 +90,8 @@ use self::storage::Storage;
 use self::writer::{Job, Notice, Writer};
 use crate::engine::position::Position;
 use crate::engine::{
-    Author, Change, Commit, Definition, Engine, EngineCounters, EngineError, Listener, Mode, Page,
-    PageLimit, ProcessStats, Rows, Start, Summary, Ttl,
+    Author, Change, Commit, Definition, Deliver, Engine, EngineCounters, EngineError, Listener,
+    Mode, Page, PageLimit, ProcessStats, Rows, Start, Summary, Ttl,
 };
 use crate::events::batch::Batch;
 use crate::pool::Pool;
@@ -290,6 +291,16 @@ impl Engine for Sqlite {
         most: PageLimit,
     ) -> Result<Page, EngineError> {
         self.inner.look_up(|catalogue| self.inner.pages.after(catalogue, stream, position, most))
+    }
+
+    fn snapshot(&self, process: &str, most: usize, deliver: Deliver) -> Result<(), EngineError> {
+        let process = process.to_owned();
+        // In a transaction with nothing else: what was told before is in the rows, and what comes is not.
+        self.inner.write(move |writer| {
+            let Writer { connection, processes, .. } = writer;
+            deliver(processes.snapshot(connection, &process, most)?);
+            Ok(())
+        })
     }
 
     fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError> {

@@ -126,6 +126,16 @@ pub(crate) fn events_after(at: Position, missing: u64, subscription: Subscriptio
     response
 }
 
+/// How many rows of a process a subscription begins with.
+const SNAPSHOT: HeaderName = HeaderName::from_static("stride-snapshot");
+
+/// The same, beginning with so many rows of a process.
+pub(crate) fn snapshot(rows: u64, subscription: Subscription) -> Response {
+    let mut response = events(subscription);
+    response.headers_mut().insert(SNAPSHOT, rows.into());
+    response
+}
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 fn with_json(status: StatusCode, body: Bytes) -> Response {

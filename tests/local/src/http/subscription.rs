@@ -15,7 +15,7 @@ use crate::engine::position::Position;
 use crate::engine::{EngineError, Page, PageLimit};
 use crate::shared::Shared;
 use crate::subscribers::hub::Subscriber;
-use crate::subscribers::mailbox::Next;
+use crate::subscribers::mailbox::{Mailbox, Next};
 use crate::subscribers::records::DELIMITER;
 
 /// The subscription breaks off on demand of a test.
@@ -62,6 +62,11 @@ impl Subscription {
         let is_empty = page.events.ends.is_empty();
         self.subscriber.mailbox.go_on(page.end, !is_empty);
         self.first = (!is_empty).then_some(page.events.text);
+    }
+
+    /// Where its events wait.
+    pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.subscriber.mailbox)
     }
 
     /// How much is read from the storage at once.

@@ -1,10 +1,9 @@
 //! Who is told about what is stored: the subscribers of streams and of processes.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Want};
 use super::records::Records;
 use crate::engine::position::Position;
 
@@ -89,16 +88,8 @@ impl Hub {
         state.lost += lost;
     }
 
-    pub(crate) fn subscribe(
-        &self,
-        source: Source,
-        name: &str,
-        sample: Option<NonZeroU32>,
-    ) -> Subscriber {
-        let mailbox = Arc::new(match (source, sample) {
-            (Source::Stream, None) => Mailbox::of_every_event(self.room),
-            _ => Mailbox::new(self.room, sample),
-        });
+    pub(crate) fn subscribe(&self, source: Source, name: &str, want: Want) -> Subscriber {
+        let mailbox = Arc::new(Mailbox::new(self.room, want));
         let mut state = self.state();
         if state.closed {
             mailbox.close();
@@ -128,6 +119,15 @@ impl Hub {
         state.lost += events;
         if let Some(listeners) = state.named_mut(subscriber.source).get_mut(&subscriber.name) {
             listeners.lost += events;
+        }
+    }
+
+    /// Ends the subscriptions to a process that begin with a snapshot: there were changes which nobody noted.
+    pub(crate) fn outdate(&self, process: &str) {
+        let state = self.state();
+        let listeners = state.named(Source::Process).get(process);
+        for (_, mailbox) in listeners.iter().flat_map(|it| &it.mailboxes) {
+            mailbox.outdate();
         }
     }
 

@@ -33,6 +33,19 @@ pub(crate) enum Next {
     End,
 }
 
+/// What a subscriber wants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Want {
+    /// Every event of a stream.
+    Events,
+    /// The changes of a process that there is room for.
+    Changes,
+    /// At most so many in a second.
+    Sample(NonZeroU32),
+    /// All rows of a process, and then what changes.
+    Snapshot,
+}
+
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     state: Mutex<State>,
@@ -66,6 +79,8 @@ enum Kind {
     Every(Place),
     /// Some of them.
     Sample(Sample),
+    /// Every change since a snapshot, once that was taken.
+    Snapshot { taken: bool },
 }
 
 #[derive(Debug)]
@@ -75,25 +90,18 @@ struct Sample {
 }
 
 impl Mailbox {
-    /// For what there is room for, or a sample of it.
-    pub(crate) fn new(room: usize, sample: Option<NonZeroU32>) -> Self {
-        Self::of_kind(
-            room,
-            sample.map_or(Kind::Fitting, |per_second| {
-                Kind::Sample(Sample {
-                    sampler: Sampler::new(per_second),
-                    most: per_second.get().min(MOST_SAMPLED) as usize,
-                })
+    /// That of a subscriber of this. Of every event of a stream it has none until it is told to
+    /// [`go_on`](Self::go_on), and of a process with a snapshot none until that is taken.
+    pub(crate) fn new(room: usize, want: Want) -> Self {
+        let kind = match want {
+            Want::Events => Kind::Every(Place::default()),
+            Want::Changes => Kind::Fitting,
+            Want::Sample(per_second) => Kind::Sample(Sample {
+                sampler: Sampler::new(per_second),
+                most: per_second.get().min(MOST_SAMPLED) as usize,
             }),
-        )
-    }
-
-    /// For every event of a stream, from where it is told to [`go_on`](Self::go_on).
-    pub(crate) fn of_every_event(room: usize) -> Self {
-        Self::of_kind(room, Kind::Every(Place::default()))
-    }
-
-    fn of_kind(room: usize, kind: Kind) -> Self {
+            Want::Snapshot => Kind::Snapshot { taken: false },
+        };
         let runs = VecDeque::new();
         let state = State { runs, bytes: 0, closed: false, waker: None, kind };
         Self { state: Mutex::new(state), room }
@@ -124,6 +132,12 @@ impl Mailbox {
                 state.put_sample(records, most, self.room);
                 0
             }
+            Kind::Snapshot { taken } => {
+                if *taken {
+                    state.put_or_end(records, self.room);
+                }
+                0
+            }
         };
         let waker = state.waker.take();
         drop(state);
@@ -135,8 +149,31 @@ impl Mailbox {
 
     /// Lets the subscriber have what waits, and then ends it.
     pub(crate) fn close(&self) {
+        self.change(|state| state.closed = true);
+    }
+
+    /// The snapshot that it begins with.
+    pub(crate) fn begin(&self, rows: Records) {
+        self.change(|state| {
+            state.kind = Kind::Snapshot { taken: true };
+            if !rows.ends.is_empty() {
+                state.push(rows.text);
+            }
+        });
+    }
+
+    /// There were changes which nobody noted: a subscriber with a snapshot needs another one, and comes again.
+    pub(crate) fn outdate(&self) {
+        self.change(|state| {
+            if let Kind::Snapshot { taken: true } = state.kind {
+                state.end();
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
-        state.closed = true;
+        change(&mut state);
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -212,6 +249,18 @@ impl State {
         self.bytes += text.len();
         let after = after.map(|after| (after, records.ends.len() as u64));
         self.runs.push_back(Run { text: text.clone(), after });
+    }
+
+    /// Puts in all. Where there is no room, a new snapshot is less than what changed since.
+    fn put_or_end(&mut self, records: &Records, room: usize) {
+        if records.text.len() > room.saturating_sub(self.bytes) {
+            return self.end();
+        }
+        self.push(records.text.clone());
+    }
+
+    fn end(&mut self) {
+        (self.runs, self.bytes, self.closed) = (VecDeque::new(), 0, true);
     }
 
     fn put_all(&mut self, records: &Records, room: usize) -> u64 {
@@ -316,7 +365,7 @@ mod tests {
     #[test]
     fn past_the_bound_events_are_lost_and_counted_one_by_one() {
         let ten = records(10);
-        let mailbox = Mailbox::new(2 * ten.text.len() + ten.ends[2], None);
+        let mailbox = Mailbox::new(2 * ten.text.len() + ten.ends[2], Want::Changes);
         let now = Instant::now();
         assert_eq!(mailbox.put(None, &ten), 0);
         assert_eq!(mailbox.put(None, &ten), 0);
@@ -333,7 +382,7 @@ mod tests {
 
     /// For every event, from the place on.
     fn every(room: usize, place: u64) -> Mailbox {
-        let mailbox = Mailbox::of_every_event(room);
+        let mailbox = Mailbox::new(room, Want::Events);
         mailbox.go_on(at(place), false);
         mailbox
     }
@@ -361,7 +410,7 @@ mod tests {
     #[test]
     fn events_that_were_read_are_not_given_again() {
         let ten = records(10);
-        let mailbox = Mailbox::of_every_event(10_000);
+        let mailbox = Mailbox::new(10_000, Want::Events);
         for place in [0, 10, 20] {
             mailbox.put(Some(at(place)), &ten);
         }
@@ -381,8 +430,30 @@ mod tests {
     }
 
     #[test]
+    fn changes_follow_on_a_snapshot_or_end_what_has_no_room_for_them() {
+        let ten = records(10);
+        let mailbox = Mailbox::new(2 * ten.text.len(), Want::Snapshot);
+        let now = Instant::now();
+        mailbox.outdate();
+        mailbox.put(None, &ten);
+        assert_eq!(next(&mailbox, now), Poll::Pending, "there is no snapshot yet");
+        mailbox.begin(records(3));
+        mailbox.put(None, &ten);
+        assert_eq!(sent(next(&mailbox, now)), 13);
+        for _ in 0..3 {
+            assert_eq!(mailbox.put(None, &ten), 0);
+        }
+        assert_eq!(next(&mailbox, now), Poll::Ready(Next::End));
+
+        let mailbox = Mailbox::new(10_000, Want::Snapshot);
+        mailbox.begin(records(3));
+        mailbox.outdate();
+        assert_eq!(next(&mailbox, now), Poll::Ready(Next::End));
+    }
+
+    #[test]
     fn a_closed_mailbox_gives_what_it_holds_and_then_ends() {
-        let mailbox = Mailbox::new(10_000, None);
+        let mailbox = Mailbox::new(10_000, Want::Changes);
         mailbox.put(None, &records(3));
         mailbox.close();
         mailbox.put(None, &records(3));
@@ -393,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_let_out_over_the_next_second() {
-        let mailbox = Mailbox::new(1 << 20, NonZeroU32::new(10));
+        let mailbox = Mailbox::new(1 << 20, Want::Sample(10.try_into().unwrap()));
         assert_eq!(mailbox.put(None, &records(1000)), 0);
         let mut now = Instant::now();
         let start = now;

@@ -18,5 +18,6 @@ mod random;
 mod refusals;
 mod replay;
 mod resume;
+mod snapshot;
 mod subscribe;
 mod subscribers;

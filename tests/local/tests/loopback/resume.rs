@@ -281,3 +281,45 @@ fn what_the_original_clients_ask_for_looks_as_it_always_did() {
     assert_eq!(status, 200);
     assert!(!headers.contains_key("stride-position"), "changes are not events");
 }
+
+#[test]
+#[ignore = "temporary"]
+fn measure_catching_up() {
+    use std::io::Read as _;
+    let local = Local::builder().max_events(10_000_000).start().unwrap();
+    let mut connection = Connection::open(&local);
+    const ALL: usize = 1_000_000;
+    for first in (0..ALL).step_by(50_000) {
+        let events: Vec<Value> = (first..first + 50_000).map(|n| json!({ "n": n })).collect();
+        let request = request(&local, "POST", "/v1/collect/s").gzip(json!(events).to_string());
+        connection.exchange(&request).assert_stored();
+    }
+    let read = |count: usize| {
+        let mut one = subscribe(&local, "s?after=");
+        let mut lines = 0;
+        let mut buffer = vec![0; 1 << 20];
+        let start = std::time::Instant::now();
+        while lines < count {
+            let read = one.connection.socket.read(&mut buffer).unwrap();
+            lines += memchr::memchr_iter(b'}', &buffer[..read]).count();
+        }
+        start.elapsed()
+    };
+    let _stalled = subscribe(&local, "s?after=");
+    let alone = read(ALL);
+    eprintln!("alone: {:.0} events/s", ALL as f64 / alone.as_secs_f64());
+    let _live: Vec<_> = (0..19).map(|_| subscribe(&local, "s")).collect();
+    let beside = read(ALL);
+    eprintln!("beside 20: {:.0} events/s", ALL as f64 / beside.as_secs_f64());
+    let start = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..19 {
+            scope.spawn(|| read(ALL));
+        }
+    });
+    eprintln!(
+        "19 at once: {:.0} events/s each, {:.0} in all",
+        ALL as f64 / start.elapsed().as_secs_f64(),
+        19.0 * ALL as f64 / start.elapsed().as_secs_f64()
+    );
+}

@@ -9,6 +9,8 @@ use crate::MINUTE;
 
 const SUBSCRIBE: &str = "GET /collect/a/subscribe";
 
+const CHANGES: &str = "GET /process/p/subscribe";
+
 const POSITION: &str = "stride-position";
 
 const AGAIN: Reconnect = Reconnect::AfterFirstConnect;
@@ -25,6 +27,7 @@ suite! {
         a_position_outlives_its_subscription,
         a_position_that_is_gone_is_an_error_at_first_and_a_gap_later,
         a_reader_of_values_alone_has_a_position,
+        each_connection_to_a_process_begins_with_a_snapshot,
     ]
 }
 
@@ -115,4 +118,18 @@ fn a_reader_of_values_alone_has_a_position(over: Over) {
     let mut data = world.client.data::<Value>("/collect/a", AGAIN).unwrap();
     data.next().unwrap().unwrap();
     assert_eq!(data.position().unwrap().to_string(), "1:p0");
+}
+
+fn each_connection_to_a_process_begins_with_a_snapshot(over: Over) {
+    let rows = |count, body: &str| Reply::body(body).header("stride-snapshot", count);
+    let world = over.world([
+        (CHANGES, rows("2", "1\r\n2\r\n3\r\n{\"ol").ending(Ending::Broken)),
+        (CHANGES, rows("0", "4\r\n").ending(Ending::Silent)),
+    ]);
+    let mut events = world.client.subscribe_with_snapshot("/process/p").unwrap();
+    let done = "SnapshotDone";
+    let expected = ["connected true No", "1", "2", done, "3", "connected false No", done, "4"];
+    assert_eq!(expected.map(|_| next(&mut events)), expected);
+    let asked = format!("{CHANGES}?snapshot=1");
+    assert!(world.requests().iter().all(|request| request.line == asked));
 }

@@ -117,6 +117,10 @@ impl ChangeRecords {
         self.ends.len()
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     pub(super) fn into_records(self) -> Records {
         Records { text: self.text.into(), ends: self.ends }
     }

@@ -138,7 +138,7 @@ pub(super) struct Process {
     pub(super) number: i64,
     pub(super) compiled: Compiled,
     pub(super) expiry: Option<Expiry>,
-    objects: Objects,
+    pub(super) objects: Objects,
     /// How to read events, once that has been found out.
     read: Option<String>,
     /// While it has not been given all stored events: the place of the next one. It is given no new ones then.
@@ -515,7 +515,7 @@ impl Process {
         Ok(())
     }
 
-    fn row(&self, row: &rusqlite::Row<'_>) -> Result<Vec<Value>, EngineError> {
+    pub(super) fn row(&self, row: &rusqlite::Row<'_>) -> Result<Vec<Value>, EngineError> {
         let values = (0..self.compiled.columns.len()).map(|place| Ok(kept(row.get_ref(place)?)));
         Ok(values.collect::<rusqlite::Result<_>>()?)
     }

@@ -424,6 +424,8 @@ impl Processes {
             connection.execute("DELETE FROM processes WHERE name = ?", [name])?;
             self.all(connection)?.remove(name);
             self.insert(connection, draft, now, notices)?;
+            // What it had before is gone, and nobody was told of it.
+            notices.push(Notice::changed(name, None));
             return self.check_no_circle(connection, name);
         }
         if let Some(ttl) = ttl {

@@ -31,6 +31,7 @@ use crate::events::Collector;
 use crate::settings::Limits;
 use crate::subscribers::Announcer;
 use crate::subscribers::hub::{Hub, Source, Subscriber};
+use crate::subscribers::mailbox::Want;
 
 /// An engine, and those who listen to it.
 struct Fixture {
@@ -116,6 +117,8 @@ impl Fixture {
     }
 
     fn subscribe(&self, process: &str, sample: Option<u32>) -> Subscriber {
-        self.subscribers.subscribe(Source::Process, process, sample.and_then(NonZeroU32::new))
+        let sample = sample.and_then(NonZeroU32::new);
+        let want = sample.map_or(Want::Changes, Want::Sample);
+        self.subscribers.subscribe(Source::Process, process, want)
     }
 }

@@ -260,8 +260,9 @@ impl Writer {
                         }
                         Notice::Changed(process, records) => {
                             self.processes.outdate_readers_of(&process);
-                            if let Some(records) = records {
-                                self.listener.changed(&process, &records);
+                            match records {
+                                Some(records) => self.listener.changed(&process, &records),
+                                None => self.listener.changed_unseen(&process),
                             }
                         }
                         Notice::Outdated(process) => self.processes.outdated(&process),

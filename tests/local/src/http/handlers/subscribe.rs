@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use http::Request;
 use hyper::body::Incoming;
@@ -16,6 +16,7 @@ use crate::http::response::{self, Refusal, Response};
 use crate::http::subscription::Subscription;
 use crate::shared::Shared;
 use crate::subscribers::hub::Source;
+use crate::subscribers::mailbox::Want;
 use crate::subscribers::records::Records;
 
 /// `GET /collect/NAME/subscribe`. `cut`: it breaks off after so many bytes.
@@ -33,7 +34,8 @@ pub(super) async fn to_stream(
         ));
     }
     // Before the place is read: what is stored from now on waits, and what of it was read is left out.
-    let subscriber = shared.subscribers.subscribe(Source::Stream, name, sample);
+    let want = sample.map_or(Want::Events, Want::Sample);
+    let subscriber = shared.subscribers.subscribe(Source::Stream, name, want);
     let mut subscription = Subscription::new(shared, subscriber, cut);
     if sample.is_some() {
         return Ok(response::events(subscription));
@@ -90,9 +92,35 @@ pub(super) async fn to_process(
     name: &str,
     cut: Option<usize>,
 ) -> Result<Response, Refusal> {
-    let sample = sample(request.uri().query())?;
-    let subscriber = shared.subscribers.subscribe(Source::Process, name, sample);
+    let query = request.uri().query();
+    let sample = sample(query)?;
+    let want = match (sample, snapshot(query)?) {
+        (None, true) => Want::Snapshot,
+        (Some(sample), false) => Want::Sample(sample),
+        (None, false) => Want::Changes,
+        (Some(_), true) => {
+            return Err(Refusal::BadRequest(
+                "a sample leaves changes out, which a snapshot is to be kept up to date with"
+                    .to_owned(),
+            ));
+        }
+    };
+    let subscriber = shared.subscribers.subscribe(Source::Process, name, want);
     let changes = Subscription::new(shared, subscriber, cut);
+    if let Want::Snapshot = want {
+        let (mailbox, most) = (changes.mailbox(), shared.subscribers.room());
+        let rows = about(shared, name, move |engine, name| {
+            let (counted, count) = mpsc::sync_channel(1);
+            let deliver = move |rows: Records| {
+                // There is room for one, and somebody waits for it.
+                let _ = counted.send(rows.ends.len() as u64);
+                mailbox.begin(rows);
+            };
+            engine.snapshot(name, most, Box::new(deliver))?;
+            Ok(count.recv().unwrap_or_default())
+        });
+        return Ok(response::snapshot(rows.await?, changes));
+    }
     // Asked once it is subscribed: a process that is deleted from now on ends it.
     about(shared, name, |engine, name| engine.process(name)).await?;
     Ok(response::events(changes))
@@ -114,6 +142,14 @@ fn sample(query: Option<&str>) -> Result<Option<NonZeroU32>, Refusal> {
     parameter(query, "sample")
         .map(|value| whole(&value).ok_or_else(|| Refusal::BadRequest(why.to_owned())))
         .transpose()
+}
+
+fn snapshot(query: Option<&str>) -> Result<bool, Refusal> {
+    match parameter(query, "snapshot").as_deref() {
+        None => Ok(false),
+        Some("1") => Ok(true),
+        Some(_) => Err(Refusal::BadRequest("snapshot is 1, or left out".to_owned())),
+    }
 }
 
 fn after(query: Option<&str>) -> Result<Option<After>, Refusal> {
