@@ -1,6 +1,5 @@
 //! From the text of somebody's query to what the database runs. Nothing in here knows its driver.
 
-mod calls;
 pub(crate) mod columns;
 mod compare;
 mod dialect;
@@ -14,8 +13,8 @@ pub(crate) mod relations;
 pub(crate) mod rewrite;
 pub(crate) mod times;
 mod translate;
+pub(crate) mod tree;
 pub(crate) mod visit;
 pub(crate) mod windows;
 
-pub(crate) use self::calls::call;
 pub(crate) use self::parse::{Homes, Parsed, STACK, parse};

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
-    Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, UnaryOperator, Value,
+    BinaryOperator, Expr, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TableFactor,
+    TableWithJoins, UnaryOperator, Value,
 };
 
-use super::calls::function_name;
 use super::compare::{first_select, is_marked};
+use super::tree::{arguments, function_name, parts};
 
 /// A column of a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +100,7 @@ impl<'a> Outputs<'a> {
     /// `None`: a `*` hides them.
     pub(crate) fn of_query(&mut self, query: &Query) -> Option<Vec<Column>> {
         let outer = self.ctes.len();
-        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+        for cte in parts(query) {
             if let Some(mut columns) = self.of_query(&cte.query) {
                 for (column, alias) in columns.iter_mut().zip(&cte.alias.columns) {
                     column.name.clone_from(&alias.name.value);
@@ -228,12 +228,7 @@ fn is_boolean(expr: &Expr, relations: &Relations) -> bool {
             are_boolean(results, relations)
         }
         Expr::Function(function) => {
-            let FunctionArguments::List(list) = &function.args else { return false };
-            let arguments = list.args.iter().map(|argument| match argument {
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-                _ => None,
-            });
-            let Some(arguments) = arguments.collect::<Option<Vec<_>>>() else { return false };
+            let Some(arguments) = arguments(function) else { return false };
             let values = match (&*function_name(function), &arguments[..]) {
                 ("min" | "max" | "coalesce" | "ifnull", all) => all,
                 ("ilike", _) => return true,

@@ -5,15 +5,14 @@
 //! that of a column gives way to the column on its left, and is lost in functions and subqueries.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     BinaryOperator, Expr, Ident, InTarget, ObjectName, Query, Select, SelectItem, SetExpr, Value,
-    VisitorMut,
 };
 
-use super::calls::{arguments, call, function_name};
-use super::{times, visit};
+use super::times;
+use super::tree::{arguments_mut, call, function_name, only_part, parts, take, wrap};
+use super::visit::{self, Change};
 use crate::engine::EngineError;
 
 /// The key of an event that is always a time.
@@ -69,8 +68,7 @@ fn marked(expr: &Expr) -> Option<&Expr> {
     match expr {
         Expr::Nested(inner) => marked(inner),
         Expr::Collate { expr, collation } => {
-            matches!(&collation.0[..], [name] if name.as_ident().is_some_and(|name| name.value == times::COLLATION))
-                .then_some(expr)
+            only_part(collation).filter(|name| name.value == times::COLLATION).map(|_| &**expr)
         }
         _ => None,
     }
@@ -87,33 +85,28 @@ impl Default for Times {
     }
 }
 
-impl VisitorMut for Times {
-    type Break = EngineError;
-
-    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<EngineError> {
-        for part in query.with.iter().flat_map(|with| &with.cte_tables) {
+impl Change for Times {
+    fn leave_query(&mut self, query: &mut Query) -> Result<(), EngineError> {
+        for part in parts(query) {
             let results = first_select(&part.query).into_iter().flat_map(|it| &it.projection);
             for (name, item) in part.alias.columns.iter().zip(results) {
                 self.find(&name.name, item);
             }
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<EngineError> {
+    fn leave_select(&mut self, select: &mut Select) -> Result<(), EngineError> {
         for item in &select.projection {
             if let SelectItem::ExprWithAlias { alias, .. } = item {
                 self.find(alias, item);
             }
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
-        match self.expression(expr) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(why) => ControlFlow::Break(EngineError::Invalid(why)),
-        }
+    fn leave_expression(&mut self, expr: &mut Expr) -> Result<(), EngineError> {
+        self.expression(expr).map_err(EngineError::Invalid)
     }
 }
 
@@ -141,7 +134,7 @@ impl Times {
                 let name = function_name(function);
                 let is_time = times::FUNCTIONS.contains(&&*name);
                 if PASSING.contains(&&*name) {
-                    let mut arguments: Vec<&mut Expr> = arguments(function).collect();
+                    let mut arguments: Vec<&mut Expr> = arguments_mut(function).collect();
                     if arguments.iter().any(|it| is_marked(it)) {
                         // Those that compare their arguments do it as the first of them says.
                         if matches!(&*name, "max" | "min" | "nullif") {
@@ -151,7 +144,7 @@ impl Times {
                     }
                     return Ok(());
                 }
-                arguments(function).for_each(unmark);
+                arguments_mut(function).for_each(unmark);
                 if is_time {
                     mark(expr);
                 }
@@ -227,10 +220,10 @@ fn compare(operands: &mut [&mut Expr]) -> Result<(), String> {
                         "{text:?} is compared with a time, and is not one: write it as in '2015-05-05T23:40:27Z'"
                     ));
                 }
-                Value::Placeholder(_) => only_a_time(operand),
+                Value::Placeholder(_) => wrap("time_or_null", operand),
                 _ => {}
             },
-            _ if !is_marked(operand) => only_a_time(operand),
+            _ if !is_marked(operand) => wrap("time_or_null", operand),
             _ => {}
         }
     }
@@ -251,19 +244,13 @@ fn of_one_type(column: &mut Expr, literal: &Expr) {
             | Expr::BinaryOp { op: BinaryOperator::LongArrow, .. }
     );
     if is_literal && is_column {
-        let any = std::mem::replace(column, Expr::Value(Value::Null.into()));
-        *column = call("same_type", vec![any, literal.clone()]);
+        *column = call("same_type", [take(column), literal.clone()]);
     }
-}
-
-fn only_a_time(expr: &mut Expr) {
-    let any = std::mem::replace(expr, Expr::Value(Value::Null.into()));
-    *expr = call("time_or_null", vec![any]);
 }
 
 fn mark(expr: &mut Expr) {
     if !is_marked(expr) {
-        let mut time = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+        let mut time = take(expr);
         if matches!(time, Expr::BinaryOp { .. } | Expr::UnaryOp { .. }) {
             time = Expr::Nested(Box::new(time));
         }

@@ -7,7 +7,7 @@ use sqlparser::ast::{
     Query, SetExpr, TrimWhereField, UnaryOperator, Value,
 };
 
-use super::calls::{argument, call, function_name, number, take, text};
+use super::tree::{argument, binary, call, function_name, negative, number, take, text};
 use super::visit;
 use crate::engine::EngineError;
 
@@ -35,7 +35,7 @@ pub(crate) fn translate(expr: &mut Expr) -> Result<(), EngineError> {
         }
         Expr::Extract { field, expr: at, .. } => {
             let field = field.to_string().to_ascii_lowercase();
-            call("date_part", vec![text(&field), take(at)])
+            call("date_part", vec![text(field), take(at)])
         }
         Expr::Position { expr: part, r#in } => call("instr", vec![take(r#in), take(part)]),
         Expr::Substring { substring_from, special, .. } => {
@@ -150,10 +150,7 @@ pub(crate) fn translate_query(query: &mut Query) -> Result<(), EngineError> {
     {
         *rows = OffsetRows::None;
         // SQLite has no OFFSET without a LIMIT.
-        limit.get_or_insert_with(|| Expr::UnaryOp {
-            op: UnaryOperator::Minus,
-            expr: Box::new(number("1")),
-        });
+        limit.get_or_insert_with(|| negative("1"));
     }
     if let SetExpr::Select(select) = &*query.body
         && let Some(Distinct::On(_)) = select.distinct
@@ -193,7 +190,7 @@ fn of_function(function: &mut Function) -> Result<Option<Expr>, EngineError> {
     let FunctionArguments::List(list) = &mut function.args else { return Ok(None) };
     if list.args.len() == 1 && UNITS.contains(&&*name) {
         let name = std::mem::replace(&mut function.name, vec!["date_trunc".into()].into());
-        list.args.insert(0, argument(text(&name.to_string().to_ascii_lowercase())));
+        list.args.insert(0, argument(text(name.to_string().to_ascii_lowercase())));
     }
     Ok(None)
 }
@@ -207,11 +204,8 @@ fn percentile(name: &str, function: &mut Function) -> Result<Expr, EngineError> 
     {
         let mut fraction = take(fraction);
         if order.options.sort == Some(OrderBySort::Desc) {
-            fraction = Expr::BinaryOp {
-                left: Box::new(number("1")),
-                op: BinaryOperator::Minus,
-                right: Box::new(Expr::Nested(Box::new(fraction))),
-            };
+            let fraction_of = Expr::Nested(Box::new(fraction));
+            fraction = binary(number("1"), BinaryOperator::Minus, fraction_of);
         }
         list.args = vec![argument(take(&mut order.expr)), argument(fraction)];
         function.within_group.clear();

@@ -1,31 +1,21 @@
 //! What a query groups by, and what it aggregates.
 
-use std::ops::ControlFlow;
-
 use sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArguments, GroupByExpr, Ident, SelectItem, SetExpr,
-    Value, VisitorMut,
+    Value,
 };
 
-use super::calls::function_name;
 use super::columns::name_results;
 use super::parse::Parsed;
-use super::visit;
+use super::tree::function_name;
+use super::visit::{self, Change};
+use crate::engine::EngineError;
 
 /// The columns by which a row of a result is the same row after a change: those that are grouped by. An
 /// aggregate of everything has one row, and so needs none. `None`: rows are only what is in them.
 pub(crate) fn same_row_by(parsed: &Parsed) -> Option<Vec<usize>> {
     let SetExpr::Select(select) = &*parsed.query.body else { return None };
-    let mut projection = select.projection.clone();
-    name_results(&mut projection);
-    let named: Option<Vec<(Expr, String)>> = projection
-        .into_iter()
-        .map(|item| match item {
-            SelectItem::ExprWithAlias { expr, alias } => Some((expr, alias.value)),
-            _ => None,
-        })
-        .collect();
-    let named = named?;
+    let named = named(&select.projection)?;
     let GroupByExpr::Expressions(group_by, _) = &select.group_by else { return None };
     if group_by.is_empty() {
         let aggregates = named.iter().any(|(expr, _)| {
@@ -41,6 +31,17 @@ pub(crate) fn same_row_by(parsed: &Parsed) -> Option<Vec<usize>> {
         named.iter().position(|(expr, _)| same(expr, &key))
     });
     columns.collect()
+}
+
+/// The results of a query, each with its name; `None` if there is a `*` among them.
+pub(crate) fn named(projection: &[SelectItem]) -> Option<Vec<(Expr, String)>> {
+    let mut projection = projection.to_vec();
+    name_results(&mut projection);
+    let named = projection.into_iter().map(|item| match item {
+        SelectItem::ExprWithAlias { expr, alias } => Some((expr, alias.value)),
+        _ => None,
+    });
+    named.collect()
 }
 
 /// What a `GROUP BY` groups by, which it may say by the number or the name of a result.
@@ -137,10 +138,8 @@ pub(crate) fn same(one: &Expr, other: &Expr) -> bool {
 /// Takes the quotes off names, and the relations before them.
 struct Plain;
 
-impl VisitorMut for Plain {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+impl Change for Plain {
+    fn enter_expression(&mut self, expr: &mut Expr) -> Result<(), EngineError> {
         match expr {
             Expr::Identifier(name) => *name = Ident::new(name.value.clone()),
             Expr::CompoundIdentifier(parts) => {
@@ -150,6 +149,6 @@ impl VisitorMut for Plain {
             }
             _ => {}
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 }

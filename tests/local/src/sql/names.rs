@@ -1,18 +1,19 @@
 //! What the names in a query mean, found out on the way down.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     Expr, Ident, InTarget, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableWithJoins, VisitorMut,
+    SelectItemQualifiedWildcardKind, TableAlias, TableFactor, TableWithJoins,
 };
 
 use super::columns::{name_results, output_names};
 use super::parse::Homes;
 use super::print::{self, MARK};
 use super::relations::{Catalogue, Relation, Source};
-use super::{visit, windows};
+use super::tree::parts;
+use super::visit::{self, Change};
+use super::windows;
 use crate::engine::EngineError;
 
 /// How many columns a query may have in all its parts, with each `*` spelled out: what SQLite plans grows with
@@ -60,65 +61,58 @@ enum Meaning {
 struct Frame {
     /// How many scopes enclose the query.
     depth: usize,
-    ctes: Vec<(String, Meaning)>,
+    parts: Vec<(String, Meaning)>,
 }
 
-impl VisitorMut for Names<'_> {
-    type Break = EngineError;
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<EngineError> {
-        let mut parts = query.with.iter().flat_map(|with| &with.cte_tables);
-        if let Some(forged) = parts.find(|part| part.alias.name.value.contains(MARK)) {
+impl Change for Names<'_> {
+    fn enter_query(&mut self, query: &mut Query) -> Result<(), EngineError> {
+        if let Some(forged) = parts(query).find(|part| part.alias.name.value.contains(MARK)) {
             let name = &forged.alias.name.value;
-            return ControlFlow::Break(EngineError::Invalid(format!("{name:?} cannot be a name")));
+            return Err(EngineError::Invalid(format!("{name:?} cannot be a name")));
         }
-        let ctes = query.with.iter().flat_map(|with| &with.cte_tables).map(|cte| {
-            let names = if cte.alias.columns.is_empty() {
-                output_names(&cte.query)
+        let parts = parts(query).map(|part| {
+            let names = if part.alias.columns.is_empty() {
+                output_names(&part.query)
             } else {
-                Some(cte.alias.columns.iter().map(|column| column.name.value.clone()).collect())
+                Some(part.alias.columns.iter().map(|column| column.name.value.clone()).collect())
             };
-            (cte.alias.name.value.clone(), names.map_or(Meaning::Unknown, Meaning::Part))
+            (part.alias.name.value.clone(), names.map_or(Meaning::Unknown, Meaning::Part))
         });
-        let ctes = ctes.collect();
-        self.queries.push(Frame { depth: self.scopes.len(), ctes });
-        ControlFlow::Continue(())
+        let parts = parts.collect();
+        self.queries.push(Frame { depth: self.scopes.len(), parts });
+        Ok(())
     }
 
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<EngineError> {
+    fn leave_query(&mut self, _: &mut Query) -> Result<(), EngineError> {
         if let Some(frame) = self.queries.pop() {
             self.scopes.truncate(frame.depth);
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 
     /// The scope stays until the query ends, because its `ORDER BY` still speaks of it.
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<EngineError> {
+    fn enter_select(&mut self, select: &mut Select) -> Result<(), EngineError> {
         self.scopes.truncate(self.queries.last().map_or(0, |frame| frame.depth));
-        match self.scope_of(select) {
-            Ok(scope) => {
-                self.scopes.push(scope);
-                ControlFlow::Continue(())
-            }
-            Err(error) => ControlFlow::Break(error),
-        }
+        let scope = self.scope_of(select)?;
+        self.scopes.push(scope);
+        Ok(())
     }
 
-    fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<EngineError> {
+    fn enter_table(&mut self, table: &mut TableFactor) -> Result<(), EngineError> {
         if matches!(table, TableFactor::Derived { .. }) {
             self.aside.push(self.scopes.pop());
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn post_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<EngineError> {
+    fn leave_table(&mut self, table: &mut TableFactor) -> Result<(), EngineError> {
         if matches!(table, TableFactor::Derived { .. }) {
             self.scopes.extend(self.aside.pop().flatten());
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
+    fn enter_expression(&mut self, expr: &mut Expr) -> Result<(), EngineError> {
         match expr {
             Expr::Identifier(column) => {
                 column.quote_style = Some('"');
@@ -131,13 +125,11 @@ impl VisitorMut for Names<'_> {
                 }
             }
             Expr::In { target: InTarget::Table { name, .. }, .. } => {
-                return ControlFlow::Break(EngineError::Invalid(format!(
-                    "write IN (SELECT ... FROM {name})"
-                )));
+                return Err(EngineError::Invalid(format!("write IN (SELECT ... FROM {name})")));
             }
             _ => {}
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 }
 
@@ -257,7 +249,7 @@ impl Names<'_> {
                 let known_as = alias.as_ref().map_or(&called, |alias| &alias.name.value).clone();
                 let meaning = if args.is_some() {
                     table_function(&called)?
-                } else if let Some(meaning) = self.cte(&called) {
+                } else if let Some(meaning) = self.part(&called) {
                     meaning
                 } else {
                     let relation = self.catalogue.relation(&called)?;
@@ -305,11 +297,11 @@ impl Names<'_> {
         Ok(())
     }
 
-    fn cte(&self, name: &str) -> Option<Meaning> {
-        let ctes = self.queries.iter().rev().flat_map(|frame| &frame.ctes);
-        ctes.into_iter()
-            .find(|(cte, _)| cte.eq_ignore_ascii_case(name))
-            .map(|(_, meaning)| meaning.clone())
+    /// What the name of a part of the query means.
+    fn part(&self, name: &str) -> Option<Meaning> {
+        let mut parts = self.queries.iter().rev().flat_map(|frame| &frame.parts);
+        let (_, meaning) = parts.find(|(part, _)| part.eq_ignore_ascii_case(name))?;
+        Some(meaning.clone())
     }
 
     /// `*` of a stream is what its events have had, not what the query mentions besides.

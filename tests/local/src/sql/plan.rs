@@ -5,21 +5,19 @@
 //! its key and the state of each aggregate. The *outputs* are the query's columns, in terms of keys
 //! and states.
 
-use std::ops::ControlFlow;
-
 use sqlparser::ast::{
     Expr, Function, GroupByExpr, Ident, InTarget, LimitClause, Query, Select, SelectItem, SetExpr,
-    TableFactor, Value, VisitorMut,
+    TableFactor, Value,
 };
 
-use super::calls::{call, function_name};
-use super::columns::name_results;
 use super::compare::is_time;
-use super::groups::{Aggregate, aggregate, mentions, result_only, same, spelled_out};
+use super::groups::{Aggregate, aggregate, mentions, named, result_only, same, spelled_out};
 use super::parse::{Homes, Parsed};
 use super::print::{self, is_raw, raw};
 use super::relations::{Catalogue, Relation};
-use super::{rewrite, times, visit};
+use super::tree::{call, function_name, number, only_part};
+use super::visit::{self, Change};
+use super::{rewrite, times};
 use crate::engine::EngineError;
 
 /// The functions that can stand in such a query besides the aggregates: what they give depends on
@@ -127,34 +125,20 @@ impl Plan {
         if select.distinct.is_some() || select.having.is_some() {
             return None;
         }
-        name_results(&mut select.projection);
-        let named: Option<Vec<(Expr, String)>> = select
-            .projection
-            .iter()
-            .map(|item| match item {
-                SelectItem::ExprWithAlias { expr, alias } => {
-                    Some((expr.clone(), alias.value.clone()))
-                }
-                _ => None,
-            })
-            .collect();
-        let named = named?;
+        let named = named(&select.projection)?;
         let keys = keys(&select, &named)?;
         if let Some(condition) = &select.selection {
             check(condition, &[])?;
         }
 
         let mut split = Split { keys: &keys, states: Vec::new() };
-        let outputs: Option<Vec<Expr>> = named
-            .iter()
-            .map(|(expr, _)| {
-                let mut expr = expr.clone();
-                visit::change(&mut expr, &mut split).ok().map(|()| expr)
-            })
-            .collect();
-        // What cannot be printed as a part cannot be run in whole, either: that says why.
-        let outputs: Result<Vec<String>, _> = outputs?.iter().map(print::expression).collect();
-        let outputs = outputs.ok()?;
+        let outputs = named.iter().map(|(expr, _)| {
+            let mut expr = expr.clone();
+            visit::change(&mut expr, &mut split)?;
+            // What cannot be printed as a part cannot be run in whole, either: that says why.
+            print::expression(&expr)
+        });
+        let outputs = outputs.collect::<Result<Vec<String>, EngineError>>().ok()?;
         let Split { states, .. } = split;
         if keys.is_empty() && states.is_empty() {
             return None;
@@ -164,7 +148,7 @@ impl Plan {
         }
 
         let null = Expr::Value(Value::HexStringLiteral(NULL_KEY.to_owned()).into());
-        let key_columns = keys.iter().map(|key| call("ifnull", vec![key.clone(), null.clone()]));
+        let key_columns = keys.iter().map(|key| call("ifnull", [key.clone(), null.clone()]));
         let state_columns = states.iter().map(|state| state.part.clone());
         select.projection = key_columns
             .chain(state_columns)
@@ -177,8 +161,7 @@ impl Plan {
             .collect();
         // By their places: a key that is a number would be taken for one.
         let count = keys.len();
-        let places = (1..=count).map(|place| Value::Number(place.to_string(), false));
-        let places = places.map(|place| Expr::Value(place.into())).collect();
+        let places = (1..=count).map(|place| number(place.to_string())).collect();
         select.group_by = GroupByExpr::Expressions(places, Vec::new());
         let part =
             Query { body: Box::new(SetExpr::Select(Box::new(select))), ..parsed.query.clone() };
@@ -319,8 +302,7 @@ fn only_stream(select: &Select) -> Option<String> {
         return None;
     }
     let TableFactor::Table { name, args: None, .. } = &table.relation else { return None };
-    let [part] = &name.0[..] else { return None };
-    Some(part.as_ident()?.value.clone())
+    Some(only_part(name)?.value.clone())
 }
 
 /// What the events are grouped by, with results spelled out.
@@ -389,14 +371,12 @@ struct Split<'a> {
     states: Vec<State>,
 }
 
-impl VisitorMut for Split<'_> {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        ControlFlow::Break(())
+impl Change for Split<'_> {
+    fn enter_query(&mut self, _: &mut Query) -> Result<(), EngineError> {
+        Err(no_part())
     }
 
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn enter_expression(&mut self, expr: &mut Expr) -> Result<(), EngineError> {
         if let Some(key) = self.keys.iter().position(|key| same(key, expr)) {
             let column = format!("nullif(k{key}, x'{NULL_KEY}')");
             // A cast says how its value is compared, too.
@@ -405,30 +385,29 @@ impl VisitorMut for Split<'_> {
                 key if is_time(key) => raw(&format!("({column}{})", times::COLLATED)),
                 _ => raw(&column),
             };
-            return ControlFlow::Continue(());
+            return Ok(());
         }
-        match expr {
+        let is_one = match expr {
             Expr::Function(function) => match aggregate(function) {
                 Some(aggregate) => {
                     *expr = self.state(function, aggregate);
-                    ControlFlow::Continue(())
+                    true
                 }
-                None if check_functions(&Expr::Function(function.clone())).is_some() => {
-                    ControlFlow::Continue(())
-                }
-                None => ControlFlow::Break(()),
+                None => check_functions(&Expr::Function(function.clone())).is_some(),
             },
             // A column that is neither aggregated nor grouped by, or one that this function made.
-            Expr::Identifier(name) if is_raw(name) => ControlFlow::Continue(()),
-            Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Collate { .. } => {
-                ControlFlow::Break(())
-            }
-            Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
-                ControlFlow::Break(())
-            }
-            _ => ControlFlow::Continue(()),
-        }
+            Expr::Identifier(name) => is_raw(name),
+            Expr::CompoundIdentifier(_) | Expr::Collate { .. } => false,
+            Expr::Value(value) => !matches!(value.value, Value::Placeholder(_)),
+            _ => true,
+        };
+        if is_one { Ok(()) } else { Err(no_part()) }
     }
+}
+
+/// What is in a result that is neither a key nor made of aggregates.
+fn no_part() -> EngineError {
+    EngineError::Invalid("the query is not one that can be added to".to_owned())
 }
 
 impl Split<'_> {

@@ -6,11 +6,11 @@
 //! tree.
 
 use std::fmt::Display;
-use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, Ident, Query, Value, ValueWithSpan, VisitMut, VisitorMut};
+use sqlparser::ast::{Expr, Ident, Query, Value, ValueWithSpan, VisitMut};
 
-use super::{parse, visit};
+use super::parse;
+use super::visit::{self, Change};
 use crate::engine::EngineError;
 
 /// A query as SQL.
@@ -27,12 +27,10 @@ fn checked<T: Clone + Display + PartialEq + VisitMut>(
     tree: &T,
     parse: fn(&str) -> Result<T, EngineError>,
 ) -> Result<String, EngineError> {
-    let mut meant = tree.clone();
-    visit::change(&mut meant, &mut Encode)?;
-    let mut quoted = meant.clone();
+    let (mut meant, mut quoted) = (tree.clone(), tree.clone());
+    visit::change(&mut meant, &mut SpellOut)?;
     visit::change(&mut quoted, &mut Quote)?;
     let printed = quoted.to_string();
-    visit::change(&mut meant, &mut SpellOut)?;
     // An error here is of what the parser accepts and then prints in words that it does not know.
     if parse(&printed).is_ok_and(|parsed| parsed == meant) {
         return Ok(printed);
@@ -116,69 +114,50 @@ pub(crate) fn is_raw(name: &Ident) -> bool {
     name.quote_style.is_none() && name.value.contains(['(', '\''])
 }
 
-/// Encodes names.
-struct Encode;
-
-impl VisitorMut for Encode {
-    type Break = EngineError;
-
-    fn pre_visit_ident(&mut self, ident: &mut Ident) -> ControlFlow<EngineError> {
-        ident.value = encode(&ident.value);
-        ControlFlow::Continue(())
-    }
-}
-
 /// Replaces names and literals by text that sqlparser prints as it is.
 struct Quote;
 
-impl VisitorMut for Quote {
-    type Break = EngineError;
-
-    fn pre_visit_ident(&mut self, ident: &mut Ident) -> ControlFlow<EngineError> {
+impl Change for Quote {
+    fn name(&mut self, ident: &mut Ident) -> Result<(), EngineError> {
         // Without quotes it is a word that the parser has read, or an expression of our own.
-        if ident.quote_style.is_some() {
-            *ident = Ident::new(format!("\"{}\"", ident.value.replace('"', "\"\"")));
-        }
-        ControlFlow::Continue(())
+        *ident = Ident::new(match ident.quote_style {
+            Some(_) => name(&ident.value),
+            None => encode(&ident.value),
+        });
+        Ok(())
     }
 
-    fn pre_visit_value(&mut self, value: &mut ValueWithSpan) -> ControlFlow<EngineError> {
-        let refuse = |why: &str| ControlFlow::Break(EngineError::Invalid(why.to_owned()));
+    fn literal(&mut self, value: &mut ValueWithSpan) -> Result<(), EngineError> {
+        let refused = |why: &str| Err(EngineError::Invalid(why.to_owned()));
         match &value.value {
             Value::SingleQuotedString(text) if text.contains('\0') => {
-                refuse("a NUL cannot stand here")
+                return refused("a NUL cannot stand here");
             }
-            Value::SingleQuotedString(text) => {
-                // A placeholder is printed as it is.
-                value.value = Value::Placeholder(literal(text));
-                ControlFlow::Continue(())
-            }
-            Value::HexStringLiteral(digits) if digits.bytes().all(|it| it.is_ascii_hexdigit()) => {
-                ControlFlow::Continue(())
-            }
-            Value::Number(..) | Value::Boolean(_) | Value::Null | Value::Placeholder(_) => {
-                ControlFlow::Continue(())
-            }
-            _ => refuse("a literal of this kind is not understood"),
+            // A placeholder is printed as it is.
+            Value::SingleQuotedString(text) => value.value = Value::Placeholder(literal(text)),
+            Value::HexStringLiteral(digits) if digits.bytes().all(|it| it.is_ascii_hexdigit()) => {}
+            Value::Number(..) | Value::Boolean(_) | Value::Null | Value::Placeholder(_) => {}
+            _ => return refused("a literal of this kind is not understood"),
         }
+        Ok(())
     }
 }
 
-/// Parses the expressions of our own that stand in the place of names.
+/// Makes of a tree what parsing gives of the text it is printed as.
 struct SpellOut;
 
-impl VisitorMut for SpellOut {
-    type Break = EngineError;
+impl Change for SpellOut {
+    fn name(&mut self, ident: &mut Ident) -> Result<(), EngineError> {
+        ident.value = encode(&ident.value);
+        Ok(())
+    }
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
+    fn leave_expression(&mut self, expr: &mut Expr) -> Result<(), EngineError> {
         if let Expr::Identifier(name) = expr
             && is_raw(name)
         {
-            match parse::parse_expression(&name.value) {
-                Ok(parsed) => *expr = parsed,
-                Err(error) => return ControlFlow::Break(error),
-            }
+            *expr = parse::parse_expression(&name.value)?;
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 }

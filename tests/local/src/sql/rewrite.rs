@@ -12,6 +12,7 @@ use super::columns::{Column, Outputs, unique};
 use super::names::Names;
 use super::parse::{Homes, Parsed};
 use super::relations::{Catalogue, Source};
+use super::tree::{only_part, parts};
 use super::{compare, print, visit};
 use crate::engine::EngineError;
 
@@ -51,23 +52,23 @@ pub(crate) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
 /// How many relations a query reads.
 fn reads(query: &Query) -> usize {
     // What each part reads, by name; of parts of one name, the most.
-    let mut parts = BTreeMap::<String, usize>::new();
-    let weigh = |query: &Query, parts: &BTreeMap<String, usize>| {
+    let mut known = BTreeMap::<String, usize>::new();
+    let weigh = |query: &Query, known: &BTreeMap<String, usize>| {
         let mut read = 0_usize;
-        visit::relations(query, &mut |name| {
-            let part = parts.get(&name.to_ascii_lowercase());
+        visit::relations(query, |name| {
+            let part = known.get(&name.to_ascii_lowercase());
             read = read.saturating_add(part.map_or(1, |reads| (*reads).max(1)));
         });
         read
     };
-    visit::queries(query, &mut |query| {
-        for part in query.with.iter().flat_map(|with| &with.cte_tables) {
-            let read = weigh(&part.query, &parts);
-            let most = parts.entry(part.alias.name.value.to_ascii_lowercase()).or_default();
+    visit::queries(query, |query| {
+        for part in parts(query) {
+            let read = weigh(&part.query, &known);
+            let most = known.entry(part.alias.name.value.to_ascii_lowercase()).or_default();
             *most = read.max(*most);
         }
     });
-    weigh(query, &parts)
+    weigh(query, &known)
 }
 
 /// The query, with the relations that it reads before it. Only in these may events be read: the
@@ -93,6 +94,5 @@ fn with_sources(query: &Query, sources: &[Source]) -> Result<String, EngineError
 }
 
 fn source_number(name: &ObjectName) -> Option<usize> {
-    let [part] = &name.0[..] else { return None };
-    print::marked(&part.as_ident()?.value)
+    print::marked(&only_part(name)?.value)
 }

@@ -1,15 +1,16 @@
 //! A query put in the words that SQLite knows: times, intervals, and texts in the place of JSON in its binary form.
 
-use std::ops::ControlFlow;
-
 use sqlparser::ast::{
-    BinaryOperator, DataType, DateTimeField, Expr, Function, FunctionArguments, Interval, Query,
-    UnaryOperator, Value, VisitorMut,
+    BinaryOperator, DataType, DateTimeField, Expr, FunctionArguments, Interval, Query,
+    UnaryOperator, Value,
 };
 
-use super::calls::{arguments, call, function_call, function_name};
 use super::times::{self, Span};
-use super::{compare, dialect, visit};
+use super::tree::{
+    arguments_mut, binary, call, function_name, negative, null, number, take, text, wrap,
+};
+use super::visit::{self, Change};
+use super::{compare, dialect};
 use crate::engine::EngineError;
 
 /// Puts a query in SQLite's words, and returns how often it asks for the time, or for what is random.
@@ -25,153 +26,109 @@ struct Translation {
     clock_reads: usize,
 }
 
-impl VisitorMut for Translation {
-    type Break = EngineError;
-
-    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<EngineError> {
-        match dialect::translate_query(query) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(error),
-        }
+impl Change for Translation {
+    fn leave_query(&mut self, query: &mut Query) -> Result<(), EngineError> {
+        dialect::translate_query(query)
     }
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<EngineError> {
-        if let Err(error) = dialect::translate(expr) {
-            return ControlFlow::Break(error);
-        }
+    fn leave_expression(&mut self, expr: &mut Expr) -> Result<(), EngineError> {
+        dialect::translate(expr)?;
         match expr {
             Expr::Value(value) => {
-                if let Value::SingleQuotedString(text) = &value.value
-                    && text.eq_ignore_ascii_case("now")
-                {
-                    self.clock_reads += 1;
-                }
-                if let Value::SingleQuotedString(text) = &value.value
-                    && text.contains('\0')
-                {
-                    *expr = without_nul(text);
+                if let Value::SingleQuotedString(text) = &value.value {
+                    self.clock_reads += usize::from(text.eq_ignore_ascii_case("now"));
+                    if text.contains('\0') {
+                        *expr = without_nul(text);
+                    }
                 }
             }
-            Expr::Function(function) => self.function(function),
+            Expr::Function(_) => self.function(expr),
             Expr::Like { expr, pattern, .. } => {
                 as_text(expr);
                 as_text(pattern);
             }
             Expr::ILike { negated, expr: text, pattern, escape_char, .. } => {
-                let mut arguments = vec![(**pattern).clone(), (**text).clone()];
+                let mut arguments = vec![take(pattern), take(text)];
                 arguments.iter_mut().for_each(as_text);
-                arguments.extend(escape_char.as_deref().cloned());
-                let like = call("ilike", arguments);
+                arguments.extend(escape_char.as_deref_mut().map(take));
+                let (like, op) = (Box::new(call("ilike", arguments)), UnaryOperator::Not);
                 *expr = match negated {
-                    true => Expr::Nested(Box::new(Expr::UnaryOp {
-                        op: UnaryOperator::Not,
-                        expr: Box::new(like),
-                    })),
-                    false => like,
+                    true => Expr::Nested(Box::new(Expr::UnaryOp { op, expr: like })),
+                    false => *like,
                 };
             }
             Expr::Trim { expr, .. } | Expr::Substring { expr, .. } => as_text(expr),
-            Expr::TypedString(typed) => {
-                let text = Expr::Value(typed.value.clone());
-                *expr = call("utc", vec![text]);
-            }
-            Expr::BinaryOp {
-                left, op: BinaryOperator::Arrow | BinaryOperator::LongArrow, ..
-            } => {
-                json_or_null(left);
-            }
-            Expr::BinaryOp {
-                left,
-                op: BinaryOperator::StringConcat | BinaryOperator::Glob,
-                right,
-            } => {
-                as_text(left);
-                as_text(right);
-            }
-            Expr::BinaryOp { left, op, right } => {
-                if let Some(sum) = sum(left, op, right) {
-                    match sum {
-                        Ok(sum) => *expr = sum,
-                        Err(error) => return ControlFlow::Break(error),
+            Expr::TypedString(typed) => *expr = call("utc", [Expr::Value(typed.value.clone())]),
+            Expr::BinaryOp { left, op, right } => match op {
+                BinaryOperator::Arrow | BinaryOperator::LongArrow => json_or_null(left),
+                BinaryOperator::StringConcat | BinaryOperator::Glob => {
+                    as_text(left);
+                    as_text(right);
+                }
+                _ => {
+                    if let Some(sum) = sum(left, op, right)? {
+                        *expr = sum;
                     }
                 }
-            }
-            Expr::Cast { expr: value, data_type, .. } => {
-                let function = match data_type {
-                    DataType::Date => "date",
-                    DataType::Timestamp(..) | DataType::Datetime(_) => "utc",
-                    DataType::Text | DataType::Varchar(_) | DataType::Char(_) => {
-                        as_text(value);
-                        return ControlFlow::Continue(());
-                    }
-                    _ => return ControlFlow::Continue(()),
-                };
-                let value = std::mem::replace(&mut **value, Expr::Value(Value::Null.into()));
-                *expr = call(function, vec![value]);
-            }
+            },
+            Expr::Cast { expr: value, data_type, .. } => match data_type {
+                DataType::Date => *expr = call("date", [take(value)]),
+                DataType::Timestamp(..) | DataType::Datetime(_) => {
+                    *expr = call("utc", [take(value)]);
+                }
+                DataType::Text | DataType::Varchar(_) | DataType::Char(_) => as_text(value),
+                _ => {}
+            },
             _ => {}
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 }
 
 impl Translation {
-    fn function(&mut self, function: &mut Function) {
+    fn function(&mut self, expr: &mut Expr) {
+        let Expr::Function(function) = expr else { return };
         let name = function_name(function);
-        let bare = match &function.args {
-            FunctionArguments::None => true,
-            FunctionArguments::List(list) => list.args.is_empty(),
-            FunctionArguments::Subquery(_) => false,
+        let arguments = match &function.args {
+            FunctionArguments::None => Some(0),
+            FunctionArguments::List(list) => Some(list.args.len()),
+            FunctionArguments::Subquery(_) => None,
         };
-        let one_argument =
-            matches!(&function.args, FunctionArguments::List(list) if list.args.len() == 1);
-        match name.as_str() {
-            "now"
-            | "current_timestamp"
-            | "clock_timestamp"
-            | "statement_timestamp"
-            | "transaction_timestamp"
-            | "localtimestamp"
-                if bare =>
-            {
+        match (name.as_str(), arguments) {
+            (
+                "now"
+                | "current_timestamp"
+                | "clock_timestamp"
+                | "statement_timestamp"
+                | "transaction_timestamp"
+                | "localtimestamp",
+                Some(0),
+            ) => {
                 self.clock_reads += 1;
-                *function = function_call("now", Vec::new());
+                *expr = call("now", []);
             }
-            "current_date" | "current_time" | "random" | "randomblob" => {
-                self.clock_reads += 1;
-            }
-            "date" | "time" | "datetime" | "julianday" | "unixepoch" if bare => {
-                self.clock_reads += 1;
-            }
+            ("current_date" | "current_time" | "random" | "randomblob", _)
+            | ("date" | "time" | "datetime" | "julianday" | "unixepoch", Some(0))
             // With a format alone it is the time it is now.
-            "strftime" if one_argument => self.clock_reads += 1,
+            | ("strftime", Some(1)) => self.clock_reads += 1,
             // They read the text of JSON, and what is in a column is in SQLite's binary form.
-            "json_patch" => {
-                for json in arguments(function) {
-                    let any = std::mem::replace(json, Expr::Value(Value::Null.into()));
-                    *json = call("json", vec![any]);
-                }
-                let patched = std::mem::replace(function, function_call("now", Vec::new()));
-                *function = function_call("json", vec![Expr::Function(patched)]);
+            ("json_patch", _) => {
+                arguments_mut(function).for_each(|json| wrap("json", json));
+                wrap("json", expr);
             }
-            name if OF_TEXTS.contains(&name) => arguments(function).for_each(as_text),
+            (name, _) if OF_TEXTS.contains(&name) => arguments_mut(function).for_each(as_text),
             _ => {}
         }
     }
 }
 
 /// A text as one that holds no NUL, which would be the end of the SQL.
-fn without_nul(text: &str) -> Expr {
-    let literal = |text: &str| Expr::Value(Value::SingleQuotedString(text.to_owned()).into());
-    let nul = || call("char", vec![Expr::Value(Value::Number("0".to_owned(), false).into())]);
-    let concat = |left, right| Expr::BinaryOp {
-        left: Box::new(left),
-        op: BinaryOperator::StringConcat,
-        right: Box::new(right),
-    };
-    let mut parts = text.split('\0');
-    let first = literal(parts.next().unwrap_or_default());
-    let all = parts.fold(first, |all, part| concat(concat(all, nul()), literal(part)));
+fn without_nul(literal: &str) -> Expr {
+    let concat = |left, right| binary(left, BinaryOperator::StringConcat, right);
+    let mut parts = literal.split('\0').map(text);
+    let first = parts.next().unwrap_or_else(null);
+    let nul = || call("char", [number("0")]);
+    let all = parts.fold(first, |all, part| concat(concat(all, nul()), part));
     Expr::Nested(Box::new(all))
 }
 
@@ -204,14 +161,10 @@ fn as_text(value: &mut Expr) {
     match value {
         Expr::Identifier(name) if name.value == compare::TIMESTAMP => {}
         Expr::Identifier(_) | Expr::CompoundIdentifier(_) => {
-            let blob = Expr::Value(Value::SingleQuotedString("blob".to_owned()).into());
-            let is_binary = Expr::BinaryOp {
-                left: Box::new(call("typeof", vec![value.clone()])),
-                op: BinaryOperator::Eq,
-                right: Box::new(blob),
-            };
-            let json = call("json", vec![value.clone()]);
-            *value = call("iif", vec![is_binary, json, value.clone()]);
+            let kind = call("typeof", [value.clone()]);
+            let is_binary = binary(kind, BinaryOperator::Eq, text("blob"));
+            let json = call("json", [value.clone()]);
+            *value = call("iif", [is_binary, json, value.clone()]);
         }
         Expr::Nested(inner) => as_text(inner),
         Expr::Case { conditions, else_result, .. } => {
@@ -219,7 +172,7 @@ fn as_text(value: &mut Expr) {
             else_result.iter_mut().for_each(|it| as_text(it));
         }
         Expr::Function(function) if compare::PASSING.contains(&&*function_name(function)) => {
-            arguments(function).for_each(as_text);
+            arguments_mut(function).for_each(as_text);
         }
         _ => {}
     }
@@ -240,36 +193,26 @@ fn json_or_null(mut value: &mut Expr) {
     if !matches!(value, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
         return;
     }
-    let looked_into = std::mem::replace(value, Expr::Value(Value::Null.into()));
     // 1: JSON as text, 4: in SQLite's binary form, which is not looked at any closer.
-    let flags = Expr::Value(Value::Number("5".to_owned(), false).into());
-    let is_json = call("json_valid", vec![looked_into.clone(), flags]);
-    *value = call("iif", vec![is_json, looked_into, Expr::Value(Value::Null.into())]);
+    let is_json = call("json_valid", [value.clone(), number("5")]);
+    *value = call("iif", [is_json, take(value), null()]);
 }
 
 /// A time with an interval added or taken away, if that is what it is.
-fn sum(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Result<Expr, EngineError>> {
+fn sum(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Option<Expr>, EngineError> {
     let (at, interval, sign) = match (left, op, right) {
         (at, BinaryOperator::Plus, Expr::Interval(interval)) => (at, interval, 1),
         (at, BinaryOperator::Minus, Expr::Interval(interval)) => (at, interval, -1),
         (Expr::Interval(interval), BinaryOperator::Plus, at) => (at, interval, 1),
-        _ => return None,
+        _ => return Ok(None),
     };
-    let number = |number: i64| {
-        let digits = Value::Number(number.unsigned_abs().to_string(), false);
-        let digits = Expr::Value(digits.into());
-        match number {
-            0.. => digits,
-            _ => Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(digits) },
-        }
+    let signed = |number: i64| match sign * number {
+        number @ 0.. => self::number(number.to_string()),
+        number => negative(number.unsigned_abs().to_string()),
     };
-    Some(span(interval).map(|Span { months, micros }| {
-        let mut arguments = vec![at.clone(), number(sign * micros)];
-        if months != 0 {
-            arguments.push(number(sign * months));
-        }
-        call("time_add", arguments)
-    }))
+    let Span { months, micros } = span(interval)?;
+    let months = (months != 0).then(|| signed(months));
+    Ok(Some(call("time_add", [at.clone(), signed(micros)].into_iter().chain(months))))
 }
 
 fn span(interval: &Interval) -> Result<Span, EngineError> {

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Select,
-    SelectItem, SetExpr, TableFactor, TableWithJoins, UnaryOperator, Value,
+    BinaryOperator, Expr, Ident, Select, SelectItem, SetExpr, TableFactor, TableWithJoins,
+    UnaryOperator, Value,
 };
 
-use super::calls::{call, function_name};
 use super::parse::{self, Parsed};
+use super::tree::{arguments, call, function_name, only_part, parts};
 use super::visit;
 
 /// A condition that has to hold for every row of a `SELECT`: a column is younger than a moment.
@@ -64,9 +64,8 @@ fn column_of(expr: &Expr) -> Option<(Option<&Ident>, &Ident)> {
             _ => None,
         },
         Expr::Function(function) if function_name(function) == "utc" => {
-            let FunctionArguments::List(list) = &function.args else { return None };
-            match &list.args[..] {
-                [FunctionArg::Unnamed(FunctionArgExpr::Expr(inner))] => column_of(inner),
+            match arguments(function)?[..] {
+                [inner] => column_of(inner),
                 _ => None,
             }
         }
@@ -100,16 +99,15 @@ pub(crate) struct Oldest {
 
 /// All windows of a query. `None`: it changes with time in other ways, too.
 pub(crate) fn oldest(parsed: &Parsed) -> Option<Vec<Oldest>> {
-    let mut parts = BTreeSet::new();
-    visit::queries(&parsed.query, &mut |query| {
-        let with = query.with.iter().flat_map(|with| &with.cte_tables);
-        parts.extend(with.map(|part| part.alias.name.value.to_ascii_lowercase()));
+    let mut names = BTreeSet::new();
+    visit::queries(&parsed.query, |query| {
+        names.extend(parts(query).map(|part| part.alias.name.value.to_ascii_lowercase()));
     });
     let mut all = Vec::new();
-    visit::queries(&parsed.query, &mut |query| {
+    visit::queries(&parsed.query, |query| {
         for select in selects(&query.body) {
             for window in of(select) {
-                let relation = relation(select, window.relation, &parts);
+                let relation = relation(select, window.relation, &names);
                 if let Some((relation, micros)) = relation.zip(length(window.after)) {
                     all.extend(oldest_of(relation, &window).map(|query| Oldest { query, micros }));
                 }
@@ -134,25 +132,15 @@ fn selects(body: &SetExpr) -> Vec<&Select> {
 /// How long a window is that ends now.
 fn length(after: &Expr) -> Option<i64> {
     let Expr::Function(function) = after else { return None };
-    let FunctionArguments::List(list) = &function.args else { return None };
-    match (&*function_name(function), &list.args[..]) {
+    match (&*function_name(function), &arguments(function)?[..]) {
         ("now", []) => Some(0),
-        (
-            "time_add",
-            [
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(now)),
-                FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::UnaryOp {
-                    op: UnaryOperator::Minus,
-                    expr: micros,
-                })),
-            ],
-        ) if length(now) == Some(0) => match &**micros {
-            Expr::Value(value) => match &value.value {
-                Value::Number(digits, _) => digits.parse().ok(),
-                _ => None,
-            },
-            _ => None,
-        },
+        ("time_add", [now, Expr::UnaryOp { op: UnaryOperator::Minus, expr: micros }])
+            if length(now) == Some(0) =>
+        {
+            let Expr::Value(value) = &**micros else { return None };
+            let Value::Number(digits, _) = &value.value else { return None };
+            digits.parse().ok()
+        }
         _ => None,
     }
 }
@@ -171,8 +159,7 @@ fn relation<'q>(
         let TableFactor::Table { name: called, alias, args: None, .. } = table else {
             return false;
         };
-        let [part] = &called.0[..] else { return false };
-        let Some(called) = part.as_ident() else { return false };
+        let Some(called) = only_part(called) else { return false };
         let known_as = alias.as_ref().map_or(called, |alias| &alias.name);
         !parts.contains(&called.value.to_ascii_lowercase())
             && match name {
@@ -190,7 +177,7 @@ fn oldest_of(relation: &TableFactor, window: &Window<'_>) -> Option<Parsed> {
         Some(relation) => Expr::CompoundIdentifier(vec![relation.clone(), window.column.clone()]),
         None => Expr::Identifier(window.column.clone()),
     };
-    let oldest = call("min", vec![call("utc", vec![column])]);
+    let oldest = call("min", [call("utc", [column])]);
     select.projection = vec![SelectItem::UnnamedExpr(oldest)];
     select.from = vec![TableWithJoins { relation: relation.clone(), joins: Vec::new() }];
     select.selection = Some(window.condition.clone());

@@ -6,9 +6,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
-use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Query, UnaryOperator, Value,
-};
+use sqlparser::ast::{Expr, Function, FunctionArguments, Query, UnaryOperator, Value};
 
 use super::catalogue::Tables;
 use super::error::query_error;
@@ -19,8 +17,8 @@ use super::read::limit;
 use super::sandbox::Sandbox;
 use super::{functions, schema};
 use crate::engine::EngineError;
-use crate::sql::call;
 use crate::sql::relations::{Catalogue, Relation};
+use crate::sql::tree::{argument, arguments, call, text};
 use crate::sql::{Parsed, places, print, relations, rewrite, visit};
 
 /// What a key may have: something of each kind, and some of what functions ask for.
@@ -242,17 +240,10 @@ struct Call {
 
 impl Call {
     fn of(function: &Function) -> Option<Self> {
-        let FunctionArguments::List(list) = &function.args else { return None };
-        let mut open = Vec::new();
-        for (place, argument) in list.args.iter().enumerate() {
-            let FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) = argument else {
-                return None;
-            };
-            if !is_constant(argument) {
-                open.push(place);
-            }
-        }
-        if open.len() == list.args.len() || function.over.is_some() {
+        let arguments = arguments(function)?;
+        let is_open = |place: &usize| !is_constant(arguments[*place]);
+        let open: Vec<usize> = (0..arguments.len()).filter(is_open).collect();
+        if open.len() == arguments.len() || function.over.is_some() {
             return None;
         }
         Some(Self { function: Function { filter: None, ..function.clone() }, open })
@@ -262,12 +253,9 @@ impl Call {
     fn with(&self, way: Way) -> Result<String, EngineError> {
         let mut function = self.function.clone();
         if let FunctionArguments::List(list) = &mut function.args {
-            let text = |text: String| Expr::Value(Value::SingleQuotedString(text).into());
             for (number, place) in self.open.iter().enumerate() {
-                let value = way.value(number);
-                let arguments = vec![text(format!("[{value}]")), text("$[0]".to_owned())];
-                let made_up = call("jsonb_extract", arguments);
-                list.args[*place] = FunctionArg::Unnamed(FunctionArgExpr::Expr(made_up));
+                let made_up = [text(format!("[{}]", way.value(number))), text("$[0]")];
+                list.args[*place] = argument(call("jsonb_extract", made_up));
             }
         }
         Ok(format!("SELECT {}", print::expression(&Expr::Function(function))?))
