@@ -261,8 +261,11 @@ fn mark(expr: &mut Expr) {
 
 /// What a function makes of a time is another thing, whose text SQLite would compare under the collation, too.
 fn unmark(expr: &mut Expr) {
-    if let Some(time) = marked(expr) {
-        *expr = time.clone();
+    while is_marked(expr)
+        && let Expr::Nested(inner) | Expr::Collate { expr: inner, .. } = expr
+    {
+        // Not a copy: calls may be nested thousands deep.
+        *expr = take(inner);
     }
 }
 

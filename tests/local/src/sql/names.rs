@@ -20,6 +20,16 @@ use crate::engine::EngineError;
 /// them, before it looks at the clock.
 const MOST_COLUMNS: usize = 10_000;
 
+/// How many relations a query may read, each counted as often as the part that it is in is read.
+pub(crate) const MOST_READS: usize = 1_000;
+
+/// The query reads more than that.
+pub(crate) fn too_many_reads() -> EngineError {
+    EngineError::Invalid(format!(
+        "the query reads more than {MOST_READS} relations, those of its parts counted each time"
+    ))
+}
+
 /// Finds out what every name stands for, on the way down.
 pub(crate) struct Names<'a> {
     catalogue: &'a dyn Catalogue,
@@ -252,6 +262,9 @@ impl Names<'_> {
                 } else if let Some(meaning) = self.part(&called) {
                     meaning
                 } else {
+                    if self.sources.len() >= MOST_READS {
+                        return Err(too_many_reads());
+                    }
                     let relation = self.catalogue.relation(&called)?;
                     self.reads.insert(called.clone());
                     self.sources.push(Source {

@@ -9,15 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlparser::ast::{ObjectName, Query};
 
 use super::columns::{Column, Outputs, unique};
-use super::names::Names;
+use super::names::{MOST_READS, Names, too_many_reads};
 use super::parse::{Homes, Parsed};
 use super::relations::{Catalogue, Source};
 use super::tree::{only_part, parts};
 use super::{compare, print, visit};
 use crate::engine::EngineError;
-
-/// How many relations a query may read, each counted as often as the part that it is in is read.
-const MOST_READS: usize = 1_000;
 
 /// A query that SQLite can run.
 #[derive(Clone, Debug)]
@@ -37,9 +34,7 @@ pub(crate) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
     let mut names = Names::new(&parsed.homes, catalogue);
     visit::change(&mut query, &mut names)?;
     if reads(&query) > MOST_READS {
-        return Err(EngineError::Invalid(format!(
-            "the query reads more than {MOST_READS} relations, those of its parts counted each time"
-        )));
+        return Err(too_many_reads());
     }
     let Names { reads, sources, homes, .. } = names;
     let of_processes = sources.iter().flat_map(Source::columns).filter(|column| column.time);

@@ -332,3 +332,25 @@ fn s8_a_process_has_no_more_columns_than_a_table() {
     engine.wait_until(|| engine.stats("grows").last_error.is_some());
     engine.query("SELECT count(*) AS n FROM grows");
 }
+
+#[test]
+fn s2_the_longest_chains_are_neither_the_end_of_the_stack_nor_slow() {
+    let engine = start();
+    engine.collect("s", r#"{"a": 1}"#);
+    for (link, words) in [
+        (" + a", 2),
+        (" IS NULL", 2),
+        ("::timestamp", 3),
+        (" AT TIME ZONE 'utc'", 4),
+        (" BETWEEN a AND a", 4),
+        (" UNION SELECT a", 3),
+        (", s", 2),
+    ] {
+        let from = if link == ", s" { " FROM s" } else { "" };
+        let sql = format!("SELECT a{from}{}", link.repeat(9_990 / words));
+        // SQLite refuses most of them. What has too many words would not get that far.
+        let refused = engine.try_query(&sql).err().map(|error| error.to_string());
+        assert!(!refused.is_some_and(|why| why.ends_with(" words")), "{link}");
+        assert!(engine.try_process("p", &sql).is_err(), "{link}");
+    }
+}
