@@ -187,6 +187,7 @@ mod tests {
         // As deep as it gets.
         let deep = format!("SELECT 1{}", "+1".repeat(MOST_TOKENS / 2 - 2));
         let run = move || parse(&deep).map(|parsed| parsed.query.to_string().len());
-        assert!(std::thread::spawn(run).join().unwrap().is_ok());
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        assert!(thread.spawn(run).unwrap().join().unwrap().is_ok());
     }
 }

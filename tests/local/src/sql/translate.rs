@@ -231,7 +231,7 @@ fn span(interval: &Interval) -> Result<Span, EngineError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::sql::parse;
+    use crate::sql::{STACK, parse};
 
     fn translated(sql: &str) -> String {
         parse(sql).unwrap().query.to_string()
@@ -239,11 +239,14 @@ mod tests {
 
     #[test]
     fn what_is_put_around_operands_does_not_multiply_them() {
-        let nested = (0..25).fold("x".to_owned(), |inner, _| format!("abs({inner} -> 'a')"));
-        let translated = translated(&format!("SELECT {nested} FROM s"));
-        assert!(translated.len() < 2000, "{translated}");
-        let nested = (0..25).fold("x".to_owned(), |inner, _| format!("instr(y, {inner})"));
-        assert!(parse(&format!("SELECT {nested} FROM s")).is_ok());
+        let run = || {
+            let nested = (0..25).fold("x".to_owned(), |inner, _| format!("abs({inner} -> 'a')"));
+            let translated = translated(&format!("SELECT {nested} FROM s"));
+            assert!(translated.len() < 2000, "{translated}");
+            let nested = (0..25).fold("x".to_owned(), |inner, _| format!("instr(y, {inner})"));
+            assert!(parse(&format!("SELECT {nested} FROM s")).is_ok());
+        };
+        std::thread::Builder::new().stack_size(STACK).spawn(run).unwrap().join().unwrap();
     }
 
     #[test]
