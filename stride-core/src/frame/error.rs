@@ -54,9 +54,40 @@ impl PartialEq for FrameError {
             (Self::Mismatch(source), Self::Mismatch(other)) => {
                 source.to_string() == other.to_string()
             }
-            (Self::Mismatch(_), _) | (_, Self::Mismatch(_)) => false,
-            // The rest is numbers and fixed words, and the message shows them all.
+            // The rest is numbers and fixed words, and the message shows them all. No other has a
+            // mismatch's.
             _ => self.to_string() == other.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_equal_if_they_say_the_same() {
+        let mismatch = |text| {
+            let error = serde_json::from_str::<u8>(text).unwrap_err();
+            FrameError::Mismatch(Arc::new(error))
+        };
+        let errors = || {
+            [
+                FrameError::NotJson { reason: "expected a key", at: 1 },
+                FrameError::NotJson { reason: "expected a value", at: 1 },
+                FrameError::TooDeep { limit: 127 },
+                FrameError::TooLarge { limit: 1 },
+                FrameError::TooLarge { limit: 2 },
+                FrameError::NotUtf8 { at: 1 },
+                FrameError::Truncated { length: 1 },
+                mismatch("300"),
+                mismatch("\"x\""),
+            ]
+        };
+        for (index, error) in errors().iter().enumerate() {
+            for (other_index, other) in errors().iter().enumerate() {
+                assert_eq!(error == other, index == other_index, "{error:?} and {other:?}");
+            }
         }
     }
 }
