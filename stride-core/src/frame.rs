@@ -541,6 +541,17 @@ mod tests {
     }
 
     #[test]
+    fn work_is_counted() {
+        // Each byte is scanned, and what is open at the end of a chunk is moved.
+        assert_eq!(examined(b"[1,2]", 100, usize::MAX, false, true), 5);
+        assert_eq!(examined(b"12 [2,3]", 100, 5, false, true), 2 + 2 + 2 + 3);
+        // At a fault, what is behind the last break is searched for it and scanned again; there it is
+        // a fault once more, and reading goes on two bytes later.
+        let body = b"[1,\n{\"a\":2 x\n{}";
+        assert_eq!(examined(body, 100, usize::MAX, false, true), 11 + 7 + (7 + 7) + 2 + 2);
+    }
+
+    #[test]
     fn work_per_byte_is_bounded_however_the_body_is_chunked() {
         let long = "x".repeat(20_000);
         let bodies = [

@@ -407,7 +407,7 @@ fn messages_hold_nothing_of_what_was_received() {
     }
     let mut decoder = FrameDecoder::new();
     decoder.feed(b"{\"secret\":1}");
-    assert!(!format!("{:?}", decoder.next_frame()).contains("secret"));
+    assert_eq!(format!("{:?}", decoder.next_frame()), "Some(Ok(Frame { bytes: 12, .. }))");
 }
 
 #[test]
