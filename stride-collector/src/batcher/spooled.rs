@@ -95,6 +95,12 @@ impl Stored {
     pub fn batch(&self) -> u64 {
         self.batch
     }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn lane(&self) -> LaneId {
+        self.lane
+    }
 }
 
 /// A record that was read from disk.

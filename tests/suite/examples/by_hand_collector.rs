@@ -133,6 +133,8 @@ impl Collector {
                     let bytes = waiting.run(&mut gzip);
                     self.with(|state, _| state.batcher.handle_gzipped(&waiting, bytes));
                 }
+                // For a disk, which this collector does not have.
+                Step::Store(_) => {}
                 Step::Split(split) => {
                     let parts = split.run();
                     self.with(|state, now| state.batcher.handle_split(parts, now));
