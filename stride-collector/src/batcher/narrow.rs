@@ -55,7 +55,15 @@ mod tests {
 
     #[test]
     fn events_end_where_their_values_do() {
-        let events = [r#"{"a":[1,2,{"b":"},{"}]}"#, "{}", r#"{"c":"\\\",\\"}"#, "{ \"d\" : 1 }"];
+        let events = [
+            r#"{"a":[1,2,{"b":"},{"}]}"#,
+            "{}",
+            r#"{"c":"\\\",\\"}"#,
+            "{ \"d\" : 1 }",
+            r#"{"e":"}},{"}"#,
+            r#"{"f":"{["}"#,
+            "{}",
+        ];
         let text: String = events.iter().map(|event| format!(",{event}")).collect();
         let mut end = 0;
         for (count, event) in (1..).zip(events) {

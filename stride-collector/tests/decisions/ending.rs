@@ -87,7 +87,9 @@ fn after_a_deadline_the_senders_are_finished_and_whoever_gave_up_ends_the_rest()
     hand.seal(1, 1);
     hand.open(2);
     hand.tell(Input::Stop);
+    assert!(!hand.batcher.has_given_up());
     hand.batcher.give_up(hand.now);
+    assert!(hand.batcher.has_given_up());
     for sender in [0, 1] {
         assert!(matches!(hand.poll(sender), Step::Finished), "sender {sender}");
     }

@@ -98,3 +98,21 @@ fn what_is_too_long_is_halved_and_the_length_is_remembered() {
         assert_eq!(counts, expected);
     }
 }
+
+#[test]
+fn a_part_that_is_halved_for_its_length_says_nothing_of_the_part_behind_it() {
+    let mut hand = Hand::with_senders(1);
+    hand.sealed(0, b",1000,1001,2,3".to_vec(), 4, false);
+    for (text, status) in [
+        ("[1000,1001,2,3]", 400),
+        ("[1000,1001]", 413),
+        ("[1000]", 400),
+        ("[1001]", 200),
+        ("[2,3]", 200),
+    ] {
+        let Step::Send(request) = hand.tidy(0) else { panic!("{text}") };
+        assert_eq!(String::from_utf8(request.body().pieces().concat()).unwrap(), text);
+        hand.respond(&request, status);
+    }
+    assert_eq!(hand.batcher.totals().lost(), 1);
+}

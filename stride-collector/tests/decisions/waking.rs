@@ -67,9 +67,21 @@ fn work_wakes_a_sender_that_does_not_watch_the_clock() {
     let (mut hand, _) = with_a_request_under_way();
     hand.tell(Input::Flush);
     assert_eq!(hand.batcher.wake(), Some(1), "for an open batch that is flushed");
-    let (mut hand, _) = with_a_request_under_way();
-    hand.batcher.give_up(hand.now);
-    assert_eq!(hand.batcher.wake(), Some(1), "for the end");
+}
+
+#[test]
+fn what_is_left_at_a_deadline_wakes_a_sender_and_nothing_else_does() {
+    for is_waiting in [false, true] {
+        let mut hand = Hand::with_senders(1);
+        if is_waiting {
+            hand.seal(0, 1);
+            let request = hand.request(0);
+            hand.respond(&request, 500);
+        }
+        assert!(hand.sleeps(0));
+        hand.batcher.give_up(hand.now);
+        assert_eq!(hand.batcher.wake(), is_waiting.then_some(0));
+    }
 }
 
 #[test]
