@@ -142,10 +142,6 @@ impl Lane {
         self.rest.insert(index, batch);
     }
 
-    pub(super) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
-    }
-
     pub(super) fn at(&mut self, position: i64) -> Option<&mut Batch> {
         match usize::try_from(position - self.base).ok()? {
             0 => self.first.as_deref_mut(),
@@ -157,22 +153,17 @@ impl Lane {
         self.base
     }
 
-    /// Makes a guilty first batch a part of the narrowing that is going on, or of a new one: it was
-    /// rejected while another one was narrowed down.
-    pub(super) fn join_narrowing(&mut self) {
+    /// Begins to narrow down a guilty first batch, unless it is a part of one that is.
+    pub(super) fn narrow_down(&mut self) {
         let Some(front) = self.first.as_mut().filter(|front| front.part.guilty) else { return };
-        if std::mem::replace(&mut front.part.member, true) && self.narrowing.is_some() {
-            return;
+        front.part.member = true;
+        if self.narrowing.is_none() {
+            self.narrowing = Some(Narrowing { left: self.narrowing_limit - 1, members: 1 });
         }
-        let left = self.narrowing_limit - 1;
-        self.narrowing.get_or_insert(Narrowing { left, members: 0 }).members += 1;
     }
 
-    /// Whether it may share a request with other lanes.
+    /// Whether it may share a request, with as many lanes as [`share`](Self::share) says.
     pub(super) fn may_share(&self) -> bool {
-        self.share > 1
-            && self.trouble.is_none()
-            && self.narrowing.is_none()
-            && self.front().is_some_and(|front| !front.part.guilty && !front.part.too_long)
+        self.trouble.is_none() && self.narrowing.is_none()
     }
 }

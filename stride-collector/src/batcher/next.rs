@@ -90,9 +90,7 @@ impl Batcher {
                 continue;
             };
             let mut position = lane.uncompressed_from.max(lane.base());
-            let end = lane.base() + lane.len() as i64;
-            for _ in 0..SLICE {
-                let Some(batch) = lane.at(position).filter(|_| position < end) else { break };
+            while let Some(batch) = lane.at(position) {
                 position += 1;
                 if batch.is_gzipped() || batch.length < shortest {
                     continue;
@@ -107,10 +105,8 @@ impl Batcher {
                 return Some(Waiting { lane: id, position: position - 1, id: batch_id, body });
             }
             lane.uncompressed_from = position;
-            if position >= end {
-                lane.is_uncompressed = false;
-                self.uncompressed.pop_front();
-            }
+            lane.is_uncompressed = false;
+            self.uncompressed.pop_front();
         }
         None
     }

@@ -8,7 +8,7 @@ use stride_core::retry::{is_transient, least_delay};
 use stride_core::transport::{Delivery, TransportError};
 
 use super::batch::{Batch, Last, Response};
-use super::narrow::{self, Narrowing};
+use super::narrow;
 use super::retry::{Failure, Trouble, backoff, is_pause};
 use super::step::LaneId;
 use super::{Batcher, InFlight};
@@ -207,10 +207,6 @@ impl Batcher {
             if let Some(next) = lane.front_mut().filter(|front| front.part.member) {
                 next.part.heir = false;
             }
-        } else if batch.count > 1 && lane.narrowing.is_none() {
-            let left = lane.narrowing_limit - 1;
-            lane.narrowing = Some(Narrowing { left, members: 1 });
-            batch.part.member = true;
         }
         batch.part.guilty = true;
         if batch.count > 1 {
@@ -248,13 +244,12 @@ impl Batcher {
             [(lane, _)] => Some(*lane),
             _ => None,
         };
-        let was_probing = self.health.probing;
         let held_alone = single.filter(|id| self.lane(*id).is_held_alone && !pause.is_zero());
         self.health.failed(failure, single, outage, now);
         if !pause.is_zero() && held_alone.is_none() {
             self.health.hold(pause, single, now);
         }
-        let is_servers = was_probing || self.health.probing || failure == Failure::Unreachable;
+        let is_servers = self.health.probing;
         let lanes = parts.len();
         for (id, batch) in parts {
             let forbidden = failure == Failure::Forbidden;

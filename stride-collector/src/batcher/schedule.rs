@@ -47,13 +47,12 @@ impl Batcher {
         let in_turn = lane.in_flight == 0;
         let place = match (lane.front(), &lane.trouble) {
             _ if lane.is_splitting => Place::None,
-            (None, _) => Place::None,
             // Not split either: the parts have its record.
             _ if !is_stored => Place::None,
             (Some(front), _) if !is_whole(front) => {
                 if in_turn {
                     lane.is_splitting = true;
-                    lane.join_narrowing();
+                    lane.narrow_down();
                     self.splits.push_back(id);
                 }
                 Place::None
