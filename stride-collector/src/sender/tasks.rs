@@ -61,9 +61,15 @@ impl Sender {
                     let id = request.id();
                     shared.handle_gzipped_request(id, &bytes);
                     #[cfg(feature = "spool")]
-                    mark_sent(shared, request.records()).await;
+                    let marked = mark_sent(shared, request.records()).await;
+                    #[cfg(not(feature = "spool"))]
+                    let marked = Ok(());
                     request.into_buffer().into_iter().for_each(|it| shared.held.recycle(it));
-                    shared.handle_result(id, self.send(&path, bytes).await);
+                    let result = match marked {
+                        Ok(()) => self.send(&path, bytes).await,
+                        Err(error) => Err(error),
+                    };
+                    shared.handle_result(id, result);
                 }
                 Step::Compress(waiting) => {
                     let bytes = compress(waiting.body(), &mut gzip).await;
@@ -103,11 +109,13 @@ impl Sender {
 
 /// Says on disk what is about to be sent, on a thread that may wait for it.
 #[cfg(feature = "spool")]
-async fn mark_sent(shared: &Arc<Shared>, records: &[RecordId]) {
-    if !records.is_empty() {
-        let (shared, records) = (Arc::clone(shared), records.to_vec());
-        let _ = spawn_blocking(move || shared.mark_sent(&records)).await;
+async fn mark_sent(shared: &Arc<Shared>, records: &[RecordId]) -> Result<(), TransportError> {
+    if records.is_empty() {
+        return Ok(());
     }
+    let (shared, records) = (Arc::clone(shared), records.to_vec());
+    // An error is a runtime that ends: the task does not come to send.
+    spawn_blocking(move || shared.mark_sent(&records)).await.unwrap_or(Ok(()))
 }
 
 /// The bytes to send.

@@ -46,9 +46,12 @@ impl Sender {
                     let id = request.id();
                     self.shared.handle_gzipped_request(id, &bytes);
                     #[cfg(feature = "spool")]
-                    self.shared.mark_sent(request.records());
+                    let marked = self.shared.mark_sent(request.records());
+                    #[cfg(not(feature = "spool"))]
+                    let marked = Ok(());
                     request.into_buffer().into_iter().for_each(|it| self.shared.held.recycle(it));
-                    self.shared.handle_result(id, self.send(&path, bytes));
+                    let result = marked.and_then(|()| self.send(&path, bytes));
+                    self.shared.handle_result(id, result);
                 }
                 Step::Compress(waiting) => {
                     self.shared.handle_gzipped(&waiting, waiting.run(&mut gzip));

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
+use stride_core::transport::{Delivery, TransportError, TransportErrorKind};
+
 use super::{Shared, Wakers, guarded};
 use crate::batcher::{Batcher, RecordId, Replay, Stored};
 use crate::error::CollectError;
@@ -35,10 +37,15 @@ impl Shared {
     }
 
     /// Says on disk what is about to be sent.
-    pub(crate) fn mark_sent(&self, records: &[RecordId]) {
-        if let Some(spooler) = self.spooler() {
-            spooler.mark_sent(records);
+    ///
+    /// # Errors
+    ///
+    /// It must not be: the collector has ended, and left it to the next one.
+    pub(crate) fn mark_sent(&self, records: &[RecordId]) -> Result<(), TransportError> {
+        if self.spooler().is_none_or(|spooler| spooler.mark_sent(records)) {
+            return Ok(());
         }
+        Err(TransportError::new(TransportErrorKind::Cancelled, Delivery::NotSent))
     }
 
     /// What became of batches that were to be stored.

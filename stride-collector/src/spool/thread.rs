@@ -27,6 +27,8 @@ pub(crate) struct Spooler {
     condition: Condvar,
     /// How many records were given to the intake that the batcher has not seen.
     pub(crate) underway: AtomicUsize,
+    /// The folders may be another's by now. Locked while a sender writes to one.
+    given_back: Mutex<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +88,7 @@ impl Opened {
             queue: Mutex::new(queue),
             condition: Condvar::new(),
             underway: AtomicUsize::new(0),
+            given_back: Mutex::new(false),
         };
         Ok(Self { slots, machine, spooler })
     }
@@ -124,14 +127,33 @@ impl Spooler {
         }
     }
 
-    /// Says on disk that these records are about to be sent. What cannot be said is not: they would count
-    /// as not sent, and be sent again.
-    pub(crate) fn mark_sent(&self, records: &[RecordId]) {
+    /// Says on disk that these records are about to be sent; `false` if they must not be. What cannot be
+    /// said is not: they would count as not sent, and be sent again.
+    #[must_use]
+    pub(crate) fn mark_sent(&self, records: &[RecordId]) -> bool {
+        if records.is_empty() {
+            return true;
+        }
+        let given_back = self.given_back();
+        if *given_back {
+            // Whoever has the folder now sends them, and a file may have the name of one that is gone.
+            return false;
+        }
         for record in records {
             if let Some(disk) = self.disks.get(slot_of(*record)) {
                 let _ = mark_sent(*record, &**disk);
             }
         }
+        true
+    }
+
+    fn given_back(&self) -> MutexGuard<'_, bool> {
+        self.given_back.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on no sender writes to the folders.
+    fn give_back(&self) {
+        *self.given_back() = true;
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -186,6 +208,7 @@ impl SpoolThread {
                 SpoolStep::Finished => break,
             }
         }
+        spooler.give_back();
         for slot in self.slots {
             // Those in which nothing is left, and nothing kept aside.
             let _ = slot.remove();
@@ -240,4 +263,31 @@ impl SpoolThread {
 fn milliseconds() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::record::segment_name;
+
+    /// Otherwise it would write into the middle of a record: the names of files are used again.
+    #[test]
+    fn a_sender_that_is_late_writes_to_no_slot_that_is_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = Opened::new(&Spool::write_ahead(dir.path()), "http://localhost/v1").unwrap();
+        let (spooler, thread) = opened.into_parts();
+        let file = segment_name(1);
+        let disk = &*spooler.disks[0];
+        disk.create(&file).unwrap();
+        let record = RecordId { segment: 1, offset: 0 };
+        assert!(spooler.mark_sent(&[record]));
+        assert_eq!(disk.read_at(&file, 0, 100).unwrap(), b"MAYBSENT");
+
+        spooler.give_back();
+        disk.write_at(&file, 0, b"another's").unwrap();
+        drop(thread);
+        assert!(!spooler.mark_sent(&[record]), "it must not be sent");
+        assert!(spooler.mark_sent(&[]), "what is not on disk may be");
+        assert_eq!(disk.read_at(&file, 0, 100).unwrap(), b"another's");
+    }
 }
