@@ -115,7 +115,9 @@ impl Disk for Folder {
     }
 
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        positional::write_all(&*self.file(name, true)?, offset, bytes)
+        let file = self.file(name, true)?;
+        positional::write_all(&file, offset, bytes)?;
+        is_linked(&file)
     }
 
     fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
@@ -145,10 +147,12 @@ impl Disk for Folder {
                 Arc::clone(&file.file)
             })
         };
-        match file {
-            Some(file) => file.sync_data(),
-            None => self.file(name, false)?.sync_data(),
-        }
+        let file = match file {
+            Some(file) => file,
+            None => self.file(name, false)?,
+        };
+        file.sync_data()?;
+        is_linked(&file)
     }
 
     /// Does nothing on Windows, where folders cannot be synced.
@@ -185,6 +189,17 @@ impl Disk for Folder {
         }
         Ok(files)
     }
+}
+
+/// A file that somebody removed while it is open can still be written to and synced, and is on no disk.
+fn is_linked(file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    if std::os::unix::fs::MetadataExt::nlink(&file.metadata()?) == 0 {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    #[cfg(not(unix))]
+    let _ = file;
+    Ok(())
 }
 
 /// Reading and writing at a place, without a position that threads would share.

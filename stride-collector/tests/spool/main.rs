@@ -1,6 +1,9 @@
 //! What a collector with a spool promises: over a transport that stores what it is sent, and fails when it
 //! is told to.
 
+mod found;
+mod taken_away;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
