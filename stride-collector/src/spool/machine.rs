@@ -372,7 +372,7 @@ impl SpoolMachine {
         self.segments.values().any(Segment::has_more)
     }
 
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.len).sum()
     }
 
@@ -625,6 +625,9 @@ impl SpoolMachine {
         }
         let room = self.policy.max_bytes.saturating_sub(self.bytes());
         if room < first {
+            // What is copied forward may be what is dropped.
+            self.queue.retain(|append| matches!(append, Append::Batch(_)));
+            self.queue.front()?;
             let drops = self.policy.when_full == WhenFull::DropOldest && self.drop_oldest();
             if !drops {
                 self.refuse();

@@ -326,7 +326,10 @@ impl SpoolMachine {
             it.live > 0 && it.is_out() && it.is_counted() && it.live_bytes * 8 <= it.len
         };
         let forwards = self.segments.len() >= FORWARD_FROM && self.paused_until.is_none();
-        if forwards && let Some(rest) = closed().find(|(_, it)| is_nearly_done(it)) {
+        let room = self.policy.max_bytes.saturating_sub(self.bytes() + HEADER as u64);
+        if forwards
+            && let Some(rest) = closed().find(|(_, it)| is_nearly_done(it) && it.live_bytes <= room)
+        {
             return pass(rest, Purpose::Forward);
         }
         if self.demand == 0 || self.has_no_room {
