@@ -171,6 +171,24 @@ fn a_batch_is_compressed_though_one_before_it_is_sent_meanwhile() {
 }
 
 #[test]
+fn a_batch_is_compressed_though_others_were_sent_before_it_came() {
+    let mut hand = Hand::new(Policy { batch_size: 1, ..Policy::default() });
+    // Something of the lane is always there, so that it is not given back.
+    hand.seal(0, 1);
+    hand.seal(0, 1);
+    let request = hand.request(0);
+    hand.respond(&request, 200);
+    let request = hand.request(0);
+    hand.refuse(&request);
+    hand.seal_long(0, 3000);
+    let waiting = compress(&mut hand);
+    let bytes = gzip(&waiting);
+    hand.batcher.take_freed();
+    hand.batcher.handle_gzipped(&waiting, bytes.clone());
+    assert_eq!(hand.batcher.take_freed(), (3000 - bytes.len(), 0));
+}
+
+#[test]
 fn a_batch_that_was_split_is_not_compressed_as_a_whole() {
     let mut hand = without_a_server(Policy::default());
     let event = format!(",\"{}\"", "x".repeat(3000));
