@@ -293,6 +293,7 @@ impl Batcher {
         let Some((_, batch)) = spooled.leaving.get_mut(&leaving.id) else { return };
         let (before, after) = batch.set_gzipped(bytes);
         spooled.leaving_bytes = spooled.leaving_bytes - before + after;
+        spooled.freed(before.saturating_sub(after));
         spooled.order(leaving.id, Arc::clone(&leaving.body.shares[0].stream));
         self.exchange(before, after);
     }

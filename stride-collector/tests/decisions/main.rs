@@ -3,6 +3,7 @@
 mod ending;
 mod expiring;
 mod lanes;
+mod leaving;
 mod memory;
 mod narrowing;
 mod outcomes;
