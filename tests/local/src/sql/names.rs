@@ -48,7 +48,7 @@ pub(crate) struct Names<'a> {
 }
 
 /// What the names of columns in one `SELECT` can mean.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Scope {
     relations: Vec<(String, Meaning)>,
     /// Names given to results, and names that are mentioned where they can only be columns: in the
@@ -57,6 +57,22 @@ struct Scope {
     columns: BTreeSet<String>,
     /// Columns that are joined by name, and so come once in `*`.
     joined_by: Vec<String>,
+}
+
+impl Scope {
+    /// What the name of a relation means.
+    fn relation(&self, name: &Ident) -> Option<&(String, Meaning)> {
+        let mut relations = self.relations.iter();
+        relations.find(|(known_as, _)| known_as.eq_ignore_ascii_case(&name.value))
+    }
+
+    /// Its relations that are not parts of the query.
+    fn sources(&self) -> impl Iterator<Item = usize> {
+        self.relations.iter().filter_map(|(_, meaning)| match meaning {
+            Meaning::Source(source) => Some(*source),
+            _ => None,
+        })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -162,21 +178,13 @@ impl<'a> Names<'a> {
 impl Names<'_> {
     fn scope_of(&mut self, select: &mut Select) -> Result<Scope, EngineError> {
         name_results(&mut select.projection);
-        let mut scope = Scope {
-            relations: Vec::new(),
-            aliases: BTreeSet::new(),
-            columns: BTreeSet::new(),
-            joined_by: Vec::new(),
-        };
+        let mut scope = Scope::default();
         for table in &mut select.from {
             self.bind_joined(table, &mut scope)?;
         }
         for window in windows::of(select) {
             let relation = match window.relation {
-                Some(name) => {
-                    let mut relations = scope.relations.iter();
-                    relations.find(|(known_as, _)| known_as.eq_ignore_ascii_case(&name.value))
-                }
+                Some(name) => scope.relation(name),
                 None if scope.relations.len() == 1 => scope.relations.first(),
                 None => None,
             };
@@ -226,10 +234,8 @@ impl Names<'_> {
                         let Some(column) = column.0.last().and_then(|part| part.as_ident()) else {
                             continue;
                         };
-                        for (_, meaning) in &scope.relations {
-                            if let Meaning::Source(source) = meaning {
-                                self.sources[*source].mention(&mut column.clone());
-                            }
+                        for source in scope.sources() {
+                            self.sources[source].mention(&mut column.clone());
                         }
                         scope.joined_by.push(column.value.clone());
                     }
@@ -276,26 +282,15 @@ impl Names<'_> {
                     let source = self.sources.len() - 1;
                     let marker = Ident::with_quote('"', print::marker(source));
                     *name = ObjectName::from(vec![marker]);
-                    if alias.is_none() {
-                        *alias = Some(TableAlias {
-                            explicit: true,
-                            name: Ident::with_quote('"', called),
-                            columns: Vec::new(),
-                            at: None,
-                        });
-                    }
+                    alias.get_or_insert_with(|| alias_of(called));
                     Meaning::Source(source)
                 };
                 scope.relations.push((known_as, meaning));
             }
             TableFactor::Derived { subquery, alias, .. } => {
                 // Without a name its columns could not be told from those beside it.
-                let alias = alias.get_or_insert_with(|| TableAlias {
-                    explicit: true,
-                    name: Ident::with_quote('"', format!("{MARK}{}", scope.relations.len())),
-                    columns: Vec::new(),
-                    at: None,
-                });
+                let number = scope.relations.len();
+                let alias = alias.get_or_insert_with(|| alias_of(format!("{MARK}{number}")));
                 alias.name.quote_style = Some('"');
                 let known_as = alias.name.value.clone();
                 let names = output_names(subquery);
@@ -328,10 +323,8 @@ impl Names<'_> {
                 SelectItem::QualifiedWildcard(
                     SelectItemQualifiedWildcardKind::ObjectName(name),
                     _,
-                ) => name.0.last().and_then(|part| part.as_ident()).and_then(|called| {
-                    let mut relations = scope.relations.iter();
-                    let (name, meaning) =
-                        relations.find(|(name, _)| name.eq_ignore_ascii_case(&called.value))?;
+                ) => name.0.last().and_then(|part| {
+                    let (name, meaning) = scope.relation(part.as_ident()?)?;
                     self.columns(name, meaning)
                 }),
                 _ => None,
@@ -407,14 +400,8 @@ impl Names<'_> {
             if scope.relations.iter().any(|(_, meaning)| is_other(meaning)) {
                 return;
             }
-            let streams: Vec<usize> = scope
-                .relations
-                .iter()
-                .filter_map(|(_, meaning)| match meaning {
-                    Meaning::Source(source) if self.has(*source, &column.value) => Some(*source),
-                    _ => None,
-                })
-                .collect();
+            let streams: Vec<usize> =
+                scope.sources().filter(|source| self.has(*source, &column.value)).collect();
             if !streams.is_empty() {
                 let key = column.value.clone();
                 for stream in streams {
@@ -429,30 +416,27 @@ impl Names<'_> {
             }
         }
         // No event has had it: it is a column of the nearest stream, so that it is nobody else's.
-        let nearest = self.scopes.iter().rev().flat_map(|scope| &scope.relations);
-        let nearest = nearest.into_iter().find_map(|(_, meaning)| match meaning {
-            Meaning::Source(source) => match self.sources[*source].relation {
-                Relation::Stream { .. } => Some(*source),
-                Relation::Process { .. } => None,
-            },
-            _ => None,
-        });
+        let mut nearest = self.scopes.iter().rev().flat_map(Scope::sources);
+        let is_stream =
+            |source: &usize| matches!(self.sources[*source].relation, Relation::Stream { .. });
+        let nearest = nearest.find(is_stream);
         if let Some(stream) = nearest {
             self.sources[stream].mention(column);
         }
     }
 
     fn column_of(&mut self, relation: &Ident, column: &mut Ident) {
-        let relations = self.scopes.iter().rev().flat_map(|scope| &scope.relations);
-        let found = relations
-            .into_iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(&relation.value))
-            .map(|(_, meaning)| meaning);
-        if let Some(Meaning::Source(source)) = found {
-            let source = *source;
-            self.sources[source].mention(column);
+        let mut scopes = self.scopes.iter().rev();
+        let found = scopes.find_map(|scope| scope.relation(relation));
+        if let Some((_, Meaning::Source(source))) = found {
+            self.sources[*source].mention(column);
         }
     }
+}
+
+fn alias_of(name: String) -> TableAlias {
+    let name = Ident::with_quote('"', name);
+    TableAlias { explicit: true, name, columns: Vec::new(), at: None }
 }
 
 fn constraint(join: &JoinOperator) -> Option<&JoinConstraint> {

@@ -106,50 +106,40 @@ impl Source {
         }
     }
 
+    /// The columns that the query mentions, of all rows that it may want.
     pub(crate) fn select(&self) -> String {
-        match &self.relation {
-            Relation::Process { select, .. } => select.clone(),
-            Relation::Stream { number, rows, .. } => {
-                let columns: Vec<String> = self
-                    .columns
-                    .iter()
-                    .map(|(name, key)| {
-                        let name = print::name(name);
-                        match rows {
-                            Some(_) if key == TIMESTAMP => {
-                                format!("{}{} AS {name}", value_of(key), times::COLLATED)
-                            }
-                            Some(_) if self.is_arrival(key) => {
-                                let at = "time_add('1970-01-01T00:00:00Z', at)";
-                                format!("{at}{} AS {name}", times::COLLATED)
-                            }
-                            Some(_) if !key.contains('\0') => {
-                                format!("{} AS {name}", value_of(key))
-                            }
-                            _ => format!("NULL AS {name}"),
-                        }
-                    })
-                    .collect();
-                let columns = match columns.is_empty() {
-                    true => "1".to_owned(),
-                    false => columns.join(", "),
-                };
-                match (rows, number) {
-                    (Some(rows), Some(number)) if !self.blocks.is_empty() => {
-                        let (from, to) = (places::block(*number), places::block(number + 1));
-                        let blocks = self.blocks.join(" AND ");
-                        let (first, next) = (places::first("number"), places::first("number + 1"));
-                        // The other way round, SQLite would read all events.
-                        format!(
-                            "SELECT {columns} FROM main.blocks CROSS JOIN main.events \
-                             WHERE number >= {from} AND number < {to} AND {blocks} \
-                             AND place >= {first} AND place < {next} AND {rows}"
-                        )
-                    }
-                    (Some(rows), _) => format!("SELECT {columns} FROM main.events WHERE {rows}"),
-                    (None, _) => format!("SELECT {columns} WHERE false"),
-                }
+        let (number, rows) = match &self.relation {
+            Relation::Process { select, .. } => return select.clone(),
+            Relation::Stream { number, rows, .. } => (number, rows),
+        };
+        let value = |key: &str| match key {
+            _ if rows.is_none() || key.contains('\0') => "NULL".to_owned(),
+            TIMESTAMP => format!("{}{}", value_of(key), times::COLLATED),
+            _ if self.is_arrival(key) => {
+                format!("time_add('1970-01-01T00:00:00Z', at){}", times::COLLATED)
             }
+            _ => value_of(key),
+        };
+        let columns = self.columns.iter();
+        let columns = columns.map(|(name, key)| format!("{} AS {}", value(key), print::name(name)));
+        let mut columns = columns.collect::<Vec<_>>().join(", ");
+        if columns.is_empty() {
+            columns.push('1');
+        }
+        match (rows, number) {
+            (Some(rows), Some(number)) if !self.blocks.is_empty() => {
+                let (from, to) = (places::block(*number), places::block(number + 1));
+                let blocks = self.blocks.join(" AND ");
+                let (first, next) = (places::first("number"), places::first("number + 1"));
+                // The other way round, SQLite would read all events.
+                format!(
+                    "SELECT {columns} FROM main.blocks CROSS JOIN main.events \
+                     WHERE number >= {from} AND number < {to} AND {blocks} \
+                     AND place >= {first} AND place < {next} AND {rows}"
+                )
+            }
+            (Some(rows), _) => format!("SELECT {columns} FROM main.events WHERE {rows}"),
+            (None, _) => format!("SELECT {columns} WHERE false"),
         }
     }
 }
