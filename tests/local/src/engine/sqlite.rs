@@ -40,6 +40,7 @@
 
 pub(crate) mod backup;
 mod catalogue;
+mod compiled;
 mod counters;
 mod diff;
 mod error;

@@ -7,8 +7,9 @@ use std::time::Instant;
 use rusqlite::{Connection, params};
 
 use super::catalogue::Tables;
+use super::compiled::{Compiled, check_width};
 use super::objects::ChangeRecords;
-use super::process::{Added, Compiled, Expiry, MOST_TRIED, Process, check_width};
+use super::process::{Added, Expiry, MOST_TRIED, Process};
 use super::recompute::Run;
 use super::sandbox::Sandbox;
 use super::schedule::Schedule;

@@ -13,10 +13,10 @@ use rusqlite::{Connection, ErrorCode, Row, Statement, StatementStatus};
 use serde_json::Value;
 
 use super::catalogue::{Choice, Chosen, Tables};
+use super::compiled::Compiled;
 use super::error::query_error;
 use super::functions::times::{self, Clock};
 use super::objects::Objects;
-use super::process::Compiled;
 use super::sandbox::{LARGEST_VALUE, Sandbox};
 use super::{functions, schema, trial};
 use crate::engine::EngineError;

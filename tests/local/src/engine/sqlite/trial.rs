@@ -9,10 +9,11 @@ use rusqlite::{Connection, params};
 use sqlparser::ast::{Expr, Function, FunctionArguments, Query, UnaryOperator, Value};
 
 use super::catalogue::Tables;
+use super::compiled::Compiled;
 use super::error::query_error;
 use super::functions::times;
 use super::objects::ChangeRecords;
-use super::process::{Compiled, Process};
+use super::process::Process;
 use super::read::limit;
 use super::sandbox::Sandbox;
 use super::{functions, schema};
