@@ -58,7 +58,7 @@ pub(crate) fn is_time(expr: &Expr) -> bool {
     visit::change(&mut marked, &mut Times::default()).is_ok() && is_marked(&marked)
 }
 
-/// Whether [`times`] has found an expression to be a time.
+/// Whether [`times()`] has found an expression to be a time.
 pub(crate) fn is_marked(expr: &Expr) -> bool {
     marked(expr).is_some()
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::engine::EngineError;
 
-/// What [`EngineCounters`] are read from.
+/// What [`EngineCounters`](crate::engine::EngineCounters) are read from.
 #[derive(Debug, Default)]
 pub(super) struct Counted {
     pub(super) events: AtomicU64,
