@@ -105,11 +105,12 @@ struct Machine {
     /// When the last connection was lost, once there was one.
     lost_at: Option<Instant>,
     /// To be given out before anything that was read.
-    news: Option<News>,
+    // Boxed, because it is looked at for each event, and there is hardly ever any.
+    news: Option<Box<News>>,
     progress: Progress,
-    /// What is left of the rows that the connection began with, and whether it began with any.
-    snapshot: Option<u64>,
+    /// The connection begins with a snapshot, of so many rows.
     has_snapshot: bool,
+    rows: u64,
     /// The driver still holds a connection that is over.
     must_close: bool,
     /// To be given out once that connection is closed.
@@ -172,8 +173,8 @@ impl Subscription {
             lost_at: None,
             news: None,
             progress: Progress::default(),
-            snapshot: None,
             has_snapshot: false,
+            rows: 0,
             must_close: false,
             disconnected: None,
             malformed: 0,
@@ -201,7 +202,7 @@ impl Subscription {
     pub fn poll(&mut self, now: Instant) -> Step<Frame<'_>> {
         let Self { machine, decoder } = self;
         if let Some(news) = machine.news.take() {
-            return machine.tell(news);
+            return machine.tell(*news);
         }
         match decoder.next_frame() {
             Some(Ok(value)) => machine.value(value),
@@ -214,7 +215,7 @@ impl Subscription {
     pub fn poll_as<T: DeserializeOwned>(&mut self, now: Instant) -> Step<T> {
         let Self { machine, decoder } = self;
         if let Some(news) = machine.news.take() {
-            return machine.tell(news);
+            return machine.tell(*news);
         }
         match decoder.next_as() {
             Some(Ok(value)) => machine.value(value),
@@ -244,7 +245,7 @@ impl Subscription {
             let asked = machine.request.uri().query() == Some(ASK_SNAPSHOT);
             let rows = head.headers.get(SNAPSHOT).filter(|_| asked);
             let snapshot = rows.and_then(|rows| rows.to_str().ok()?.parse().ok());
-            machine.news = Some(News::Connected { gap, resumed, progress, snapshot });
+            machine.news = Some(Box::new(News::Connected { gap, resumed, progress, snapshot }));
             machine.state = State::Streaming { since: now, received: false };
             self.decoder = FrameDecoder::new();
         } else if head.status == StatusCode::GONE && machine.may_forget() {
@@ -360,9 +361,9 @@ impl Machine {
             News::Connected { gap, resumed, progress, snapshot } => {
                 self.progress = progress;
                 self.has_snapshot = snapshot.is_some();
-                self.snapshot = snapshot.filter(|rows| *rows > 0);
+                self.rows = snapshot.unwrap_or_default();
                 if snapshot == Some(0) {
-                    self.news = Some(News::SnapshotDone);
+                    self.news = Some(Box::new(News::SnapshotDone));
                 }
                 SubscriptionEvent::Connected { gap, resumed }
             }
@@ -375,15 +376,10 @@ impl Machine {
         Step::Item(SubscriptionEvent::Data(value))
     }
 
-    #[inline]
+    #[inline(always)]
     fn count(&mut self) {
-        self.progress.count();
-        if let Some(rows) = &mut self.snapshot {
-            *rows -= 1;
-            if *rows == 0 {
-                self.snapshot = None;
-                self.news = Some(News::SnapshotDone);
-            }
+        if self.progress.count() == self.rows {
+            self.news = Some(Box::new(News::SnapshotDone));
         }
     }
 

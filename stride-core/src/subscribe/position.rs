@@ -129,10 +129,11 @@ impl Progress {
         (Self { start, ..Self::default() }, resumed)
     }
 
-    /// A value is handed out.
-    #[inline]
-    pub(super) fn count(&mut self) {
+    /// A value is handed out: how many there are now.
+    #[inline(always)]
+    pub(super) fn count(&mut self) -> u64 {
         self.values += 1;
+        self.values
     }
 
     /// Text that is not a value is handed out.
