@@ -47,6 +47,7 @@ macro_rules! contract {
             what_is_not_there_is_said_to_be_missing,
             a_process_has_what_was_stored_before_and_after_it,
             a_listener_is_told_what_was_committed,
+            a_snapshot_stands_between_the_changes_before_and_after_it,
             a_process_that_others_read_stays,
             a_query_that_makes_no_sense_changes_nothing,
             queries_are_saved_under_their_names,
@@ -324,6 +325,36 @@ pub(super) fn a_listener_is_told_what_was_committed<S: Subject>() {
     );
     it.engine.delete_process("p").unwrap();
     assert!(it.changes.wait_until(WAIT, || received(&changes).is_none()), "its subscription ends");
+}
+
+pub(super) fn a_snapshot_stands_between_the_changes_before_and_after_it<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.process("p", "SELECT k, count(*) AS n FROM s GROUP BY k").unwrap();
+    it.collect(&json!({"s": [{"k": "a"}, {"k": "b"}, {"k": "a"}]}));
+    it.wait_until("SELECT count(*) AS n FROM p", &json!([{"n": 2}]));
+    let subscriber = it.subscribers.subscribe(Source::Process, "p", Want::Snapshot);
+    let take = |most| {
+        let mailbox = Arc::clone(&subscriber.mailbox);
+        it.engine.snapshot("p", most, Box::new(move |rows| mailbox.begin(rows)))
+    };
+    assert!(is_invalid(&take(10)), "the rows take more than that");
+    take(1000).unwrap();
+    it.collect(&json!({"s": {"k": "b"}}));
+    let changes = RefCell::new(Vec::new());
+    let all = || {
+        changes.borrow_mut().extend(received(&subscriber).unwrap_or_default());
+        changes.borrow().len() == 3
+    };
+    assert!(it.changes.wait_until(WAIT, all), "{changes:?}");
+    let mut changes = changes.into_inner();
+    let last = changes.pop();
+    changes.sort_by_key(ToString::to_string);
+    let rows = [("a", 2), ("b", 1)].map(|(k, n)| json!({"old": null, "new": {"k": k, "n": n}}));
+    assert_eq!(changes, rows);
+    let expected = json!({"old": {"k": "b", "n": 1}, "new": {"k": "b", "n": 2}});
+    assert_eq!(last, Some(expected));
+    let nothing = it.engine.snapshot("nothing", 1000, Box::new(|_| panic!("there is none")));
+    assert!(matches!(nothing, Err(EngineError::NotFound(_))));
 }
 
 pub(super) fn a_process_that_others_read_stays<S: Subject>() {
