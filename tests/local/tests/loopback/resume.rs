@@ -191,6 +191,21 @@ fn a_slow_subscriber_misses_nothing_and_holds_up_nobody() {
 }
 
 #[test]
+fn the_end_waits_for_a_slow_subscriber_that_has_to_catch_up() {
+    const EVENTS: u64 = 20_000;
+    let local = Local::builder().subscriber_buffer(1 << 20).start().unwrap();
+    let mut slow = subscribe(&local, "s");
+    let mut connection = Connection::open(&local);
+    for first in (0..EVENTS).step_by(500) {
+        store_long(&mut connection, &local, first..first + 500);
+    }
+    let end = std::thread::spawn(move || local.stop_within(WATCHDOG));
+    assert_next(&mut slow, 0..EVENTS);
+    assert_eq!(slow.event(), None);
+    end.join().unwrap();
+}
+
+#[test]
 fn a_batch_that_is_larger_than_what_may_wait_comes_whole() {
     let local = Local::builder().subscriber_buffer(100_000).start().unwrap();
     let mut subscription = subscribe(&local, "s");
