@@ -8,6 +8,7 @@ mod local;
 mod outage;
 mod pipeline;
 mod post;
+mod spool;
 mod subscribe;
 
 use std::time::Instant;
@@ -95,6 +96,27 @@ pub const ROWS: &[Row] = &[
         mark: AtLeast(0.9),
         rounds: 9,
         pair: || Box::new(pipeline::Async::<Web>::new()),
+    },
+    Row {
+        name: "spool/write-ahead/readme",
+        unit: "events/s",
+        mark: AtLeast(0.8),
+        rounds: 9,
+        pair: || Box::new(spool::WriteAhead::<Readme>::new()),
+    },
+    Row {
+        name: "spool/write-ahead/web",
+        unit: "events/s",
+        mark: AtLeast(0.8),
+        rounds: 9,
+        pair: || Box::new(spool::WriteAhead::<Web>::new()),
+    },
+    Row {
+        name: "spool/drain",
+        unit: "MB/s",
+        mark: AtLeast(1.0),
+        rounds: 9,
+        pair: || Box::new(spool::Drain::new()),
     },
     Row {
         name: "frames/compact",

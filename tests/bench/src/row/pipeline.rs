@@ -1,6 +1,7 @@
 //! The whole way: from the first `collect` to the last answer, over loopback.
 
 use std::marker::PhantomData;
+use std::thread;
 use std::time::Duration;
 
 use stride_collector::{AsyncCollector, CollectError, Collector, StreamHandle};
@@ -16,10 +17,30 @@ use crate::sink::Sink;
 const BYTES: usize = 120_000_000;
 
 /// Longer than a row takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-fn events<E: Event>() -> impl ExactSizeIterator<Item = E> {
+pub(super) fn events<E: Event>() -> impl ExactSizeIterator<Item = E> {
     (0..BYTES / E::LENGTH).map(|id| E::new(id as u64))
+}
+
+/// How many events a second a collector sends to a sink.
+pub(super) fn rate<E: Event>(collector: &Collector, stream: &StreamHandle) -> f64 {
+    let events = events::<E>();
+    per_second(events.len(), || {
+        for event in events {
+            match stream.collect(&event) {
+                Err(CollectError::Full) => stream.collect_timeout(&event, PATIENCE),
+                result => result,
+            }
+            .expect("there is room");
+        }
+        let report = collector.flush();
+        assert_eq!(report.delivered + report.spooled, report.accepted, "nothing is lost");
+        // A flush does not wait for what memory had no room for, if that is on disk.
+        while collector.stats().pending > 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    })
 }
 
 /// The outline, whatever the collector runs on.
@@ -70,18 +91,7 @@ impl<E> Blocking<E> {
 
 impl<E: Event> Pair for Blocking<E> {
     fn ours(&mut self) -> f64 {
-        let events = events::<E>();
-        per_second(events.len(), || {
-            for event in events {
-                match self.stream.collect(&event) {
-                    Err(CollectError::Full) => self.stream.collect_timeout(&event, PATIENCE),
-                    result => result,
-                }
-                .expect("there is room");
-            }
-            let report = self.collector.flush();
-            assert_eq!(report.delivered, report.accepted, "the sink takes everything");
-        })
+        rate::<E>(&self.collector, &self.stream)
     }
 
     fn limit(&mut self) -> f64 {
