@@ -1,5 +1,6 @@
 //! Folders that are removed, and given to another, while a collector uses them.
 
+#[cfg(unix)]
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
