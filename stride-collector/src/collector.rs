@@ -101,7 +101,8 @@ impl Collector {
     }
 
     /// Sends all events that were accepted before this call, without waiting for batches to fill, and
-    /// waits up to 30 s for them to be delivered or lost.
+    /// waits up to 30 s for them to be delivered or lost. With a spool, events that have left memory for
+    /// the disk are not waited for, and the report's `spooled` tells how many of the pending ones are safe.
     pub fn flush(&self) -> Report {
         self.flush_within(PATIENCE)
     }
@@ -116,7 +117,8 @@ impl Collector {
     }
 
     /// Stops accepting events on all handles and waits up to 30 s for pending events to be delivered
-    /// or lost. What is pending then is lost.
+    /// or lost. What is pending then is lost; with a spool it goes to disk for the next collector, and stays
+    /// pending in the report.
     pub fn stop(&self) -> Report {
         self.stop_within(PATIENCE)
     }
@@ -124,6 +126,9 @@ impl Collector {
     /// Like [`stop`](Self::stop), and returns within `limit` whatever the server does. Afterwards
     /// nothing is pending: the events of a request that is still in flight count as lost
     /// ([`MaybeSent`](stride_core::transport::Delivery::MaybeSent)).
+    ///
+    /// With a spool, a disk that is slow to take what is left may need up to 5 s more. What it has taken
+    /// is pending and `spooled`.
     ///
     /// Of several calls at the same time, the one whose limit is reached first gives up for all.
     pub fn stop_within(&self, limit: Duration) -> Report {

@@ -1,5 +1,5 @@
 //! Guides: what delivery means, which test proves which promise, how to tune a collector, how to deploy it, how to watch
-//! it, and what a spool leaves on disk.
+//! it, how events survive on disk, and what the files there look like.
 
 /// What "delivered" and "lost" mean, and what becomes of an event when something fails.
 ///
@@ -12,7 +12,8 @@
 ///   events, the server's status and message or the transport's error. Its `delivery` tells whether the
 ///   server may have stored the events.
 ///
-/// `accepted = delivered + lost + pending` in every [`Report`](crate::Report).
+/// `accepted = delivered + lost + pending` in every [`Report`](crate::Report). With a spool, what an earlier
+/// process left on disk counts, too, as `recovered`.
 ///
 /// # At least once, or exactly once
 ///
@@ -81,6 +82,17 @@ pub mod delivery {}
 /// | an idle collector does nothing | `pystride_1_an_idle_collector_does_not_spin` |
 /// | an event allocates nothing in steady state | `an_event_allocates_nothing_and_a_batch_little` |
 /// | no event and no key is in `Debug` output | `debug_output_holds_no_event_and_no_key` |
+/// | with a spool that writes ahead: what was reported as safe survives a kill of the process, and is stored once | `what_was_reported_safe_survives_five_kills`, `what_was_reported_safe_survives_two_hundred_kills` |
+/// | with a spool: what a `stop` cannot deliver is sent by the next collector | `what_a_stop_leaves_on_disk_is_sent_by_the_next_collector` |
+/// | overflow touches no file while memory suffices | `in_good_times_overflow_touches_no_file_and_write_ahead_leaves_none` |
+/// | many times the memory goes to disk and is delivered, within the memory budget | `overflow_takes_many_times_the_memory_and_gives_it_all_back`, `an_outage_that_fills_the_disk_takes_no_more_memory_than_the_budget_and_a_fifth` |
+/// | at its bound, a spool drops the oldest events and reports them, or refuses new ones | `a_full_spool_drops_its_oldest_events_and_reports_them`, `a_spool_that_refuses_keeps_what_it_has` |
+/// | damage on disk loses what is damaged, and nothing uncounted | `each_flipped_bit_loses_one_record_at_most_and_is_counted`, `damaged_files_lose_nothing_uncounted_in_100_000_cases` |
+/// | a folder is held by one collector at a time, and taken over from a dead process | `two_processes_never_share_a_slot`, `the_slot_of_a_dead_process_is_taken_over`, `a_slot_that_is_used_again_while_a_sender_still_sends_loses_nothing` |
+/// | a start does not wait for what is on disk, however much there is | `a_start_with_700_segments_sends_before_it_has_looked_into_the_second` |
+/// | what was done is not sent again, and files of a later version are left alone | `what_was_done_is_not_sent_again_and_a_later_version_is_left_alone` |
+/// | a folder that is removed while in use loses nothing that is in memory | `a_folder_that_is_removed_while_in_use_leaves_events_in_memory_and_loses_none` |
+/// | a clock that goes back makes no event too old | `a_clock_that_goes_back_makes_no_event_too_old` |
 pub mod promises {}
 
 /// Which settings matter, and when.
@@ -93,7 +105,8 @@ pub mod promises {}
 /// | `collect` returns [`Full`](crate::CollectError::Full) in bursts, and the server keeps up on average | a larger [`memory_budget`](crate::Builder::memory_budget), or `collect_timeout` and `collect_wait` to wait for room |
 /// | `Full` all the time | the server or the network is slower than the events: more [`concurrency`](crate::Builder::concurrency) if responses take long, otherwise fewer events |
 /// | events should arrive sooner | a shorter [`flush_interval`](crate::Builder::flush_interval); below some 20 ms batches become small, and each request costs as much as compressing hundreds of events |
-/// | outages last longer than two minutes | a longer [`retry_for`](crate::Builder::retry_for), and the memory to match |
+/// | outages last longer than two minutes | a longer [`retry_for`](crate::Builder::retry_for), and the memory to match; or a spool |
+/// | events must survive a kill | a spool that writes ahead |
 /// | the network is expensive | a higher [`gzip_level`](crate::Builder::gzip_level): level 6 sends a third less for six times the work |
 /// | many streams | nothing: streams that trickle share requests, and a stream without events gives its memory back |
 ///
@@ -109,7 +122,7 @@ pub mod tuning {}
 ///
 /// # The end of the program
 ///
-/// Events in memory are gone when the process ends. Call [`stop`](crate::Collector::stop) before that, and
+/// Events in memory are gone when the process ends, unless a spool that writes ahead has them on disk, too. Call [`stop`](crate::Collector::stop) before that, and
 /// look at the report. Dropping the last handle of a `Collector` also drains it, for at most a second.
 ///
 /// * **SIGTERM** (containers, systemd): the default action ends the process at once, and nothing runs.
@@ -176,12 +189,126 @@ pub mod deployment {}
 /// | `WARN` | "events were lost" | `stream`, `events`, `reason`, `delivery`, `status`, `server_message`, `error` with its sources |
 /// | `WARN` | the server began to fail | `status`, `server_message`, `error` |
 /// | `INFO` | "events are delivered again" | |
+/// | `WARN` | "the spool's disk failed" | `error` |
+/// | `WARN` | "events cannot be stored on disk; they are kept in memory" | |
+/// | `INFO` | "events are stored on disk again" | |
+/// | `WARN` | "events on disk are damaged, and lost" | `records`, `events`, `recovered` |
 /// | `TRACE` | "a request ended" | `status`, `server_message`, `error` |
 ///
-/// Alert on `lost()`, on `oldest` beyond what your readers expect, and on `memory` that stays near the
-/// budget. The requests themselves go
+/// Alert on `lost()`, on `oldest` beyond what your readers expect, on `memory` that stays near the
+/// budget, and with a spool on `spool.failing` and on `spool.bytes` that keeps growing. The requests themselves go
 /// through the transport, so a [middleware](stride_core::transport#middleware) sees each of them.
 pub mod observability {}
+
+/// Events on disk: how they survive an outage, and the end of the process.
+///
+/// Without a spool, events are in memory only: they are gone when the process is killed, and they are lost when
+/// the server is away for longer than [`retry_for`](crate::Builder::retry_for) or than memory holds them. A
+/// [`Spool`](crate::spool::Spool) is a folder for them (feature `spool`):
+///
+/// ```no_run
+/// use serde_json::json;
+/// use stride_collector::Collector;
+/// use stride_collector::spool::Spool;
+///
+/// # fn example(stride: stride_core::transport::Target) -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder()
+///     .spool(Spool::write_ahead("/var/lib/myprogram/events"))
+///     .start(stride)?;
+/// collector.collect("orders", &json!({"id": 17}))?;
+/// let report = collector.flush();
+/// // Nothing that was accepted so far would be lost if the process were killed now.
+/// assert_eq!(report.pending, report.spooled);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Which mode
+///
+/// | | [`overflow`](crate::spool::Spool::overflow) | [`write_ahead`](crate::spool::Spool::write_ahead) |
+/// |---|---|---|
+/// | what is written | what memory cannot hold, what was not delivered for `retry_for`, and what is left at the end of a `stop` | every batch, before it is sent |
+/// | while the server keeps up | no file is read or written | each batch is written and synced |
+/// | the server is away for hours | nothing is lost, up to `max_bytes` and `max_age` | the same |
+/// | the process is killed | what is in memory is lost | at most the events of the last [`flush_interval`](crate::Builder::flush_interval), and of batches that are being written |
+/// | the machine stops | the same | the same; with `sync(false)`, also what the system has not written yet |
+/// | events are stamped with an `$id` | if you ask for it ([`stamp`](crate::Builder::stamp)) | always |
+///
+/// The next collector that starts with the same folder and the same base URL sends what was left, beside its own
+/// events. What the dead process was sending may arrive twice; a Stride stores an event with an `$id` once. A
+/// disk that says that data is synced when it is not breaks these promises.
+///
+/// # When an event is safe
+///
+/// An event is on disk when its batch was closed (after the `flush_interval`, when it is full, or by a `flush`),
+/// compressed, written, and synced. [`Report::spooled`](crate::Report::spooled) counts the pending events that
+/// are. All that was accepted is safe when `pending == spooled`.
+///
+/// * **`flush`** waits until each event that was accepted before it is delivered, lost, or has left memory for
+///   the disk. With a spool that writes ahead, a `flush_within` with a short limit tells what is safe while the
+///   server is down.
+/// * **`stop`** delivers what it can until its limit. What is left then goes to disk instead of being lost, which
+///   takes up to 5 s more if the disk is slow: `pending` is not 0 then, and `pending == spooled`. What could not
+///   be written is lost as [`Stopped`](crate::LossReason::Stopped).
+/// * **[`Report::recovered`](crate::Report::recovered)** counts the events of earlier processes that were found
+///   so far: `accepted + recovered = delivered + lost + pending`. Events that are still to be read from disk are
+///   in none of these.
+///
+/// # When the disk is full, or fails
+///
+/// * [`max_bytes`](crate::spool::Spool::max_bytes) (512 MiB) bounds the files. At the bound the oldest events are
+///   lost as [`SpoolFull`](crate::LossReason::SpoolFull), or with
+///   [`WhenFull::Refuse`](crate::spool::WhenFull::Refuse) events stay in memory until `collect` returns
+///   [`Full`](crate::CollectError::Full). Events older than [`max_age`](crate::spool::Spool::max_age) (7 days) are
+///   lost as [`Expired`](crate::LossReason::Expired). Both are handed to `on_lost`.
+/// * When the disk takes nothing, events stay in memory and are sent from there, also by a spool that writes
+///   ahead: they are then as safe as without a spool. `stats().spool.failing` is true, and the log says so. It is
+///   tried again after 1 s, doubling to 30 s. What is on disk is still sent, which makes room. The same happens
+///   when somebody removes the folder.
+/// * After a failed sync nobody knows what is on disk. It is not tried again; the events are written to a new
+///   file.
+/// * What cannot be read is lost as [`Damaged`](crate::LossReason::Damaged) and counted in
+///   `stats().spool.damaged`. The other events of the file are sent, and the file is kept with the ending
+///   `.damaged`, for up to a quarter of `max_bytes`. The example `spool` looks into files:
+///   `cargo run -p stride-collector --features spool --example spool -- check DIR`.
+/// * A collector starts whatever is on disk. It does not start
+///   ([`StartError::Spool`](crate::StartError::Spool)) when the folder cannot be made, read or locked.
+///
+/// # Sending what is on disk
+///
+/// The oldest events are sent first, beside new ones: up to three batches per sender are in memory, and the last
+/// quarter of the memory budget is left to new events. While the server is down, one request probes it. Events
+/// that go through a spool do not keep their order, so it cannot be combined with
+/// [`ordered`](crate::Builder::ordered).
+///
+/// # Several processes, and forks
+///
+/// Any number of processes may use the same folder, and a process may run any number of collectors. Each holds a
+/// folder inside of it, locked until it ends. A collector that starts takes over the folders that nobody holds:
+/// what a killed process left is sent when the next one starts, so keep at least one that does. The folders
+/// belong to a base URL: events never go to another server than the one that they were collected for. The key
+/// may change.
+///
+/// The folder has to be on a local file system: locks and syncs of network file systems promise less. It is
+/// readable for its owner only, and the key is nowhere in it. Start a collector after a fork, not before; a child
+/// that was forked writes to no file of its parent.
+///
+/// # What it costs
+///
+/// In good times, overflow costs nothing. Writing ahead costs a write and a sync per batch on a thread of its
+/// own, while other batches are compressed and sent; batches that wait for the disk together share a sync. The
+/// rows `spool/*` of the
+/// [benches](https://github.com/stride-rs/stride/blob/main/tests/bench/README.md) have the figures. To write
+/// less often, make batches larger ([`batch_size`](crate::Builder::batch_size)) or the `flush_interval` longer;
+/// the latter is also what a kill may lose. `sync(false)` leaves it to the system when data reaches the disk.
+///
+/// A spool takes no memory beside the budget. But glibc's allocator keeps much of what is freed when long batches
+/// come and go: while gigabytes went to disk, the resident memory of a process grew to between 1.4 and 2.3 times
+/// the budget. With `MALLOC_TRIM_THRESHOLD_=131072` in the environment it stayed below 1.2 times.
+///
+/// [`spool_format`] specifies the files.
+#[cfg(feature = "spool")]
+pub mod spool {}
 
 /// What a spool leaves on disk: version 1 of the format.
 ///

@@ -53,11 +53,13 @@
 //!   out, open batches are sent; while the server is down, batches that wait are compressed.
 //! * The order of events is kept within a batch; with [`ordered`](Builder::ordered) also between the
 //!   batches of a stream.
+//! * With a spool (feature `spool`), events survive an outage of the server on disk; and the end of the process,
+//!   if every batch is written ahead.
 //! * An idle collector does nothing: none of its threads wakes up.
 //!
 //! The [guides](guide) say more: what delivery means and what each failure costs, [which test proves which
 //! promise](guide::promises), which settings matter, how to end a program (SIGTERM, a `static`, a fork),
-//! and what is in the log.
+//! what is in the log, and how events survive on disk.
 //!
 //! # Threads or tasks
 //!
@@ -69,6 +71,7 @@
 //! # Features
 //!
 //! * `tokio`: adds `AsyncCollector`.
+//! * `spool`: a folder on disk for events that memory cannot hold, or that must survive a kill of the process.
 //! * `serde`: [`Report`], [`LostBatch`], [`LossReason`] and [`Delivery`] implement `Serialize`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -287,7 +287,7 @@ impl Batcher {
         most.saturating_sub(spooled.replayed)
     }
 
-    /// What became of [`Step::Store`](super::Step::Store).
+    /// What became of [`Step::Store`].
     pub fn handle_leaving(&mut self, leaving: &Leaving, bytes: Bytes) {
         let Some(spooled) = self.spooled.as_mut() else { return };
         let Some((_, batch)) = spooled.leaving.get_mut(&leaving.id) else { return };

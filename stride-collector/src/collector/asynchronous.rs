@@ -100,7 +100,9 @@ impl AsyncCollector {
     }
 
     /// Sends all events that were accepted before the first poll, without waiting for batches to fill,
-    /// and waits up to 30 s for them to be delivered or lost.
+    /// and waits up to 30 s for them to be delivered or lost. With a spool, events that have left memory
+    /// for the disk are not waited for, and the report's `spooled` tells how many of the pending ones are
+    /// safe.
     ///
     /// # Panics
     ///
@@ -122,7 +124,8 @@ impl AsyncCollector {
     }
 
     /// Stops accepting events on all handles and waits up to 30 s for pending events to be delivered
-    /// or lost. What is pending then is lost.
+    /// or lost. What is pending then is lost; with a spool it goes to disk for the next collector, and stays
+    /// pending in the report.
     pub async fn stop(&self) -> Report {
         self.stop_within(PATIENCE).await
     }
@@ -130,6 +133,9 @@ impl AsyncCollector {
     /// Like [`stop`](Self::stop), and returns within `limit` whatever the server does. Afterwards
     /// nothing is pending: the events of a request that is still in flight count as lost
     /// ([`MaybeSent`](stride_core::transport::Delivery::MaybeSent)).
+    ///
+    /// With a spool, a disk that is slow to take what is left may need up to 5 s more. What it has taken
+    /// is pending and `spooled`.
     ///
     /// Of several calls at the same time, the one whose limit is reached first gives up for all. With an
     /// `on_lost`, it returns when that was given what is lost by it.

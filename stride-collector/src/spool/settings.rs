@@ -11,8 +11,8 @@ use crate::batcher::SpoolMode;
 /// A folder on disk for events that memory cannot hold, or that must survive the end of the process: see
 /// [`Builder::spool`](crate::Builder::spool) and the [guide](crate::guide::spool).
 ///
-/// Any number of processes may share the folder: each takes one of its own in it, and takes over what dead
-/// ones left for the same server.
+/// Any number of processes may share the folder: each has a folder inside of it, and takes over what dead ones
+/// left for the same base URL. It has to be on a local file system.
 #[derive(Debug, Clone)]
 #[must_use = "a spool does nothing until a collector is built with it"]
 pub struct Spool {
@@ -36,28 +36,31 @@ impl Spool {
         }
     }
 
-    /// Only what would be lost otherwise goes to disk: when the memory budget is used up, when events could
-    /// not be delivered for [`retry_for`](crate::Builder::retry_for), and what is left at the end of a `stop`.
-    /// In good times nothing is read or written. Events in memory are lost with the process.
+    /// Only events that would be lost otherwise go to disk: those that the memory budget has no room for, those
+    /// that could not be delivered for [`retry_for`](crate::Builder::retry_for), and those that are left at the
+    /// end of a `stop`. While the server keeps up, nothing is read or written. Events in memory are lost when the
+    /// process is killed.
     pub fn overflow(dir: impl AsRef<Path>) -> Self {
         Self::new(dir.as_ref(), SpoolMode::Overflow)
     }
 
-    /// Every batch is on disk before it is sent, so that a kill of the process loses only what was not in a
-    /// closed batch yet: at most the [`flush_interval`](crate::Builder::flush_interval). Events are
-    /// [stamped](crate::Builder::stamp), so that what is sent again after a kill is stored once.
+    /// Every batch is on disk before it is sent. A kill of the process loses only events whose batch was not
+    /// closed and written yet, which is done after the [`flush_interval`](crate::Builder::flush_interval) at the
+    /// latest. Events are [stamped](crate::Builder::stamp), so that what is sent again after a kill is stored
+    /// once. When the disk takes nothing, events are sent without it: `stats().spool.failing` tells.
     pub fn write_ahead(dir: impl AsRef<Path>) -> Self {
         Self::new(dir.as_ref(), SpoolMode::WriteAhead)
     }
 
-    /// The most that this collector's files take, in bytes. 512 MiB by default; at least 64 MiB.
+    /// The most that this collector's files take on disk, in bytes, with those that it took over; damaged files
+    /// that are kept aside take up to a quarter of it more. 512 MiB by default; at least 64 MiB.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// How long events are kept on disk. Then they are lost as [`Expired`](crate::LossReason::Expired). 7
-    /// days by default; at least a minute. It is counted in the time of the system's clock.
+    /// How long events are kept on disk, by the system's clock. Then they are lost as
+    /// [`Expired`](crate::LossReason::Expired). 7 days by default; at least a minute.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self
@@ -69,9 +72,9 @@ impl Spool {
         self
     }
 
-    /// Whether each batch is synced before it counts as safe. It does by default; without, a batch survives
-    /// the end of the process, and the end of the machine only when the system has written it by then (on
-    /// Linux within some 30 s).
+    /// Whether each batch is synced before it counts as safe and is sent. `true` by default. With `false` it
+    /// survives a kill of the process, but a sudden stop of the machine only if the system has written it by then
+    /// (Linux does within some 30 s).
     pub fn sync(mut self, sync: bool) -> Self {
         self.sync = sync;
         self
