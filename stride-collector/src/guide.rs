@@ -302,7 +302,7 @@ pub mod observability {}
 /// less often, make batches larger ([`batch_size`](crate::Builder::batch_size)) or the `flush_interval` longer;
 /// the latter is also what a kill may lose. `sync(false)` leaves it to the system when data reaches the disk.
 ///
-/// A spool takes no memory beside the budget. But glibc's allocator keeps much of what is freed when long batches
+/// A spool takes a few MiB beside the memory budget. But glibc's allocator keeps much of what is freed when long batches
 /// come and go: while gigabytes went to disk, the resident memory of a process grew to between 1.4 and 2.3 times
 /// the budget. With `MALLOC_TRIM_THRESHOLD_=131072` in the environment it stayed below 1.2 times.
 ///
