@@ -16,7 +16,7 @@ pub use self::stats::Stats;
 /// `accepted + recovered == delivered + lost() + pending` in every report; without a spool, nothing is
 /// recovered. `Display` writes it as one line.
 ///
-/// With the feature `serde` it serialises as its three fields and `lost`, a list of
+/// With the feature `serde` it serialises as its five fields and `lost`, a list of
 /// `{"reason", "delivery", "count"}` without the zeros.
 #[must_use = "a report may tell of lost events"]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { accepted, delivered, pending, .. } = self;
+        let Self { accepted, delivered, pending, recovered, spooled, .. } = self;
         write!(f, "{accepted} accepted, {delivered} delivered, {} lost", self.lost())?;
         let mut before = " (";
         for reason in LossReason::ALL {
@@ -97,7 +97,14 @@ impl fmt::Display for Report {
                 before = ", ";
             }
         }
-        write!(f, "{}, {pending} pending", if before == ", " { ")" } else { "" })
+        write!(f, "{}, {pending} pending", if before == ", " { ")" } else { "" })?;
+        if *spooled > 0 {
+            write!(f, " ({spooled} on disk)")?;
+        }
+        if *recovered > 0 {
+            write!(f, ", {recovered} recovered")?;
+        }
+        Ok(())
     }
 }
 
@@ -119,10 +126,12 @@ impl serde::Serialize for Report {
         let deliveries = [Delivery::NotSent, Delivery::MaybeSent];
         let of_reason = |reason| deliveries.into_iter().filter_map(move |it| loss(reason, it));
         let lost: Vec<Loss> = LossReason::ALL.into_iter().flat_map(of_reason).collect();
-        let mut report = serializer.serialize_struct("Report", 4)?;
+        let mut report = serializer.serialize_struct("Report", 6)?;
         report.serialize_field("accepted", &self.accepted)?;
         report.serialize_field("delivered", &self.delivered)?;
         report.serialize_field("pending", &self.pending)?;
+        report.serialize_field("recovered", &self.recovered)?;
+        report.serialize_field("spooled", &self.spooled)?;
         report.serialize_field("lost", &lost)?;
         report.end()
     }
@@ -148,6 +157,9 @@ mod tests {
             "10 accepted, 3 delivered, 5 lost (3 expired, 2 stopped), 2 pending"
         );
         assert_eq!(report().lost_by(LossReason::Expired, Delivery::MaybeSent), 2);
+        let report = Report { recovered: 3, spooled: 2, ..Report::default().with_pending(4) };
+        let line = "4 accepted, 0 delivered, 0 lost, 4 pending (2 on disk), 3 recovered";
+        assert_eq!(report.to_string(), line);
         assert_eq!(Report::default().to_string(), "0 accepted, 0 delivered, 0 lost, 0 pending");
     }
 
@@ -168,6 +180,8 @@ mod tests {
                 "accepted": 10,
                 "delivered": 3,
                 "pending": 2,
+                "recovered": 0,
+                "spooled": 0,
                 "lost": [
                     {"reason": "expired", "delivery": "not_sent", "count": 1},
                     {"reason": "expired", "delivery": "maybe_sent", "count": 2},

@@ -3,7 +3,7 @@
 //! The batcher decides what is stored and what is let go of; the spool knows where it lies and brings it
 //! back. A batch that *leaves* is in no lane: it is compressed, stored, and then no longer in memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -188,7 +188,7 @@ pub(super) struct Spooled {
     orders: Vec<SpoolOrder>,
     /// The batches that leave, and those of them that are not compressed.
     leaving: BTreeMap<u64, (LaneId, Box<Batch>)>,
-    uncompressed: Vec<u64>,
+    uncompressed: VecDeque<u64>,
     /// Memory has run out. What has to leave is known when all that was open is sealed.
     is_pressed: bool,
     /// What they take, in bytes, and how much has to leave.
@@ -217,7 +217,7 @@ impl Spooled {
             parts: HashMap::new(),
             orders: Vec::new(),
             leaving: BTreeMap::new(),
-            uncompressed: Vec::new(),
+            uncompressed: VecDeque::new(),
             is_pressed: false,
             leaving_bytes: 0,
             excess: 0,
@@ -457,7 +457,7 @@ impl Batcher {
         }
         let spooled = self.spooled.as_mut()?;
         loop {
-            let id = spooled.uncompressed.pop()?;
+            let id = spooled.uncompressed.pop_front()?;
             let Some((lane, batch)) = spooled.leaving.get_mut(&id) else { continue };
             let (text, gzipped) = batch.share();
             let stream = Arc::clone(&self.lanes.get(lane.0 as usize)?.as_ref()?.stream);
@@ -497,7 +497,7 @@ impl Batcher {
         match copy {
             Some(Copy::Ordered) => {}
             _ if is_gzipped => spooled.order(number, stream),
-            _ => spooled.uncompressed.push(number),
+            _ => spooled.uncompressed.push_back(number),
         }
         self.schedule(id);
         Leaves::Yes

@@ -286,7 +286,7 @@ impl SpoolMachine {
             }
             _ => {
                 // What cannot be read is not there.
-                if offset >= segment.counted_to {
+                if !segment.is_counted() {
                     self.damages.push_back(Damage { records: 1, events: 0, recovered: true });
                 }
                 segment.damaged = true;

@@ -87,7 +87,7 @@ impl World {
             if wrong {
                 return Err(format!("event {event} was lost as {} after {age:?}", lost.reason));
             }
-            let is_known = self.spool.as_ref().is_none_or(|spool| !spool.has_unmarked);
+            let is_known = self.spool.as_ref().is_none_or(|spool| !spool.has_failed);
             if lost.delivery == Delivery::NotSent
                 && is_known
                 && self.server.stored.contains_key(&event)

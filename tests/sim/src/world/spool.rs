@@ -45,10 +45,8 @@ pub(super) struct Spool {
     pub(super) damaged: u64,
     /// It may drop events for want of room.
     pub(super) is_small: bool,
-    /// That something was about to be sent could not be written down.
-    pub(super) has_unmarked: bool,
-    /// A call may have failed.
-    has_failed: bool,
+    /// A call may have failed: then it may be unknown what was sent, as what could not be written may be there.
+    pub(super) has_failed: bool,
 }
 
 /// 1970 plus this is when a world begins, in ms.
@@ -89,7 +87,6 @@ impl World {
             stores: Vec::new(),
             records: HashMap::new(),
             damaged: 0,
-            has_unmarked: false,
             has_failed: false,
         });
     }
@@ -124,7 +121,7 @@ impl World {
     pub(super) fn mark_sent(&mut self, records: &[RecordId]) {
         let Some(spool) = &mut self.spool else { return };
         for record in records {
-            spool.has_unmarked |= mark_sent(*record, &spool.disk).is_err();
+            spool.has_failed |= mark_sent(*record, &spool.disk).is_err();
         }
     }
 
@@ -191,7 +188,9 @@ impl World {
                     }
                 }
                 SpoolStep::Damaged(damage) => {
-                    spool.damaged += damage.events;
+                    // Of a segment that is dropped and cannot be read, nobody knows how many were in it.
+                    let is_unknown = damage.events == 0 && spool.has_failed;
+                    spool.damaged += if is_unknown { 1 << 32 } else { damage.events };
                     self.note(|| format!("{damage:?}"));
                     self.batcher.handle_damaged(damage.events, damage.recovered);
                 }
