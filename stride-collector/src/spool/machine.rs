@@ -1,6 +1,6 @@
 //! What is written, read, kept and removed when: every decision of a spool, without IO, clock or thread.
 //!
-//! It is told what the batcher orders, and asks its driver for one call of the [`Disk`] at a time.
+//! It is told what the batcher orders, and asks its driver for one call of the [`Disk`](super::disk::Disk) at a time.
 //!
 //! ```text
 //!   handle(order), handle_demand, handle_stop
@@ -16,19 +16,24 @@
 //! synced. A segment is *closed* when it is long, after any error, and at the start of a process. When all
 //! its records are done, their states are synced, the file is removed, and the folder is synced.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod call;
+mod segment;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use stride_core::retry::{Backoff, Jitter};
-use stride_core::transport::Delivery;
 
-use super::disk::Disk;
+use self::call::Verb;
+pub use self::call::{DiskCall, mark_sent, slot_of};
+use self::segment::Appended;
+pub(super) use self::segment::{Append, Segment};
 use super::reading::{Pass, Reading};
-use super::record::{self, HEADER, Record, SegmentHeader, State, segment_name};
-use crate::batcher::{RecordId, Replay, SpoolOrder, Store, Stored};
+use super::record::{HEADER, SegmentHeader, State};
+use crate::batcher::{RecordId, Replay, SpoolOrder, Stored};
 
 /// A collector's segments are closed when they are that long, in bytes: small enough to be given back soon, and so long
 /// that making a file costs little.
@@ -120,138 +125,6 @@ pub struct Damage {
     /// They are of an earlier process, and were not counted before.
     pub recovered: bool,
 }
-
-/// One call of a disk.
-#[derive(Debug)]
-pub struct DiskCall {
-    /// The index of the slot.
-    pub slot: usize,
-    verb: Verb,
-}
-
-#[derive(Debug)]
-enum Verb {
-    Create(String),
-    Write(String, u64, Bytes),
-    Read(String, u64, usize),
-    Sync(String),
-    SyncFolder,
-    Rename(String, String),
-    Unlink(String),
-}
-
-impl DiskCall {
-    /// Runs it. What it gives is empty unless it reads.
-    ///
-    /// # Errors
-    ///
-    /// The disk's.
-    pub fn run(&self, disk: &dyn Disk) -> io::Result<Vec<u8>> {
-        let done = match &self.verb {
-            Verb::Read(name, offset, len) => return disk.read_at(name, *offset, *len),
-            Verb::Create(name) => disk.create(name),
-            Verb::Write(name, offset, bytes) => disk.write_at(name, *offset, bytes),
-            Verb::Sync(name) => disk.sync(name),
-            Verb::SyncFolder => disk.sync_folder(),
-            Verb::Rename(from, to) => disk.rename(from, to),
-            Verb::Unlink(name) => disk.unlink(name),
-        };
-        done.map(|()| Vec::new())
-    }
-}
-
-/// Says on disk that a record is about to be sent.
-///
-/// # Errors
-///
-/// The disk's.
-pub fn mark_sent(record: RecordId, disk: &dyn Disk) -> io::Result<()> {
-    let name = segment_name(record.segment & ((1 << NUMBER_BITS) - 1));
-    disk.write_at(&name, record.offset, &State::MaybeSent.to_bytes())
-}
-
-/// The index of a record's slot.
-#[must_use]
-pub fn slot_of(record: RecordId) -> usize {
-    (record.segment >> NUMBER_BITS) as usize
-}
-
-#[derive(Debug)]
-pub(super) struct Segment {
-    slot: usize,
-    name: String,
-    /// This process made it.
-    pub(super) own: bool,
-    /// As far as it is written.
-    pub(super) len: u64,
-    /// Known once the file was read.
-    pub(super) header: Option<SegmentHeader>,
-    /// What lies before is counted. Of our own it is all.
-    pub(super) counted_to: u64,
-    /// The records that are not done, as far as they are counted, and their bytes.
-    pub(super) live: u64,
-    pub(super) live_bytes: u64,
-    /// Those of them that are on disk only, and their events.
-    pub(super) out: u64,
-    pub(super) out_events: u64,
-    /// The time of the last one, in ms since 1970.
-    pub(super) newest: u64,
-    /// Records that are not what the file says of them: they were not stored, or are done.
-    pub(super) void: HashSet<u64>,
-    /// It is kept aside rather than removed.
-    pub(super) damaged: bool,
-}
-
-impl Segment {
-    fn new(slot: usize, number: u64, len: u64) -> Self {
-        Self {
-            slot,
-            name: segment_name(number),
-            own: false,
-            len,
-            header: None,
-            counted_to: 0,
-            live: 0,
-            live_bytes: 0,
-            out: 0,
-            out_events: 0,
-            newest: 0,
-            void: HashSet::new(),
-            damaged: false,
-        }
-    }
-
-    pub(super) fn is_counted(&self) -> bool {
-        self.counted_to >= self.len
-    }
-
-    /// Whether something in it is on disk only, as far as is known.
-    pub(super) fn has_more(&self) -> bool {
-        self.out > 0 || !self.is_counted()
-    }
-
-    /// Whether nothing of it is in memory.
-    pub(super) fn is_out(&self) -> bool {
-        self.live == self.out
-    }
-}
-
-/// What is to be written.
-#[derive(Debug)]
-pub(super) enum Append {
-    Batch(Store),
-    /// A record of another segment.
-    Forward {
-        from: RecordId,
-        len: u64,
-        stream: Arc<str>,
-        replay: Replay,
-        time: u64,
-    },
-}
-
-/// Something that was written: what, where, and how long it is there.
-type Appended = (Append, RecordId, u64);
 
 /// What a call of the disk is for.
 #[derive(Debug)]
@@ -682,33 +555,5 @@ impl SpoolMachine {
         // What is kept aside takes a quarter of the room at most.
         segment.damaged &= self.aside_bytes + segment.len <= self.policy.max_bytes / 4;
         Some(Job::SyncDone(*id))
-    }
-}
-
-impl Append {
-    /// How long it will be on disk, in bytes.
-    fn len(&self) -> u64 {
-        let (stream, gzipped) = match self {
-            Self::Batch(store) => (&store.stream, &store.gzipped),
-            Self::Forward { stream, replay, .. } => (stream, &replay.gzipped),
-        };
-        record::record_len(stream.len(), gzipped.len()) as u64
-    }
-
-    /// Writes its record, and gives the time of it.
-    fn encode(&self, sequence: u64, now: u64, salt: u64, out: &mut Vec<u8>) -> u64 {
-        let (stream, count, length, delivery, gzipped, time) = match self {
-            Self::Batch(it) => (&it.stream, it.count, it.length, it.delivery, &it.gzipped, now),
-            Self::Forward { stream, replay, time, .. } => {
-                (stream, replay.count, replay.length, replay.delivery, &replay.gzipped, *time)
-            }
-        };
-        let from = out.len();
-        let length = u32::try_from(length).unwrap_or(u32::MAX);
-        record::encode(&Record { sequence, stream, count, length, time, gzipped }, salt, out);
-        if delivery == Delivery::MaybeSent {
-            out[from..from + 8].copy_from_slice(&State::MaybeSent.to_bytes());
-        }
-        time
     }
 }
