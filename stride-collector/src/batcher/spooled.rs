@@ -214,7 +214,10 @@ impl Batcher {
         spooled.refuses = true;
         spooled.leaving_bytes = 0;
         spooled.uncompressed.clear();
-        for (_, (id, batch)) in std::mem::take(&mut spooled.leaving) {
+        let leaving = std::mem::take(&mut spooled.leaving);
+        // Should it be acknowledged after all, it is not known any more.
+        spooled.copies.retain(|batch, _| !leaving.contains_key(batch));
+        for (_, (id, batch)) in leaving {
             self.lane(id).in_flight -= 1;
             self.stay(id, batch);
         }
