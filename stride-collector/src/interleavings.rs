@@ -123,6 +123,7 @@ fn send(
                 shared.handle_result(request.id(), Ok(response));
             }
             Step::Compress(waiting) => shared.handle_gzipped(&waiting, waiting.run(&mut gzip)),
+            Step::Store(leaving) => shared.handle_leaving(&leaving, leaving.run(&mut gzip)),
             Step::Split(split) => shared.handle_split(split.run()),
             Step::Lost(loss) => shared.report_loss(&loss),
             Step::Seal(seal) => shared.seal(&seal),
