@@ -206,8 +206,7 @@ impl Batcher {
         }
     }
 
-    /// The disk takes nothing any more, and acknowledges nothing: what waits for it stays, or is lost
-    /// at the end.
+    /// The disk no longer takes or acknowledges anything: what waits for it stays, or is lost at the end.
     pub fn handle_disk_gone(&mut self, now: Instant) {
         self.now = now;
         let Some(spooled) = self.spooled.as_mut() else { return };
@@ -215,7 +214,7 @@ impl Batcher {
         spooled.leaving_bytes = 0;
         spooled.uncompressed.clear();
         let leaving = std::mem::take(&mut spooled.leaving);
-        // Should it be acknowledged after all, it is not known any more.
+        // An acknowledgement that comes later finds none of them.
         spooled.copies.retain(|batch, _| !leaving.contains_key(batch));
         for (_, (id, batch)) in leaving {
             self.lane(id).in_flight -= 1;

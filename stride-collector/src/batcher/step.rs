@@ -66,7 +66,7 @@ pub enum Input {
     Press,
     /// The next flush: everything that came before it is to be sent and settled.
     Flush,
-    /// Nothing is opened any more.
+    /// Nothing is opened from now on.
     Stop,
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) inputs: VecDeque<Input>,
-    /// Nothing is opened any more.
+    /// Nothing is opened from now on.
     pub(crate) closed: bool,
     /// The sender that has to know when a batch is opened, and when anything else comes.
     pub(crate) when_opened: Option<Waker>,

@@ -57,7 +57,7 @@ impl Shared {
             batcher.has_given_up()
         });
         if given_up {
-            // Whoever gave up may not be at it any more.
+            // The thread that gave up may have returned already.
             while self.end() {}
         }
     }

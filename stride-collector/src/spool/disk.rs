@@ -37,7 +37,7 @@ pub trait Disk: Send + Sync + 'static {
     /// Removes a file.
     fn unlink(&self, name: &str) -> io::Result<()>;
 
-    /// The names and lengths of all files. What is no file, or has a name that is not UTF-8, is left out.
+    /// The names and lengths of all files. Folders, and names that are not UTF-8, are left out.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
 }
 

@@ -178,7 +178,7 @@ fn numbers(dir: &Path, endpoint: u64) -> io::Result<BTreeSet<u32>> {
     Ok(numbers)
 }
 
-/// The endpoint and the number of the slot with this name; `None` if it is no slot.
+/// The endpoint and the number of the slot with this name; `None` if it is not the name of a slot.
 #[must_use]
 pub fn parse_name(name: &str) -> Option<(u64, u32)> {
     let (endpoint, number) = name.split_once('-')?;

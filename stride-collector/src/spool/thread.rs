@@ -1,4 +1,4 @@
-//! Drives the spool with a thread of its own, so that nobody but it waits for the disk.
+//! Drives the spool on a separate thread, so that nothing else waits for the disk.
 
 use std::collections::VecDeque;
 use std::io;

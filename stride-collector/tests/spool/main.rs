@@ -233,3 +233,27 @@ fn a_spool_that_refuses_keeps_what_it_has() {
     let report = collector.stop();
     assert_eq!((report.pending, report.lost()), (0, 0), "{report}");
 }
+
+#[test]
+fn a_spool_that_cannot_be_used_is_an_error_of_its_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::default();
+    let start = |spool: Spool, ordered: bool| {
+        let builder = builder(spool).ordered(ordered);
+        builder.start(server.target()).err().map(|error| error.to_string())
+    };
+    let spool = || Spool::overflow(dir.path());
+    for (spool, ordered, part) in [
+        (spool().max_bytes((64 << 20) - 1), false, "64 MiB"),
+        (spool().max_age(Duration::from_secs(59)), false, "a minute"),
+        (spool(), true, "ordered"),
+    ] {
+        let error = start(spool, ordered).expect("an error");
+        assert!(error.contains("spool") && error.contains(part), "{error}");
+    }
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = start(Spool::overflow(&file), false).expect("an error");
+    assert_eq!(error, "the folder of the spool cannot be used");
+    assert_eq!(start(spool().max_bytes(64 << 20), false), None);
+}

@@ -15,5 +15,6 @@ pub mod shrink;
 pub mod subscriber;
 pub mod world;
 
-/// Seeds that failed once; they run for ever.
-pub const FOUND: &[u64] = &[5_123_516];
+/// Seeds that failed once; they run for ever. A seed that was found before decisions were added to a run makes another run
+/// now, and is left out.
+pub const FOUND: &[u64] = &[8_496, 771_459, 773_702, 799_516];

@@ -421,3 +421,13 @@ fn damage_on_disk_is_counted_and_kept_aside() {
     let files: Vec<String> = world.disk.list().unwrap().into_iter().map(|(name, _)| name).collect();
     assert_eq!(files, [format!("{name}.damaged")]);
 }
+
+#[test]
+fn without_syncs_a_batch_counts_as_stored_once_it_is_written() {
+    let mut world = World::new(SimDisk::new(1), SpoolPolicy { sync: false, ..POLICY });
+    world.store();
+    assert!(world.given[0].record.is_some());
+    assert!(!world.calls.iter().any(|call| call.contains("Sync(")), "{:?}", world.calls);
+    let mut after = World::new(world.disk.after_kill(), POLICY);
+    assert_eq!(after.drain(), [(0, Delivery::NotSent)], "a kill of the process loses nothing");
+}
