@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -11,8 +12,9 @@ use stride_local::Local;
 use crate::http::{Connection, Request, Response, WATCHDOG, gzip, post, request};
 use crate::program::{Running, program};
 
-/// How long the other clients may wait for their response meanwhile.
-const SOON: Duration = Duration::from_secs(2);
+/// How long the other clients may wait for their response meanwhile: it takes milliseconds, unless the machine is busy
+/// with other things, too.
+const SOON: Duration = Duration::from_secs(5);
 
 fn with_keys() -> Local {
     Local::builder().secret_key("secret").open_key("open").start().unwrap()
@@ -267,10 +269,12 @@ fn leaves_little(times: usize, statuses: &[u16], hostile: impl Fn(&Measured) -> 
         });
         let attackers: Vec<_> =
             (0..CLIENTS).map(|_| scope.spawn(|| attack(times.div_ceil(CLIENTS)))).collect();
-        for attacker in attackers {
-            attacker.join().unwrap();
-        }
+        let ends: Vec<_> = attackers.into_iter().map(ScopedJoinHandle::join).collect();
+        // First, so that the other client comes to an end though an attacker failed.
         done.store(true, Ordering::Relaxed);
+        for end in ends {
+            end.unwrap();
+        }
         let slowest = other.join().unwrap();
         assert!(slowest < SOON, "another client waited for {slowest:?}");
     });
@@ -345,9 +349,9 @@ fn s4_a_body_of_millions_of_streams_leaves_nothing_behind() {
 #[test]
 #[ignore = "it takes some minutes in release; .ci/run runs it"]
 fn hostile_requests_of_each_kind_leave_little_behind() {
-    const TIMES: usize = 100;
+    const TIMES: usize = 40;
     /// Of those that take a second or so each.
-    const LARGE: usize = 15;
+    const LARGE: usize = 8;
     let literal = r"SELECT * FROM others WHERE n = '\'' OR 1=1 --'";
     leaves_little(TIMES, &[200], |server| query(server, literal));
     let unions = vec!["SELECT n FROM others"; 475].join(" UNION ALL ");

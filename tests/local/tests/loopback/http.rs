@@ -13,7 +13,7 @@ use serde_json::Value;
 use stride_local::Local;
 
 /// What hangs fails after this.
-pub(crate) const WATCHDOG: Duration = Duration::from_secs(20);
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// A request that is being put together; by default with the secret key and no body.
 pub(crate) struct Request {
