@@ -8,6 +8,7 @@ use bytes::Bytes;
 use form_urlencoded::byte_serialize;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Uri};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::event::Resumed;
 use crate::api::RequestError;
@@ -25,8 +26,8 @@ const MAX_TOKEN: usize = 1024;
 /// A place in a stream: behind the last item that a subscription handed out. A subscription that starts
 /// [`after`](super::SubscribeOptions::after) it goes on there, also in another process.
 ///
-/// Save it as text, together with what the item led to. The text is for the server that it came from,
-/// and for nothing else to read.
+/// Save it as text, together with what the item led to; serde takes it for a string. The text is for
+/// the server that it came from, and for nothing else to read.
 ///
 /// ```
 /// # use stride_core::subscribe::Position;
@@ -96,6 +97,18 @@ impl FromStr for Position {
         let is_number = skip.bytes().all(|byte| byte.is_ascii_digit());
         let skip = skip.parse().ok().filter(|_| is_number && token.len() <= MAX_TOKEN);
         Ok(Self { token: token.into(), skip: skip.ok_or(RequestError::Position)? })
+    }
+}
+
+impl Serialize for Position {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Position {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

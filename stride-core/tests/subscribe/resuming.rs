@@ -241,3 +241,14 @@ fn a_position_of_ones_own_for_a_server_that_knows_none_is_not_resumed() {
     assert_eq!(bench.accept_with(&[]), Resumed::No);
     assert!(bench.subscription.position().is_none());
 }
+
+#[test]
+fn a_position_is_saved_as_the_string_that_it_is_as_text() {
+    let position = Position::of_event("a \"quoted\" id").unwrap();
+    let saved = serde_json::to_string(&position).unwrap();
+    assert_eq!(saved, serde_json::to_string(&position.to_string()).unwrap());
+    assert_eq!(serde_json::from_str::<Position>(&saved).unwrap(), position);
+    let error = serde_json::from_str::<Position>("\"+3:a\"").unwrap_err();
+    let Err(why) = "+3:a".parse::<Position>() else { panic!("it is no number") };
+    assert!(error.to_string().starts_with(&why.to_string()), "{error}");
+}
