@@ -270,7 +270,7 @@ fn standstill(base: &str, run: Duration) -> (Duration, Duration, u64) {
 #[test]
 #[ignore = "prints wall-clock figures; run it in release, on a quiet machine"]
 fn n10_figures() {
-    let run = Duration::from_secs(3);
+    let run = Duration::from_millis(500);
     let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len()).into_bytes();
     let row = |name: &str, head, bytes: Vec<u8>, value: &str| {
         let begun = Instant::now();
