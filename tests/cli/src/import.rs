@@ -101,24 +101,24 @@ pub(crate) fn run(connect: &Connect, options: &Options) -> Result<(), Failure> {
     stopped?;
 
     let rejected = rejects.finish()?;
-    note(&format!("{} events imported, {rejected} not", report.delivered));
+    let imported = format!("{} events imported, {rejected} not", report.delivered);
     let because = |reason| {
         [Delivery::NotSent, Delivery::MaybeSent].iter().any(|it| report.lost_by(reason, *it) > 0)
     };
     if because(LossReason::Unauthorized) {
-        return Err(Failure::Key("the key may not write to the stream".to_owned()));
+        return Err(Failure::Key(format!("{imported}: the key may not write to the stream")));
     }
     if because(LossReason::Expired) || because(LossReason::Stopped) {
-        return Err(Failure::Unreached(
-            "the server was away for too long: run the same import again, and what is stored \
-             already is not stored twice"
-                .to_owned(),
-        ));
+        return Err(Failure::Unreached(format!(
+            "{imported}: the server was away for too long; run the same import again, and what is \
+             stored already is not stored twice"
+        )));
     }
-    match rejected {
-        0 => Ok(()),
-        _ => Err(Failure::Refused("not all of it was imported".to_owned())),
+    if rejected > 0 {
+        return Err(Failure::Refused(imported));
     }
+    note(&imported);
+    Ok(())
 }
 
 /// Finds out whether there is a server that knows the key, before it is too late to say so plainly.

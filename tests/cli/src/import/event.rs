@@ -76,16 +76,19 @@ fn with_reserved<'t>(
         true => event,
         false => event.id(ids.of(number)),
     };
-    *scratch = serde_json::to_string(&event).map_err(|error| error.to_string())?;
+    *scratch = serde_json::to_string(&event).map_err(|error| without_place(&error))?;
     serde_json::from_str(scratch).map_err(invalid)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn invalid(error: serde_json::Error) -> String {
+    format!("not valid JSON: {} at column {}", without_place(&error), error.column())
+}
+
+/// The line is always the first; that of the file is told besides.
+fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    // The line is that of the file, which is told anyway.
-    let what = text.split(" at line ").next().unwrap_or_default();
-    format!("not valid JSON: {what} at column {}", error.column())
+    text.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
