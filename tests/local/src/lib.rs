@@ -231,3 +231,8 @@ pub use self::engine::sqlite::backup::backup;
 pub use self::http::faults::Fault;
 pub use self::local::{Local, StorageError};
 pub use self::settings::{Builder, Limit};
+
+/// The example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
