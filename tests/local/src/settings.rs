@@ -229,6 +229,10 @@ limits! {
     /// How long a stream keeps an event after it was stored.
     max_age, "max-days", Days = 30, true;
 
+    /// How many distinct values a process may keep to count them, over all its groups. Past it the process stops: it
+    /// shows what it had before, says so in its `stats`, and goes on once it may keep more.
+    max_distinct, "max-distinct", Count = 10_000_000, true;
+
     /// How large the database may become by what the open key writes. From there on the open key gets a 507, until
     /// events grow old or something is deleted; the secret key can still write.
     max_open_bytes, "max-open-mib", Mib = 4096, true;

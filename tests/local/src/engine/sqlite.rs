@@ -143,8 +143,13 @@ impl Sqlite {
         let storage = Storage::new(pages, *limits);
         let sandbox = Sandbox::install(&mut connection, true).map_err(io::Error::other)?;
         functions::install(&connection, &sandbox).map_err(io::Error::other)?;
-        let mut processes =
-            Processes::new(sandbox, stats.clone(), Arc::clone(&schedule), Arc::clone(&listener));
+        let mut processes = Processes::new(
+            sandbox,
+            limits,
+            stats.clone(),
+            Arc::clone(&schedule),
+            Arc::clone(&listener),
+        );
         processes.all(&connection).map_err(io::Error::other)?;
         let unfilled = processes.unfilled();
         let told = Arc::clone(&listener);
@@ -276,7 +281,9 @@ impl Engine for Sqlite {
             if !writer.storage.delete(&writer.connection, &name)? {
                 return Err(no_stream(&name));
             }
-            writer.notices.push(Notice::Shrunk(name));
+            let Writer { connection, processes, notices, .. } = writer;
+            processes.drop_rows(connection, Some(&name), notices)?;
+            notices.push(Notice::Shrunk(name));
             Ok(())
         })
     }

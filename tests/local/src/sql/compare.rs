@@ -160,8 +160,7 @@ impl Times {
                 Op::Eq | Op::NotEq => compare(&mut [left, right])?,
                 Op::Gt | Op::Lt | Op::GtEq | Op::LtEq => {
                     compare(&mut [left, right])?;
-                    of_one_type(left, right);
-                    of_one_type(right, left);
+                    of_types(expr);
                 }
                 Op::Plus | Op::Minus if is_marked(left) || is_marked(right) => {
                     return Err("only an INTERVAL can be added to a time or taken from it: for a difference in seconds \
@@ -228,6 +227,19 @@ fn compare(operands: &mut [&mut Expr]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What is compared with a literal in an expression, but not deeper in it, is of the literal's type.
+pub(crate) fn of_types(expr: &mut Expr) {
+    use BinaryOperator as Op;
+    match expr {
+        Expr::BinaryOp { left, op: Op::Gt | Op::Lt | Op::GtEq | Op::LtEq, right } => {
+            of_one_type(left, right);
+            of_one_type(right, left);
+        }
+        Expr::Between { expr, low, .. } => of_one_type(expr, low),
+        _ => {}
+    }
 }
 
 /// What is compared with a literal or a parameter is of its type, or `NULL`: in SQLite every text is greater than

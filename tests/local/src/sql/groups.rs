@@ -81,6 +81,7 @@ pub(crate) enum Aggregate {
     Min,
     Max,
     Average,
+    CountDistinct,
 }
 
 pub(crate) fn is_aggregate(function: &Function) -> bool {
@@ -104,14 +105,16 @@ pub(crate) fn is_aggregate(function: &Function) -> bool {
 /// Which aggregate a function is, if it is one whose parts can be combined.
 pub(crate) fn aggregate(function: &Function) -> Option<Aggregate> {
     let FunctionArguments::List(list) = &function.args else { return None };
-    let plain = function.over.is_none()
-        && function.within_group.is_empty()
-        && list.clauses.is_empty()
-        && list.duplicate_treatment != Some(DuplicateTreatment::Distinct);
+    let plain =
+        function.over.is_none() && function.within_group.is_empty() && list.clauses.is_empty();
     if !plain {
         return None;
     }
+    let is_distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
     match (function_name(function).as_str(), list.args.len()) {
+        ("count", 1) if is_distinct => Some(Aggregate::CountDistinct),
+        // The rest of them are other values then, but for the least and the greatest.
+        ("count" | "sum" | "total" | "avg", _) if is_distinct => None,
         ("count", 0 | 1) => Some(Aggregate::Count),
         ("sum", 1) => Some(Aggregate::Sum),
         ("total", 1) => Some(Aggregate::Total),

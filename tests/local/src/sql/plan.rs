@@ -5,66 +5,29 @@
 //! its key and the state of each aggregate. The *outputs* are the query's columns, in terms of keys
 //! and states.
 
+mod distinct;
+mod rows;
+mod split;
+
+use std::collections::BTreeSet;
+
 use sqlparser::ast::{
-    Expr, Function, GroupByExpr, Ident, InTarget, LimitClause, Query, Select, SelectItem, SetExpr,
-    TableFactor, Value,
+    Distinct as SelectDistinct, Expr, GroupByExpr, Ident, LimitClause, Query, Select, SelectItem,
+    SetExpr, TableFactor, Value,
 };
 
+use self::distinct::Distinct;
+pub(crate) use self::distinct::Values;
+use self::split::{SpellOut, Split, check, check_functions};
 use super::compare::is_time;
-use super::groups::{Aggregate, aggregate, mentions, named, result_only, same, spelled_out};
+use super::groups::{is_aggregate, mentions, named, result_only, spelled_out};
 use super::parse::{Homes, Parsed};
-use super::print::{self, is_raw, raw};
+use super::print;
 use super::relations::{Catalogue, Relation};
 use super::tree::{call, function_name, number, only_part};
-use super::visit::{self, Change};
+use super::visit;
 use super::{rewrite, times};
 use crate::engine::EngineError;
-
-/// The functions that can stand in such a query besides the aggregates: what they give depends on
-/// nothing but their arguments, and is not much longer than they are.
-const FUNCTIONS: [&str; 41] = [
-    "abs",
-    "ceil",
-    "ceiling",
-    "char",
-    "coalesce",
-    "date",
-    "date_part",
-    "datetime",
-    "exp",
-    "floor",
-    "ifnull",
-    "iif",
-    "ilike",
-    "instr",
-    "json",
-    "json_array_length",
-    "json_extract",
-    "json_type",
-    "json_valid",
-    "julianday",
-    "length",
-    "ln",
-    "log",
-    "log10",
-    "log2",
-    "lower",
-    "max",
-    "min",
-    "mod",
-    "nullif",
-    "pow",
-    "power",
-    "round",
-    "sign",
-    "sqrt",
-    "strftime",
-    "substr",
-    "time",
-    "trunc",
-    "typeof",
-    "upper",
-];
 
 /// Stands for `NULL` in a key, because `NULL`s are not equal to each other: a BLOB of this byte. It is not JSON
 /// in SQLite's binary form, so no event can have it.
@@ -79,6 +42,39 @@ pub(crate) struct Plan {
     states: Vec<State>,
     /// The columns of the result as SQL, in terms of the table of keys and states.
     outputs: Vec<String>,
+    /// Which groups are rows of the result, as SQL.
+    having: Option<String>,
+    /// The distinct counts, each with a query of the stream for keys and values.
+    distinct: Vec<(Distinct, Query)>,
+    /// There are no groups: each event is a row, and goes with it.
+    of_events: bool,
+}
+
+/// What events are grouped by.
+#[derive(Clone, Debug)]
+struct Key {
+    expr: Expr,
+    /// It is a time as it was sent, of which there are many texts.
+    is_time: bool,
+}
+
+impl Key {
+    fn new(expr: Expr) -> Self {
+        // The table of groups compares texts. Those that a function gives are the same for the same time.
+        let is_call = matches!(&expr, Expr::Function(function)
+            if times::FUNCTIONS.contains(&&*function_name(function)));
+        Self { is_time: !is_call && is_time(&expr), expr }
+    }
+
+    /// What stands for it in the table.
+    fn column(&self) -> Expr {
+        let null = Expr::Value(Value::HexStringLiteral(NULL_KEY.to_owned()).into());
+        let key = match self.is_time {
+            true => call("time_key", [self.expr.clone()]),
+            false => self.expr.clone(),
+        };
+        call("ifnull", [key, null])
+    }
 }
 
 /// One column that is kept of an aggregate.
@@ -96,6 +92,8 @@ struct State {
 enum Merge {
     /// Both are numbers.
     Add,
+    /// The same, of values that the table of values did not have.
+    Distinct,
     /// Either may be `NULL`.
     Sum,
     Min,
@@ -103,69 +101,94 @@ enum Merge {
 }
 
 impl Plan {
-    /// The plan for a query, if it is one that can be added to.
-    pub(crate) fn new(parsed: &Parsed) -> Option<Self> {
+    /// The plan for a query, or why it is not one that can be added to.
+    pub(crate) fn new(parsed: &Parsed) -> Result<Self, String> {
+        let (query, mut select, stream) = of_one_stream(parsed)?;
         if parsed.changes_with_time() {
-            return None;
+            return Err("it changes with time, too".to_owned());
         }
-        let Query { with: None, body, order_by: None, limit_clause, fetch: None, .. } =
-            &parsed.query
-        else {
-            return None;
-        };
-        if !matches!(
-            limit_clause,
-            None | Some(LimitClause::LimitOffset { limit: None, offset: None, .. })
-        ) {
-            return None;
-        }
-        let SetExpr::Select(select) = &**body else { return None };
-        let mut select = (**select).clone();
-        let stream = only_stream(&select)?;
-        if select.distinct.is_some() || select.having.is_some() {
-            return None;
-        }
-        let named = named(&select.projection)?;
-        let keys = keys(&select, &named)?;
+        let named = named(&select.projection)
+            .ok_or("it has a *, and the columns of a stream become more")?;
         if let Some(condition) = &select.selection {
             check(condition, &[])?;
         }
-
-        let mut split = Split { keys: &keys, states: Vec::new() };
-        let outputs = named.iter().map(|(expr, _)| {
-            let mut expr = expr.clone();
-            visit::change(&mut expr, &mut split)?;
-            // What cannot be printed as a part cannot be run in whole, either: that says why.
-            print::expression(&expr)
-        });
-        let outputs = outputs.collect::<Result<Vec<String>, EngineError>>().ok()?;
-        let Split { states, .. } = split;
-        if keys.is_empty() && states.is_empty() {
-            return None;
+        let GroupByExpr::Expressions(group_by, modifiers) = &select.group_by else {
+            return Err("it has GROUP BY ALL".to_owned());
+        };
+        if !modifiers.is_empty() {
+            return Err("its GROUP BY is of several kinds".to_owned());
         }
-        for expr in keys.iter().chain(states.iter().map(|state| &state.part)) {
+        let aggregates = visit::any_expression(
+            &select.projection,
+            |expr| matches!(expr, Expr::Function(function) if is_aggregate(function)),
+        );
+        let is_grouped = !group_by.is_empty() || aggregates || select.having.is_some();
+        let keys: Vec<Key> = match select.distinct.take() {
+            None | Some(SelectDistinct::All) if !is_grouped => {
+                return Self::of_events(query, select, stream, named);
+            }
+            None | Some(SelectDistinct::All) => keys(&select, group_by, &named)?,
+            Some(SelectDistinct::Distinct) if is_grouped => {
+                return Err("it has DISTINCT over groups".to_owned());
+            }
+            Some(SelectDistinct::Distinct) => {
+                let keys = named.iter().map(|(expr, _)| {
+                    check(expr, &[])?;
+                    Ok(Key::new(expr.clone()))
+                });
+                keys.collect::<Result<_, String>>()?
+            }
+            Some(SelectDistinct::On(_)) => return Err("it has DISTINCT ON".to_owned()),
+        };
+
+        let mut split = Split { keys: &keys, states: Vec::new(), distinct: Vec::new(), why: None };
+        let mut taken_apart = |mut expr: Expr| {
+            let printed = visit::change(&mut expr, &mut split)
+                // What cannot be printed as a part cannot be run in whole, either: that says why.
+                .and_then(|()| print::expression(&expr));
+            printed.map_err(|error| split.why.take().unwrap_or_else(|| error.to_string()))
+        };
+        let outputs = named.iter().map(|(expr, _)| taken_apart(expr.clone()));
+        let outputs = outputs.collect::<Result<Vec<String>, String>>()?;
+        let having = select.having.take().map(|mut having| {
+            let mut columns = BTreeSet::new();
+            visit::any_expression(&select.selection, |expr| {
+                if let Expr::Identifier(name) = expr {
+                    columns.insert(name.value.to_ascii_lowercase());
+                }
+                false
+            });
+            let mut spell_out = SpellOut { named: &named, columns };
+            visit::change(&mut having, &mut spell_out).map_err(|error| error.to_string())?;
+            taken_apart(having)
+        });
+        let having = having.transpose()?;
+        let Split { states, distinct, .. } = split;
+        if keys.is_empty() && states.is_empty() {
+            return Err("it aggregates nothing".to_owned());
+        }
+        let values =
+            distinct.iter().flat_map(|distinct| distinct.filter.iter().chain([&distinct.value]));
+        let parts = states.iter().map(|state| &state.part);
+        for expr in keys.iter().map(|key| &key.expr).chain(parts).chain(values) {
             check_functions(expr)?;
         }
 
-        let null = Expr::Value(Value::HexStringLiteral(NULL_KEY.to_owned()).into());
-        let key_columns = keys.iter().map(|key| call("ifnull", [key.clone(), null.clone()]));
+        let key_columns: Vec<Expr> = keys.iter().map(Key::column).collect();
+        let with_body = |body| Query { body: Box::new(body), ..query.clone() };
+        let distinct = distinct.into_iter().map(|distinct| {
+            let values = distinct.query(select.clone(), &key_columns);
+            (distinct, with_body(values))
+        });
+        let distinct = distinct.collect();
         let state_columns = states.iter().map(|state| state.part.clone());
-        select.projection = key_columns
-            .chain(state_columns)
-            .enumerate()
-            .map(|(place, expr)| SelectItem::ExprWithAlias {
-                expr,
-                // No key of an event has such a name, so nothing in the query can mean it.
-                alias: Ident::with_quote('"', format!("\u{1}{place}")),
-            })
-            .collect();
+        select.projection = aliased(key_columns.into_iter().chain(state_columns));
         // By their places: a key that is a number would be taken for one.
         let count = keys.len();
         let places = (1..=count).map(|place| number(place.to_string())).collect();
         select.group_by = GroupByExpr::Expressions(places, Vec::new());
-        let part =
-            Query { body: Box::new(SetExpr::Select(Box::new(select))), ..parsed.query.clone() };
-        Some(Self { stream, part, keys: count, states, outputs })
+        let part = with_body(SetExpr::Select(Box::new(select)));
+        Ok(Self { stream, part, keys: count, states, outputs, having, distinct, of_events: false })
     }
 
     pub(crate) fn stream(&self) -> &str {
@@ -183,6 +206,22 @@ impl Plan {
         keys.chain((0..self.states.len()).map(|state| format!("a{state}"))).collect()
     }
 
+    /// What the events are grouped by.
+    fn group_columns(&self) -> Vec<String> {
+        (0..self.keys).map(|key| format!("k{key}")).collect()
+    }
+
+    /// The columns that the table of a process has.
+    pub(crate) fn table_columns(&self) -> Vec<String> {
+        let mut columns = self.columns();
+        if self.of_events {
+            columns = self.event_columns();
+        } else if self.keys == 0 {
+            columns.insert(0, "k".to_owned());
+        }
+        columns
+    }
+
     /// The columns that are the key. Without a `GROUP BY` there is one group, and its key is 0.
     fn key_columns(&self) -> String {
         let keys: Vec<String> = (0..self.keys).map(|key| format!("k{key}")).collect();
@@ -191,10 +230,10 @@ impl Plan {
 
     /// Makes the tables for what is kept (`table`) and for what is to be added (`delta`).
     pub(crate) fn create(&self, table: &str, temporary: bool) -> String {
-        let mut columns = self.columns();
-        if self.keys == 0 {
-            columns.insert(0, "k".to_owned());
+        if self.of_events {
+            return self.create_of_events(table);
         }
+        let columns = self.table_columns();
         let temporary = if temporary { "TEMP " } else { "" };
         format!(
             "CREATE {temporary}TABLE {table} ({}, PRIMARY KEY ({})) WITHOUT ROWID",
@@ -206,17 +245,26 @@ impl Plan {
     /// Reads what is to be added, from the events at places from `?1` up to, but without, `?2`: a row for `delta`
     /// for each group.
     pub(crate) fn read(&self, catalogue: &dyn Catalogue) -> Result<String, EngineError> {
-        let some = SomeEvents { catalogue, stream: &self.stream };
-        let homes = Homes::new();
-        let parsed = Parsed { query: self.part.clone(), clock_reads: 0, homes };
-        let part = rewrite::rewrite(&parsed, &some)?.sql;
-        Ok(if self.keys == 0 { format!("SELECT 0, * FROM ({part})") } else { part })
+        let part = self.read_events(&self.part, catalogue)?;
+        let has_key = self.keys > 0 || self.of_events;
+        Ok(if has_key { part } else { format!("SELECT 0, * FROM ({part})") })
     }
 
-    /// Puts a row into `delta`.
-    pub(crate) fn insert(&self, delta: &str) -> String {
-        let columns = self.keys.max(1) + self.states.len();
-        format!("INSERT INTO {delta} VALUES ({})", vec!["?"; columns].join(", "))
+    fn read_events(&self, query: &Query, catalogue: &dyn Catalogue) -> Result<String, EngineError> {
+        let some = SomeEvents { catalogue, stream: &self.stream };
+        let parsed = Parsed { query: query.clone(), clock_reads: 0, homes: Homes::new() };
+        Ok(rewrite::rewrite(&parsed, &some)?.sql)
+    }
+
+    /// Puts a row into `delta`, or that of an event into the table itself.
+    pub(crate) fn insert(&self, table: &str) -> String {
+        let marks = vec!["?"; self.table_columns().len()].join(", ");
+        format!("INSERT INTO {table} VALUES ({marks})")
+    }
+
+    /// What holds for those groups that are rows of the result, if not for all.
+    pub(crate) fn having(&self) -> Option<&str> {
+        self.having.as_deref()
     }
 
     /// Adds what is in `delta` to `table`.
@@ -229,7 +277,7 @@ impl Plan {
                 let (old, new) = (format!("{table}.a{place}"), format!("excluded.a{place}"));
                 let collation = if state.time { times::COLLATED } else { "" };
                 let other = match state.merge {
-                    Merge::Add => return format!("a{place} = {old} + {new}"),
+                    Merge::Add | Merge::Distinct => return format!("a{place} = {old} + {new}"),
                     Merge::Sum => format!("{old} + {new}"),
                     // As the aggregates do: of equals, the first.
                     Merge::Min => {
@@ -268,9 +316,14 @@ impl Plan {
             .map(|(output, column)| format!("{output} AS {column}"))
             .collect();
         let keys = self.key_columns();
+        let is_there = match &self.having {
+            Some(having) => format!("CASE WHEN {having} THEN 1 END"),
+            None => "1".to_owned(),
+        };
         format!(
             "SELECT t.is_there, {} FROM {delta} LEFT JOIN \
-             (SELECT 1 AS is_there, {keys}, {} FROM {table}) AS t USING ({keys}) ORDER BY {keys}",
+             (SELECT {is_there} AS is_there, {keys}, {} FROM {table}) AS t USING ({keys}) \
+             ORDER BY {keys}",
             columns.iter().map(|column| format!("t.{column}")).collect::<Vec<_>>().join(", "),
             outputs.join(", "),
         )
@@ -295,151 +348,58 @@ impl Catalogue for SomeEvents<'_> {
     }
 }
 
-/// The name of the stream, if nothing else is read.
-fn only_stream(select: &Select) -> Option<String> {
-    let [table] = &select.from[..] else { return None };
-    if !table.joins.is_empty() {
-        return None;
-    }
-    let TableFactor::Table { name, args: None, .. } = &table.relation else { return None };
-    Some(only_part(name)?.value.clone())
+/// The parts of a query that reads one stream, from beginning to end: it may group, and does not order.
+fn of_one_stream(parsed: &Parsed) -> Result<(&Query, Select, String), String> {
+    let query = &parsed.query;
+    let Query { with, body, order_by, limit_clause, fetch, .. } = query;
+    let why = match &**body {
+        _ if with.is_some() => "it has WITH",
+        _ if order_by.is_some() => "it has ORDER BY",
+        _ if !matches!(
+            limit_clause,
+            None | Some(LimitClause::LimitOffset { limit: None, offset: None, .. })
+        ) || fetch.is_some() =>
+        {
+            "it has LIMIT"
+        }
+        SetExpr::Select(select) => match &select.from[..] {
+            [table] if table.joins.is_empty() => match &table.relation {
+                TableFactor::Table { name, args: None, .. } => {
+                    let stream = only_part(name).ok_or("it reads something else than a stream")?;
+                    return Ok((query, (**select).clone(), stream.value.clone()));
+                }
+                TableFactor::Derived { .. } => "it has a subquery",
+                _ => "it reads something else than a stream",
+            },
+            [] => "it reads no stream",
+            _ => "it joins",
+        },
+        SetExpr::SetOperation { .. } => "it is made of several SELECTs",
+        _ => "it is not one plain SELECT",
+    };
+    Err(why.to_owned())
 }
 
 /// What the events are grouped by, with results spelled out.
-fn keys(select: &Select, named: &[(Expr, String)]) -> Option<Vec<Expr>> {
-    let GroupByExpr::Expressions(group_by, modifiers) = &select.group_by else { return None };
-    if !modifiers.is_empty() {
-        return None;
-    }
+fn keys(select: &Select, group_by: &[Expr], named: &[(Expr, String)]) -> Result<Vec<Key>, String> {
     let keys = group_by.iter().map(|expr| {
         // In a condition a name is a column, and then it is one here, too.
         if let (Expr::Identifier(name), Some(condition)) = (expr, &select.selection)
             && mentions(condition, &name.value)
             && result_only(name, named).is_some()
         {
-            return None;
+            return Err(format!("its WHERE takes the result {} for a column", name.value));
         }
-        let key = spelled_out(expr, named)?;
+        let key = spelled_out(expr, named).ok_or("it groups by something that is not a result")?;
         check(&key, named)?;
-        // The table of groups compares texts. Those that a function gives are the same for the same time.
-        let is_call = matches!(&key, Expr::Function(function)
-            if times::FUNCTIONS.contains(&&*function_name(function)));
-        (is_call || !is_time(&key)).then_some(key)
+        Ok(Key::new(key))
     });
     keys.collect()
 }
 
-/// An expression about one event: no aggregate, no query, no name of a result.
-fn check(expr: &Expr, named: &[(Expr, String)]) -> Option<()> {
-    let is_of_results = visit::any_expression(expr, |expr| match expr {
-        Expr::Identifier(name) => result_only(name, named).is_some(),
-        Expr::Function(function) => aggregate(function).is_some(),
-        _ => false,
-    });
-    if is_of_results { None } else { check_functions(expr) }
-}
-
-/// All functions are known, and there is nothing that is a query of its own.
-fn check_functions(expr: &Expr) -> Option<()> {
-    let is_unknown = visit::any_expression(expr, |expr| {
-        let known = match expr {
-            Expr::Function(function) => {
-                let name = function_name(function);
-                aggregate(function).is_some()
-                    || function.over.is_none()
-                        && function.filter.is_none()
-                        && (FUNCTIONS.contains(&&*name) || times::FUNCTIONS.contains(&&*name))
-            }
-            Expr::Subquery(_) | Expr::Exists { .. } => false,
-            Expr::In { target, .. } => matches!(target, InTarget::List(_)),
-            // In what order texts come, and which are equal, is another matter there.
-            Expr::Collate { .. } => false,
-            Expr::Trim { trim_what, trim_characters, .. } => {
-                trim_what.is_none() && trim_characters.is_none()
-            }
-            Expr::Value(value) => !matches!(value.value, Value::Placeholder(_)),
-            _ => true,
-        };
-        !known
-    });
-    (!is_unknown).then_some(())
-}
-
-/// Takes a result apart: what is a key or an aggregate in it is replaced by columns of the table.
-struct Split<'a> {
-    keys: &'a [Expr],
-    states: Vec<State>,
-}
-
-impl Change for Split<'_> {
-    fn enter_query(&mut self, _: &mut Query) -> Result<(), EngineError> {
-        Err(no_part())
-    }
-
-    fn enter_expression(&mut self, expr: &mut Expr) -> Result<(), EngineError> {
-        if let Some(key) = self.keys.iter().position(|key| same(key, expr)) {
-            let column = format!("nullif(k{key}, x'{NULL_KEY}')");
-            // A cast says how its value is compared, too.
-            *expr = match &self.keys[key] {
-                Expr::Cast { data_type, .. } => raw(&format!("CAST({column} AS {data_type})")),
-                key if is_time(key) => raw(&format!("({column}{})", times::COLLATED)),
-                _ => raw(&column),
-            };
-            return Ok(());
-        }
-        let is_one = match expr {
-            Expr::Function(function) => match aggregate(function) {
-                Some(aggregate) => {
-                    *expr = self.state(function, aggregate);
-                    true
-                }
-                None => check_functions(&Expr::Function(function.clone())).is_some(),
-            },
-            // A column that is neither aggregated nor grouped by, or one that this function made.
-            Expr::Identifier(name) => is_raw(name),
-            Expr::CompoundIdentifier(_) | Expr::Collate { .. } => false,
-            Expr::Value(value) => !matches!(value.value, Value::Placeholder(_)),
-            _ => true,
-        };
-        if is_one { Ok(()) } else { Err(no_part()) }
-    }
-}
-
-/// What is in a result that is neither a key nor made of aggregates.
-fn no_part() -> EngineError {
-    EngineError::Invalid("the query is not one that can be added to".to_owned())
-}
-
-impl Split<'_> {
-    /// What gives the aggregate's value from its states, which are added if they are new.
-    fn state(&mut self, function: &Function, aggregate: Aggregate) -> Expr {
-        let named = |name: &str| {
-            let mut function = function.clone();
-            function.name = vec![Ident::new(name)].into();
-            Expr::Function(function)
-        };
-        let of_times = is_time(&Expr::Function(function.clone()));
-        let mut keep = |part: Expr, merge| {
-            let time = of_times && matches!(merge, Merge::Min | Merge::Max);
-            let state = State { part, merge, time };
-            self.states.iter().position(|known| *known == state).unwrap_or_else(|| {
-                self.states.push(state);
-                self.states.len() - 1
-            })
-        };
-        let collated = if of_times { times::COLLATED } else { "" };
-        let value = match aggregate {
-            Aggregate::Count => format!("(a{})", keep(named("count"), Merge::Add)),
-            Aggregate::Total => format!("(a{})", keep(named("total"), Merge::Add)),
-            Aggregate::Sum => format!("(a{})", keep(named("sum"), Merge::Sum)),
-            Aggregate::Min => format!("(a{}{collated})", keep(named("min"), Merge::Min)),
-            Aggregate::Max => format!("(a{}{collated})", keep(named("max"), Merge::Max)),
-            Aggregate::Average => {
-                let total = keep(named("total"), Merge::Add);
-                let count = keep(named("count"), Merge::Add);
-                format!("(a{total} / nullif(a{count}, 0))")
-            }
-        };
-        raw(&value)
-    }
+/// Results that have names which no key of an event has, so that nothing in the query can mean them.
+fn aliased(results: impl IntoIterator<Item = Expr>) -> Vec<SelectItem> {
+    let alias = |place| Ident::with_quote('"', format!("\u{1}{place}"));
+    let results = results.into_iter().enumerate();
+    results.map(|(place, expr)| SelectItem::ExprWithAlias { expr, alias: alias(place) }).collect()
 }

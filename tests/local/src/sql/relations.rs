@@ -14,6 +14,9 @@ use crate::events::keys::Kinds;
 /// The column that every stream has besides its keys: when an event came.
 const ARRIVAL: &str = "arrival_timestamp";
 
+/// A column of the events that a plan reads: their place. No key with a NUL in it is a column.
+pub(crate) const PLACE: &str = "\0place";
+
 /// What a name in a query stands for.
 #[derive(Clone, Debug)]
 pub(crate) enum Relation {
@@ -113,6 +116,7 @@ impl Source {
             Relation::Stream { number, rows, .. } => (number, rows),
         };
         let value = |key: &str| match key {
+            PLACE if number.is_none() && rows.is_some() => "place".to_owned(),
             _ if rows.is_none() || key.contains('\0') => "NULL".to_owned(),
             TIMESTAMP => format!("{}{}", value_of(key), times::COLLATED),
             _ if self.is_arrival(key) => {

@@ -22,6 +22,8 @@ pub(super) struct Compiled {
     pub(super) reads: BTreeSet<String>,
     /// How its result is added to, if it can be.
     pub(super) plan: Option<Plan>,
+    /// If it cannot, why.
+    pub(super) why: Option<String>,
 }
 
 impl Compiled {
@@ -34,9 +36,9 @@ impl Compiled {
             )
         })?;
         check_width(&columns)?;
-        let plan = plan(&parsed, catalogue)?;
+        let (plan, why) = plan(&parsed, catalogue)?;
         let (query, homes) = (query.to_owned(), runnable.homes);
-        Ok(Self { query, homes, columns, reads: runnable.reads, plan })
+        Ok(Self { query, homes, columns, reads: runnable.reads, plan, why })
     }
 
     /// A process that was made earlier, with the columns that it has. If its query is no good any more, it
@@ -51,20 +53,29 @@ impl Compiled {
             let mut parsed = sql::parse(query)?;
             parsed.homes.clone_from(&homes);
             let Runnable { columns: known, reads, .. } = rewrite::rewrite(&parsed, catalogue)?;
-            let plan = plan(&parsed, catalogue)?;
+            let (plan, why) = plan(&parsed, catalogue)?;
             // What they are called is not changed, only what is known about them.
             let same = |known: &Vec<Column>| {
                 known.iter().map(|it| &it.name).eq(columns.iter().map(|it| &it.name))
             };
             let columns = known.filter(same).unwrap_or_else(|| columns.clone());
             let (query, homes) = (query.to_owned(), homes.clone());
-            Ok(Self { query, homes, columns, reads, plan })
+            Ok(Self { query, homes, columns, reads, plan, why })
         };
         match again() {
             Ok(compiled) => Ok((compiled, None)),
             Err(EngineError::Invalid(why)) => {
                 let query = "SELECT NULL WHERE false".to_owned();
-                Ok((Self { query, homes, columns, reads: BTreeSet::new(), plan: None }, Some(why)))
+                let (reads, plan) = (BTreeSet::new(), None);
+                let compiled = Self {
+                    query,
+                    homes,
+                    columns,
+                    reads,
+                    plan,
+                    why: Some("it cannot be run".into()),
+                };
+                Ok((compiled, Some(why)))
             }
             Err(error) => Err(error),
         }
@@ -91,12 +102,16 @@ pub(super) fn check_width(columns: &[Column]) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn plan(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Option<Plan>, EngineError> {
+/// How the result of a query is added to, or why it cannot be.
+fn plan(
+    parsed: &Parsed,
+    catalogue: &dyn Catalogue,
+) -> Result<(Option<Plan>, Option<String>), EngineError> {
     Ok(match Plan::new(parsed) {
-        Some(plan) => match catalogue.relation(plan.stream())? {
-            Relation::Stream { .. } => Some(plan),
-            Relation::Process { .. } => None,
+        Ok(plan) => match catalogue.relation(plan.stream())? {
+            Relation::Stream { .. } => (Some(plan), None),
+            Relation::Process { .. } => (None, Some("it reads another process".to_owned())),
         },
-        None => None,
+        Err(why) => (None, Some(why)),
     })
 }

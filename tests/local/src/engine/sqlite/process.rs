@@ -1,9 +1,12 @@
 //! A process, and the table that its rows are in.
 
+mod distinct;
+mod of_events;
+
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use rusqlite::types::{ToSqlOutput, Value};
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Params, StatementStatus, params};
 
 use super::catalogue::Tables;
@@ -14,6 +17,7 @@ use super::objects::{ChangeRecords, Objects, kept};
 use super::sandbox::Sandbox;
 use crate::engine::{EngineError, Ttl};
 use crate::sql::columns::Column;
+use crate::sql::plan::{Plan, Values};
 use crate::sql::rewrite;
 use crate::sql::{print, times};
 
@@ -47,6 +51,10 @@ pub(super) struct Process {
     pub(super) objects: Objects,
     /// How to read events, once that has been found out.
     read: Option<String>,
+    /// How to count distinct values, once that has been found out.
+    values: Vec<Values>,
+    /// How many distinct values it may keep.
+    pub(super) most_distinct: u64,
     /// While it has not been given all stored events: the place of the next one. It is given no new ones then.
     pub(super) next: Option<i64>,
     /// How many events to give it at once then.
@@ -78,6 +86,8 @@ pub(super) struct Added {
     pub(super) unread: bool,
     /// It took too long.
     late: bool,
+    /// It may keep no more: from which place on nothing was added, and why.
+    pub(super) full: Option<(i64, String)>,
 }
 
 impl Process {
@@ -88,7 +98,20 @@ impl Process {
         sandbox: Sandbox,
     ) -> Self {
         let objects = Objects::new(&compiled.columns);
-        Self { number, compiled, expiry, objects, read: None, next: None, slice: 1000, sandbox }
+        let (read, values, next, slice) = (None, Vec::new(), None, 1000);
+        let most_distinct = u64::MAX;
+        Self {
+            number,
+            compiled,
+            expiry,
+            objects,
+            read,
+            values,
+            most_distinct,
+            next,
+            slice,
+            sandbox,
+        }
     }
 
     /// The table that holds its rows.
@@ -121,7 +144,9 @@ impl Process {
             format!("{}{collation} AS {}", self.value(place), print::name(&column.name))
         });
         let columns = columns.collect::<Vec<_>>().join(", ");
-        format!("SELECT {columns} FROM main.{}", self.table())
+        let having = self.compiled.plan.as_ref().and_then(Plan::having);
+        let having = having.map_or_else(String::new, |having| format!(" WHERE {having}"));
+        format!("SELECT {columns} FROM main.{}{having}", self.table())
     }
 
     /// Writes down how others read its rows.
@@ -164,7 +189,10 @@ impl Process {
 
     pub(super) fn create_table(&self, connection: &Connection) -> Result<(), EngineError> {
         let create = match &self.compiled.plan {
-            Some(plan) => plan.create(&self.table(), false),
+            Some(plan) => {
+                let table = self.table();
+                format!("{}; {}", plan.create(&table, false), plan.create_values(&table))
+            }
             None => {
                 let columns = (0..self.compiled.columns.len()).map(|place| format!("c{place}"));
                 let columns = columns.collect::<Vec<_>>().join(", ");
@@ -175,8 +203,46 @@ impl Process {
         connection.execute_batch(&create).map_err(query_error)
     }
 
+    /// Whether its table is one for the way in which it is kept. That of an earlier version may have been kept in another.
+    pub(super) fn fits_table(&self, connection: &Connection) -> Result<bool, EngineError> {
+        let columns = match &self.compiled.plan {
+            Some(plan) => plan.table_columns(),
+            None => (0..self.compiled.columns.len()).map(|place| format!("c{place}")).collect(),
+        };
+        Ok(columns == columns_of(connection, &self.table())?)
+    }
+
+    /// Starts it over what is stored, with nothing as yet.
+    pub(super) fn start(&mut self, connection: &Connection) -> Result<(), EngineError> {
+        let Some(plan) = &self.compiled.plan else { return Ok(()) };
+        let places = Tables { connection }.places(plan.stream())?;
+        // Of no events at all, an aggregate of everything has its row.
+        self.add(connection, 0..0, None)?;
+        self.stop_at(connection, places.map(|places| places.start))
+    }
+
+    /// It lacks the events from this place on, if there is one.
+    pub(super) fn stop_at(
+        &mut self,
+        connection: &Connection,
+        next: Option<i64>,
+    ) -> Result<(), EngineError> {
+        match next {
+            Some(next) => {
+                let save = "INSERT INTO fills VALUES (?1, ?2) ON CONFLICT DO UPDATE SET next = ?2";
+                connection.prepare_cached(save)?.execute([self.number, next])?;
+            }
+            None => {
+                let delete = "DELETE FROM fills WHERE process = ?";
+                connection.prepare_cached(delete)?.execute([self.number])?;
+            }
+        }
+        self.next = next;
+        Ok(())
+    }
+
     pub(super) fn create_delta(&self, connection: &Connection) -> Result<(), EngineError> {
-        if let Some(plan) = &self.compiled.plan {
+        if let Some(plan) = self.compiled.plan.as_ref().filter(|plan| !plan.is_of_events()) {
             let delta = self.delta();
             let create = plan.create(&delta, true);
             connection
@@ -188,8 +254,14 @@ impl Process {
 
     pub(super) fn drop_tables(&self, connection: &Connection) -> Result<(), EngineError> {
         let (table, delta) = (self.table(), self.delta());
-        let drop = format!("DROP TABLE {table}; DROP TABLE IF EXISTS temp.{delta}");
+        let mut drop = format!("DROP TABLE {table}; DROP TABLE IF EXISTS temp.{delta};");
+        let plan = self.compiled.plan.iter();
+        for values in plan.flat_map(|plan| plan.value_tables(&table)) {
+            // One that an earlier version made has none.
+            drop.push_str(&format!("DROP TABLE IF EXISTS {values};"));
+        }
         connection.execute_batch(&drop)?;
+        connection.execute("DELETE FROM distincts WHERE process = ?", [self.number])?;
         connection.execute("DELETE FROM homes WHERE process = ?", [self.number])?;
         Ok(())
     }
@@ -243,6 +315,15 @@ impl Process {
                         added.error = Some(why);
                     }
                 }
+                Err(EngineError::Full(why)) => {
+                    connection.prepare_cached("ROLLBACK TO part")?.execute([])?;
+                    if let Some(changes) = &mut changes {
+                        changes.truncate(noted);
+                    }
+                    // Those before it are added, or left out for other reasons.
+                    added.full = Some((places.start, why));
+                    left.clear();
+                }
                 Err(error) => return Err(error),
             }
             connection.prepare_cached("RELEASE part")?.execute([])?;
@@ -255,11 +336,16 @@ impl Process {
         if self.read.is_none()
             && let Some(plan) = &self.compiled.plan
         {
-            let read = plan.read(&Tables { connection })?;
+            let tables = Tables { connection };
+            let read = plan.read(&tables)?;
+            let values = plan.values(&self.table(), &self.delta(), &tables)?;
             // Done once and in a moment; the limit is for what nobody thought of.
             let _inside = self.sandbox.enter(Some(Instant::now() + time_for(0) * 5));
             connection.prepare_cached(&read).map_err(query_error)?;
-            self.read = Some(read);
+            for values in &values {
+                connection.prepare_cached(&values.read).map_err(query_error)?;
+            }
+            (self.read, self.values) = (Some(read), values);
         }
         Ok(())
     }
@@ -273,6 +359,9 @@ impl Process {
     ) -> Result<u64, EngineError> {
         let (table, delta) = (self.table(), self.delta());
         let Some(plan) = &self.compiled.plan else { return Ok(0) };
+        if plan.is_of_events() {
+            return self.add_rows(connection, plan, places, deadline, changes);
+        }
         let Some(read) = &self.read else { return Ok(0) };
         let mut steps = execute(connection, &format!("DELETE FROM {delta}"), [])?;
         {
@@ -293,6 +382,7 @@ impl Process {
             drop(groups);
             steps += u64::from(reading.reset_status(StatementStatus::VmStep).unsigned_abs());
         }
+        steps += self.add_values(connection, places, deadline)?;
         let mut merge = || {
             let _inside = self.sandbox.enter(None);
             steps += execute(connection, &plan.merge(&table, &delta), [])?;
@@ -311,9 +401,9 @@ impl Process {
         merge()?;
         let new = touched()?;
         for (old, new) in old.iter().zip(&new) {
+            let row = |row: &'_ [Value]| (row[0] != Value::Null).then(|| row[1..].to_vec());
+            let (old, new) = (row(old), row(new));
             if old != new {
-                let row = |row: &'_ [Value]| (row[0] != Value::Null).then(|| row[1..].to_vec());
-                let (old, new) = (row(old), row(new));
                 changes.push(connection, &self.objects, old.as_deref(), new.as_deref())?;
             }
         }
@@ -330,21 +420,29 @@ impl Process {
         let Some(Expiry { column, micros }) = self.expiry else { return Ok(()) };
         let before = times::text_of(now.saturating_sub(micros));
         let (table, column, values) = (self.table(), self.value(column), self.values());
-        let old = format!("FROM {table} WHERE utc({column}) < ?");
+        let is_old = format!("utc({column}) < ?");
+        let having = self.compiled.plan.as_ref().and_then(Plan::having).unwrap_or("1");
+        let old =
+            format!("SELECT {values}, CASE WHEN {having} THEN 1 END FROM {table} WHERE {is_old}");
         let inside = self.sandbox.enter(Some(Instant::now() + time_for(0)));
-        let mut select = connection.prepare_cached(&format!("SELECT {values} {old}"))?;
+        let mut select = connection.prepare_cached(&old)?;
         let mut rows = select.query([&before])?;
         let mut any = false;
         while let Some(row) = rows.next().map_err(query_error)? {
             any = true;
-            changes.push(connection, &self.objects, Some(&self.row(row)?), None)?;
+            // One that was not in the result cannot leave it.
+            if row.get_ref(self.compiled.columns.len())? != ValueRef::Null {
+                changes.push(connection, &self.objects, Some(&self.row(row)?), None)?;
+            }
         }
         drop(rows);
         drop(inside);
         if any {
             // It asks the same again, which has just been answered in time.
             let _inside = self.sandbox.enter(None);
-            connection.prepare_cached(&format!("DELETE {old}"))?.execute([&before])?;
+            self.forget_values(connection, &is_old, &before)?;
+            let delete = format!("DELETE FROM {table} WHERE {is_old}");
+            connection.prepare_cached(&delete)?.execute([&before])?;
         }
         Ok(())
     }
@@ -369,8 +467,9 @@ impl Process {
             let column = compiled.columns.iter().position(|column| column.name == *name)?;
             Some(Expiry { column, ..expiry })
         });
-        let (next, slice) = (self.next, self.slice);
-        Self { next, slice, ..Self::new(self.number, compiled, expiry, self.sandbox.clone()) }
+        let (next, slice, most_distinct) = (self.next, self.slice, self.most_distinct);
+        let other = Self::new(self.number, compiled, expiry, self.sandbox.clone());
+        Self { next, slice, most_distinct, ..other }
     }
 
     /// Makes `rows` the rows of this process, which is one that is computed anew, and changes no more
@@ -431,6 +530,14 @@ impl Process {
 /// The table that holds the rows of the process with this number.
 pub(super) fn table(number: i64) -> String {
     format!("process_{number}")
+}
+
+/// The columns that a table has.
+fn columns_of(connection: &Connection, table: &str) -> Result<Vec<String>, EngineError> {
+    let columns = "SELECT name FROM pragma_table_info(?) ORDER BY cid";
+    let mut columns = connection.prepare_cached(columns)?;
+    let columns = columns.query_map([table], |row| row.get(0))?;
+    Ok(columns.collect::<Result<_, _>>()?)
 }
 
 /// Runs a statement of a process and returns the steps that it took.

@@ -17,6 +17,7 @@ use super::stats::Stats;
 use super::storage::Stored;
 use super::writer::Notice;
 use crate::engine::{Definition, EngineError, Listener, Mode, ProcessStats, Ttl};
+use crate::settings::Limits;
 use crate::sql::Homes;
 use crate::sql::columns::Column;
 use crate::sql::groups::same_row_by;
@@ -31,6 +32,8 @@ pub(super) struct Processes {
     /// Whether something in there is not committed yet.
     touched: bool,
     sandbox: Sandbox,
+    /// How many distinct values each may keep.
+    most_distinct: u64,
     stats: Stats,
     schedule: Arc<Schedule>,
     listener: Arc<dyn Listener>,
@@ -88,11 +91,17 @@ pub(super) struct Draft {
 impl Processes {
     pub(super) fn new(
         sandbox: Sandbox,
+        limits: &Limits,
         stats: Stats,
         schedule: Arc<Schedule>,
         listener: Arc<dyn Listener>,
     ) -> Self {
-        Self { loaded: None, touched: false, sandbox, stats, schedule, listener }
+        let most_distinct = limits.max_distinct as u64;
+        Self { loaded: None, touched: false, sandbox, most_distinct, stats, schedule, listener }
+    }
+
+    pub(super) fn listener(&self) -> Arc<dyn Listener> {
+        Arc::clone(&self.listener)
     }
 
     /// Forgets what has not become true.
@@ -132,7 +141,16 @@ impl Processes {
                 Compiled::stored(&query, columns, homes, &Tables { connection })?;
             let expiry = ttl.and_then(|ttl| Expiry::new(&ttl, &compiled.columns).ok());
             let mut process = Process::new(number, compiled, expiry, self.sandbox.clone());
-            process.next = next;
+            (process.next, process.most_distinct) = (next, self.most_distinct);
+            if error.is_none() && !process.fits_table(connection)? {
+                connection.execute_batch("SAVEPOINT anew")?;
+                process.drop_tables(connection)?;
+                process.create_table(connection)?;
+                process.create_delta(connection)?;
+                process.start(connection)?;
+                process.save(connection)?;
+                connection.execute_batch("RELEASE anew")?;
+            }
             // An earlier version may have printed it in another way.
             process.save(connection)?;
             process.create_delta(connection)?;
@@ -172,7 +190,7 @@ impl Processes {
         notices: &mut Vec<Notice>,
     ) -> Result<(), EngineError> {
         let places = &stored.places;
-        let (stats, listener) = (self.stats.clone(), Arc::clone(&self.listener));
+        let (stats, listener) = (self.stats.clone(), self.listener());
         let events = places.end.abs_diff(places.start);
         let mut touched = self.touched;
         for (name, process) in self.all(connection)? {
@@ -187,9 +205,15 @@ impl Processes {
                     touched |= process.learn_columns(connection)?;
                 }
                 let mut changes = listener.wants_changes(name).then(ChangeRecords::default);
-                let added = process.add(connection, places.clone(), changes.as_mut())?;
+                let mut added = process.add(connection, places.clone(), changes.as_mut())?;
+                let full = added.full.take();
                 stats.note(name, |stats| stats.events += events);
                 stats.added(name, added);
+                if let Some((place, why)) = full {
+                    touched = true;
+                    process.stop_at(connection, Some(place))?;
+                    stats.full(name, &why);
+                }
                 notices.push(Notice::changed(name, changes));
             } else {
                 stats.note(name, |stats| stats.events += events);
@@ -268,7 +292,8 @@ impl Processes {
     ) -> Result<Process, EngineError> {
         let compiled = Compiled::new(query, &Tables { connection })?;
         let expiry = ttl.map(|ttl| Expiry::new(ttl, &compiled.columns)).transpose()?;
-        let process = Process::new(number, compiled, expiry, self.sandbox.clone());
+        let mut process = Process::new(number, compiled, expiry, self.sandbox.clone());
+        process.most_distinct = self.most_distinct;
         process.create_delta(connection)?;
         Ok(process)
     }
@@ -299,16 +324,7 @@ impl Processes {
         process.save(connection)?;
         self.stats.put(&name, ProcessStats::new(process.compiled.mode()), &process.compiled.reads);
         match (&process.compiled.plan, run) {
-            (Some(plan), None) => {
-                let stream = plan.stream().to_owned();
-                // Of no events at all, an aggregate of everything has its row.
-                process.add(connection, 0..0, None)?;
-                process.next = Tables { connection }.places(&stream)?.map(|places| places.start);
-                if let Some(next) = process.next {
-                    let insert = "INSERT INTO fills VALUES (?, ?)";
-                    connection.prepare_cached(insert)?.execute([number, next])?;
-                }
-            }
+            (Some(_), None) => process.start(connection)?,
             (None, Some(run)) => {
                 self.stats.ran(&name, &run);
                 update(connection, &mut process, run, now, &mut ChangeRecords::default())?;
@@ -332,7 +348,7 @@ impl Processes {
         name: &str,
         notices: &mut Vec<Notice>,
     ) -> Result<Filled, EngineError> {
-        let stats = self.stats.clone();
+        let (stats, listener) = (self.stats.clone(), self.listener());
         let Some(process) = self.all(connection)?.get_mut(name) else { return Ok(Filled::Whole) };
         let (Some(next), Some(plan)) = (process.next, &process.compiled.plan) else {
             return Ok(Filled::Whole);
@@ -341,34 +357,35 @@ impl Processes {
         let stored = Tables { connection }.places(plan.stream())?.unwrap_or(next..next);
         let from = if stored.contains(&next) { next } else { next.max(stored.start) };
         let to = stored.end.min(from.saturating_add(process.slice));
-        let number = process.number;
         let start = Instant::now();
-        let added =
-            if from < to { process.add(connection, from..to, None)? } else { Added::default() };
-        process.next = (to < stored.end).then_some(to);
+        let mut changes = listener.wants_changes(name).then(ChangeRecords::default);
+        let added = if from < to {
+            process.add(connection, from..to, changes.as_mut())?
+        } else {
+            Added::default()
+        };
+        let next = match &added.full {
+            Some((place, _)) => Some(*place),
+            None => (to < stored.end).then_some(to),
+        };
+        process.stop_at(connection, next)?;
         process.slice = match start.elapsed().as_millis() {
             0..20 => (process.slice * 2).min(20_000),
-            60.. => (process.slice / 2).max(100),
+            40.. => (process.slice / 2).max(100),
             _ => process.slice,
         };
-        let filled = match (process.next, &added.error) {
+        self.touched = true;
+        notices.push(Notice::changed(name, changes));
+        if let Some((_, why)) = added.full {
+            stats.full(name, &why);
+            return Ok(Filled::Failed(why));
+        }
+        let filled = match (next, &added.error) {
             (_, Some(why)) if added.skipped >= MOST_TRIED => Filled::Failed(why.clone()),
             (Some(_), _) => Filled::Partly,
             (None, _) => Filled::Whole,
         };
-        match process.next {
-            Some(next) => {
-                let update = "UPDATE fills SET next = ? WHERE process = ?";
-                connection.prepare_cached(update)?.execute([next, number])?;
-            }
-            None => {
-                let delete = "DELETE FROM fills WHERE process = ?";
-                connection.prepare_cached(delete)?.execute([number])?;
-            }
-        }
-        self.touched = true;
         stats.added(name, added);
-        notices.push(Notice::changed(name, None));
         Ok(filled)
     }
 

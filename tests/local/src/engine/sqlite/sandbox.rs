@@ -146,6 +146,7 @@ const FUNCTIONS: &[&str] = &[
     "tanh",
     "time",
     "time_add",
+    "time_key",
     "time_or_null",
     "timediff",
     "total",

@@ -88,7 +88,9 @@ pub(super) fn create(connection: &Connection) -> Result<(), EngineError> {
         -- Processes that have not been given all stored events yet, and the place of the next one.
         CREATE TABLE IF NOT EXISTS fills (process INTEGER PRIMARY KEY, next INTEGER NOT NULL);
         -- Which streams the names in a process's query are keys of, as far as that is settled: JSON.
-        CREATE TABLE IF NOT EXISTS homes (process INTEGER PRIMARY KEY, streams TEXT NOT NULL)",
+        CREATE TABLE IF NOT EXISTS homes (process INTEGER PRIMARY KEY, streams TEXT NOT NULL);
+        -- How many distinct values a process keeps, over all its groups.
+        CREATE TABLE IF NOT EXISTS distincts (process INTEGER PRIMARY KEY, kept INTEGER NOT NULL)",
     )?;
     if !connection.table_exists(None, "blocks")? {
         connection.execute_batch(BLOCKS)?;

@@ -88,6 +88,15 @@ impl Stats {
         }
     }
 
+    /// A process may keep no more: it shows what it had before.
+    pub(super) fn full(&self, process: &str, why: &str) {
+        tracing::warn!(process, why, "a process has stopped: it may keep no more");
+        self.note(process, |stats| {
+            stats.last_error = Some(why.to_owned());
+            stats.stale = true;
+        });
+    }
+
     /// A run came to nothing: the process shows what the one before it gave.
     pub(super) fn failed(&self, process: &str, error: &EngineError) {
         self.note(process, |stats| {

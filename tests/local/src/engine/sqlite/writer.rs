@@ -207,6 +207,7 @@ impl Writer {
                 processes.stored(connection, &name, &stored, notices)?;
             }
             storage.settle(connection, &name, now)?;
+            processes.drop_rows(connection, Some(&name), notices)?;
             notices.push(Notice::Stored(name, stored.after, stored.records));
             Ok(())
         });
@@ -231,6 +232,7 @@ impl Writer {
         let swept = self.transaction(|writer| {
             let Self { connection, storage, processes, notices, now, .. } = writer;
             more = storage.sweep(connection, now, notices)?;
+            more |= processes.drop_rows(connection, None, notices)?;
             processes.expire(connection, now.micros, notices)
         });
         if let Err(error) = swept {

@@ -5,10 +5,11 @@ use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use rusqlite::functions::{Context, FunctionFlags};
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Error};
 use time::{Duration, OffsetDateTime};
 
+use crate::engine::sqlite::objects::kept;
 use crate::events::timestamp;
 use crate::sql::times;
 
@@ -41,6 +42,11 @@ pub(in crate::engine::sqlite) fn install(connection: &Connection) -> rusqlite::R
         Ok(of_statement.text())
     })?;
     connection.create_scalar_function("utc", 1, pure, |context| Ok(time(context, 0).map(text)))?;
+    // Of all texts of one time the same one, to the nanosecond; anything else as it is.
+    connection.create_scalar_function("time_key", 1, pure, |context| {
+        let at = time(context, 0).map(|at| format!("{}{:03}", text(at), at.nanosecond() % 1000));
+        Ok(at.map_or_else(|| kept(context.get_raw(0)), Value::Text))
+    })?;
     connection.create_scalar_function("time_or_null", 1, pure, |context| {
         let is_time = time(context, 0).is_some();
         Ok(is_time.then(|| context.get_raw(0).as_str().unwrap_or_default().to_owned()))
