@@ -60,6 +60,7 @@ mod schema;
 mod snapshots;
 mod stats;
 mod storage;
+mod successor;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -150,7 +151,7 @@ impl Sqlite {
             Arc::clone(&schedule),
             Arc::clone(&listener),
         );
-        processes.all(&connection).map_err(io::Error::other)?;
+        processes.forget_successors(&connection).map_err(io::Error::other)?;
         let unfilled = processes.unfilled();
         let told = Arc::clone(&listener);
         let writer = Writer::new(connection, storage, processes, told, Arc::clone(&counted));
@@ -330,7 +331,7 @@ impl Engine for Sqlite {
     }
 
     fn processes(&self) -> Result<Vec<String>, EngineError> {
-        self.names("SELECT name FROM processes ORDER BY name")
+        self.names("SELECT name FROM processes WHERE name NOT LIKE char(1) || '%' ORDER BY name")
     }
 
     fn process(&self, name: &str) -> Result<Definition, EngineError> {
@@ -359,20 +360,35 @@ impl Engine for Sqlite {
     }
 
     fn change_process(&self, name: &str, change: &Change) -> Result<(), EngineError> {
-        let Change { query, ttl } = change.clone();
         let definition = self.process(name)?;
-        let draft = query
-            .map(|query| {
-                let ttl = ttl.clone().or(definition.ttl);
-                self.draft(name, &Definition { query, ttl })
-            })
-            .transpose()?;
-        let changed = name.to_owned();
+        // What is as it was is left alone.
+        let query = change.query.clone().filter(|query| *query != definition.query);
+        let ttl = change.ttl.clone().filter(|ttl| Some(ttl) != definition.ttl.as_ref());
+        let (changed, successor) = (name.to_owned(), successor::of(name));
+        let Some(query) = query else {
+            let Some(ttl) = ttl else { return Ok(()) };
+            return self.inner.write(move |writer| {
+                writer.processes.change_ttl(&writer.connection, &changed, &ttl)
+            });
+        };
+        let mut draft = self.draft(name, &Definition { query, ttl: ttl.or(definition.ttl) })?;
+        draft.name.clone_from(&successor);
         self.inner.write(move |writer| {
             let Writer { connection, processes, now, notices, .. } = writer;
-            processes.change(connection, &changed, ttl.as_ref(), draft, now.micros, notices)
+            processes.create_successor(connection, draft, now.micros, notices)
         })?;
-        self.inner.fill(name)
+        let filled = self.inner.fill(&successor).and_then(|()| {
+            self.inner.write(move |writer| {
+                let Writer { connection, processes, notices, .. } = writer;
+                processes.succeed(connection, &changed, notices)
+            })
+        });
+        filled.inspect_err(|_| {
+            // The process stays what it was.
+            if let Err(error) = self.delete_process(&successor) {
+                tracing::warn!(process = name, %error, "half a process could not be deleted");
+            }
+        })
     }
 
     fn delete_process(&self, name: &str) -> Result<(), EngineError> {

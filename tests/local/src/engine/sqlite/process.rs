@@ -149,6 +149,18 @@ impl Process {
         format!("SELECT {columns} FROM main.{}{having}", self.table())
     }
 
+    /// Its rows, unless there are more than so many.
+    pub(super) fn shown(
+        &self,
+        connection: &Connection,
+        most: usize,
+    ) -> Result<Option<Vec<Vec<Value>>>, EngineError> {
+        let _inside = self.sandbox.enter(Some(Instant::now() + time_for(0)));
+        let limited = format!("SELECT * FROM ({}) LIMIT {}", self.select(), most + 1);
+        let rows = rows(connection, &limited)?;
+        Ok((rows.len() <= most).then_some(rows))
+    }
+
     /// Writes down how others read its rows.
     pub(super) fn save(&self, connection: &Connection) -> Result<(), EngineError> {
         let columns = serde_json::json!(self.compiled.columns).to_string();

@@ -15,6 +15,7 @@ use super::sandbox::Sandbox;
 use super::schedule::Schedule;
 use super::stats::Stats;
 use super::storage::Stored;
+use super::successor::visible;
 use super::writer::Notice;
 use crate::engine::{Definition, EngineError, Listener, Mode, ProcessStats, Ttl};
 use crate::settings::Limits;
@@ -30,11 +31,11 @@ pub(super) struct Processes {
     /// As they are in the table; `None` when that has to be looked up again.
     loaded: Option<BTreeMap<String, Process>>,
     /// Whether something in there is not committed yet.
-    touched: bool,
+    pub(super) touched: bool,
     sandbox: Sandbox,
     /// How many distinct values each may keep.
     most_distinct: u64,
-    stats: Stats,
+    pub(super) stats: Stats,
     schedule: Arc<Schedule>,
     listener: Arc<dyn Listener>,
 }
@@ -176,7 +177,7 @@ impl Processes {
         }
     }
 
-    fn end(&self, name: &str) {
+    pub(super) fn end(&self, name: &str) {
         self.stats.remove(name);
         self.schedule.remove(name);
     }
@@ -298,7 +299,7 @@ impl Processes {
         Ok(process)
     }
 
-    fn insert(
+    pub(super) fn insert(
         &mut self,
         connection: &Connection,
         draft: Draft,
@@ -424,40 +425,32 @@ impl Processes {
         Ok(has_changed)
     }
 
-    /// Changes a process; with a new query it is made anew, under its old name.
-    pub(super) fn change(
+    /// Changes what is not the query of a process.
+    pub(super) fn change_ttl(
         &mut self,
         connection: &Connection,
         name: &str,
-        ttl: Option<&Ttl>,
-        draft: Option<Draft>,
-        now: i64,
-        notices: &mut Vec<Notice>,
+        ttl: &Ttl,
     ) -> Result<(), EngineError> {
         self.touched = true;
         let process = self.all(connection)?.get_mut(name).ok_or_else(|| no_process(name))?;
-        if let Some(draft) = draft {
-            process.drop_tables(connection)?;
-            connection.execute("DELETE FROM fills WHERE process = ?", [process.number])?;
-            connection.execute("DELETE FROM processes WHERE name = ?", [name])?;
-            self.all(connection)?.remove(name);
-            self.insert(connection, draft, now, notices)?;
-            // What it had before is gone, and nobody was told of it.
-            notices.push(Notice::changed(name, None));
-            return self.check_no_circle(connection, name);
-        }
-        if let Some(ttl) = ttl {
-            process.expiry = Some(Expiry::new(ttl, &process.compiled.columns)?);
-            let update = "UPDATE processes SET ttl_duration = ?, ttl_column = ? WHERE name = ?";
-            connection.execute(update, [&ttl.duration, &ttl.column, name])?;
-        }
+        process.expiry = Some(Expiry::new(ttl, &process.compiled.columns)?);
+        let update = "UPDATE processes SET ttl_duration = ?, ttl_column = ? WHERE name = ?";
+        connection.execute(update, [&ttl.duration, &ttl.column, name])?;
         Ok(())
     }
 
     /// A process that came to read itself through others would never be done.
-    fn check_no_circle(&mut self, connection: &Connection, name: &str) -> Result<(), EngineError> {
+    pub(super) fn check_no_circle(
+        &mut self,
+        connection: &Connection,
+        name: &str,
+        successor: &str,
+    ) -> Result<(), EngineError> {
         let all = self.all(connection)?;
-        let mut left: Vec<&String> = all[name].compiled.reads.iter().collect();
+        let successor = all.get(successor).into_iter();
+        let reads = successor.flat_map(|process| &process.compiled.reads);
+        let mut left: Vec<&String> = reads.collect();
         let mut seen = BTreeSet::new();
         while let Some(read) = left.pop() {
             if read == name {
@@ -499,7 +492,7 @@ impl Processes {
     ) -> Result<Option<String>, EngineError> {
         let all = self.all(connection)?;
         let reader = all.iter().find(|(_, process)| process.compiled.reads.contains(name));
-        Ok(reader.map(|(reader, _)| reader.clone()))
+        Ok(reader.map(|(reader, _)| visible(reader).to_owned()))
     }
 
     /// The processes that have to be computed anew because `name` has changed.

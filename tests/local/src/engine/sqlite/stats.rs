@@ -113,6 +113,13 @@ impl Stats {
         self.all().insert(process.to_owned(), Entry { stats, reads: reads.clone() });
     }
 
+    pub(super) fn rename(&self, process: &str, name: &str) {
+        let mut all = self.all();
+        if let Some(entry) = all.remove(process) {
+            all.insert(name.to_owned(), entry);
+        }
+    }
+
     pub(super) fn remove(&self, process: &str) {
         self.all().remove(process);
     }

@@ -116,7 +116,7 @@ fn q5_the_event_that_fails_is_found_in_the_stream_that_it_is_of() {
 fn q5_a_result_that_has_become_old_says_so() {
     let engine = start_with(&Limits { query_rows: 3, ..limits() });
     engine.collect("s", r#"[{"a": 1}, {"a": 2}]"#);
-    engine.process("p", "SELECT a FROM s");
+    engine.process("p", "SELECT a FROM s ORDER BY a");
     engine.process("sum", "SELECT sum(a) AS sum FROM p");
     let stale = |sql: &str| engine.engine.query(sql, &[]).unwrap().stale;
     assert_eq!(stale("SELECT * FROM sum"), Vec::<String>::new());

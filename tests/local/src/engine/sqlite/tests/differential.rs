@@ -65,6 +65,14 @@ struct Query {
 
 struct Maker(Rng);
 
+fn pair(ours: &str, plain: &str) -> (String, String) {
+    (ours.to_owned(), plain.to_owned())
+}
+
+fn distinct((ours, plain): (String, String)) -> (String, String) {
+    (format!("DISTINCT {ours}"), format!("DISTINCT {plain}"))
+}
+
 impl Maker {
     fn pick(&mut self, of: &[Pair]) -> (String, String) {
         let (ours, plain) = of[self.0.usize(..of.len())];
@@ -76,7 +84,9 @@ impl Maker {
     }
 
     fn aggregate(&mut self) -> (String, String) {
-        let (name, of) = match self.0.u8(..8) {
+        let (name, of) = match self.0.u8(..10) {
+            8 => ("count", distinct(self.any())),
+            9 => ("count", distinct(pair("s.$timestamp", "at"))),
             0 => return ("count(*)".to_owned(), "count(*)".to_owned()),
             1 => ("count", self.any()),
             2 => ("min", self.pick(&OTHERS)),
@@ -101,12 +111,39 @@ impl Maker {
         }
     }
 
+    /// A query that is kept up to date with every event and has no aggregates.
+    fn plain(&mut self) -> Query {
+        let results: Vec<_> = (0..self.0.usize(1..4)).map(|_| self.any()).collect();
+        let condition = self.0.bool().then(|| self.pick(&CONDITIONS));
+        let distinct = if self.0.bool() { "DISTINCT " } else { "" };
+        let write = |of: fn(&(String, String)) -> &str| {
+            let results = results.iter().enumerate();
+            let results = results.map(|(place, result)| format!("{} AS r{place}", of(result)));
+            let results: Vec<String> = results.collect();
+            let condition = condition.iter().map(|condition| format!(" WHERE {}", of(condition)));
+            let condition: String = condition.collect();
+            format!("SELECT {distinct}{} FROM s{condition}", results.join(", "))
+        };
+        Query { ours: write(|pair| &pair.0), plain: write(|pair| &pair.1), mode: Mode::Incremental }
+    }
+
     /// An aggregate of one stream. One that is `recomputed` has something in it that cannot be added to.
     fn aggregates(&mut self, recomputed: bool) -> Query {
         let keys: Vec<_> = (0..self.0.usize(..3)).map(|_| self.any()).collect();
         let aggregates: Vec<_> = (0..self.0.usize(1..4)).map(|_| self.aggregate()).collect();
         let condition = self.0.bool().then(|| self.pick(&CONDITIONS));
-        let most = self.0.u8(..4);
+        let having = match self.0.u8(..6) {
+            0 => Some(pair("count(*) > 2", "count(*) > 2")),
+            1 => {
+                let (ours, plain) = self.aggregate();
+                Some((format!("{ours} < 3"), format!("{plain} < 3")))
+            }
+            2 => Some(pair(
+                "max(s.$timestamp) > '2015-05-05T14:40:00+02:00'",
+                "max(at) > '2015-05-05T12:40:00.000000Z'",
+            )),
+            _ => None,
+        };
         let by_place = self.0.bool();
         let write = |of: fn(&(String, String)) -> &str| {
             let results = keys.iter().chain(&aggregates).enumerate();
@@ -124,8 +161,11 @@ impl Maker {
                 let keys: Vec<String> = (0..keys.len()).map(place).collect();
                 query.push_str(&format!(" GROUP BY {}", keys.join(", ")));
             }
+            if let Some(having) = &having {
+                query.push_str(&format!(" HAVING {}", of(having)));
+            }
             if recomputed {
-                query.push_str(&format!(" HAVING count(*) > {most}"));
+                query.push_str(" ORDER BY 1");
             }
             query
         };
@@ -142,7 +182,9 @@ impl Maker {
             let (one, two) = (of(&one), of(&two));
             let (aggregate, condition) = (of(&aggregate), of(&condition));
             match kind {
-                0 => format!("SELECT DISTINCT {one} AS p, {two} AS q FROM s WHERE {condition}"),
+                0 => format!(
+                    "SELECT DISTINCT {one} AS p, {two} AS q FROM s WHERE {condition} ORDER BY 1, 2"
+                ),
                 1 => format!(
                     "WITH p AS (SELECT {one} AS k, {aggregate} AS v FROM s GROUP BY 1)
                      SELECT k, count(v) AS n FROM p GROUP BY k"
@@ -278,6 +320,7 @@ fn check(seed: u64, folder: &Path, queries: usize) {
         .map(|number| match number % 8 {
             6 => maker.aggregates(true),
             7 => maker.other(),
+            5 => maker.plain(),
             _ => maker.aggregates(false),
         })
         .collect();
