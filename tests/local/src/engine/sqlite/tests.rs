@@ -6,6 +6,7 @@ mod differential;
 mod functions;
 mod hostile;
 mod incremental;
+mod kinds;
 mod names;
 mod page;
 mod process;
