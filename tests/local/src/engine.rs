@@ -172,7 +172,9 @@ pub(crate) enum Mode {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ProcessStats {
     pub(crate) mode: Mode,
-    /// Rows that it has now.
+    /// Why its query is run again.
+    pub(crate) why: Option<String>,
+    /// Rows that it has now, with groups that its `HAVING` leaves out.
     pub(crate) rows: u64,
     /// Events of its streams that it has been given.
     pub(crate) events: u64,
@@ -192,8 +194,8 @@ pub(crate) struct ProcessStats {
 impl ProcessStats {
     pub(crate) fn new(mode: Mode) -> Self {
         let (rows, events, skipped, steps, runs, last_run_ms) = (0, 0, 0, 0, 0, 0);
-        let (last_error, stale) = (None, false);
-        Self { mode, rows, events, skipped, steps, runs, last_run_ms, last_error, stale }
+        let (why, last_error, stale) = (None, None, false);
+        Self { mode, why, rows, events, skipped, steps, runs, last_run_ms, last_error, stale }
     }
 }
 
@@ -278,7 +280,8 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
     fn processes(&self) -> Result<Vec<String>, EngineError>;
     fn process(&self, name: &str) -> Result<Definition, EngineError>;
     fn process_stats(&self, name: &str) -> Result<ProcessStats, EngineError>;
-    /// A new query starts anew, over what is stored.
+    /// A new query starts anew, over what is stored, and takes the place of the old one when it has been given all of it.
+    /// The query and the `ttl` that the process has change nothing.
     fn change_process(&self, name: &str, change: &Change) -> Result<(), EngineError>;
     fn delete_process(&self, name: &str) -> Result<(), EngineError>;
 

@@ -131,17 +131,23 @@
 //! `TIMESTAMP '...'` and `- INTERVAL '5 minutes'` give, the results of queries and processes that are made of these, and what
 //! is compared with one of them. Another key is compared as a text, unless it is written `utc(key)`.
 //!
-//! A process whose query is one stream with `count`, `sum`, `min`, `max` and `avg`, `WHERE` and `GROUP BY`,
-//! is kept incrementally: what an event costs does not grow with the events before it, and the result is up
-//! to date when the response to the event is sent. Other queries are run again when what they read has
-//! changed, or something has left their windows: each once a second at most, and all together for a quarter
-//! of the time. A window, as in `WHERE "$timestamp" > now() - INTERVAL '5 minutes'`, costs what is in it.
-//! `stats` says which way a process goes. A query that can only fail is refused when it is made: it is
+//! A process keeps up with every event if it reads one stream, with any `WHERE` on one event: plain rows, `DISTINCT`,
+//! or aggregates, with `GROUP BY` or without: `count`, `sum`, `total`, `avg`, `min`, `max` and `count(DISTINCT x)`, with
+//! `FILTER` and `HAVING`. What an event costs does not grow with the events before it, and the result is up to date when
+//! the response to the event is sent. Plain rows go with their events, when those grow old or their stream is deleted;
+//! aggregates and `DISTINCT` keep what is gone. Distinct values are counted exactly, over as many as
+//! [`Builder::max_distinct`] allows a process: past it the process stops, shows what it had and says so in its `stats`.
+//! Every other query (joins, subqueries, `ORDER BY`, `LIMIT`, windows, `*`, other processes, other functions) is run again
+//! when what it reads has changed, or something has left its windows: each once a second at most, and all together for a
+//! quarter of the time. A window, as in `WHERE "$timestamp" > now() - INTERVAL '5 minutes'`, costs what is in it.
+//! `stats` says which way a process goes, and why. A query that can only fail is refused when it is made: it is
 //! planned, and tried over made-up events. An event that it fails at later is left out, and counted as
 //! `skipped`. If the query cannot be run at all any more, its rows stay as they were: `stats` says `stale`
 //! then, and a result that comes from them has a header, `Stride-Stale`, with the names of such processes. A
-//! process starts with what is stored, which it is given bit by bit while others write; retention takes
-//! nothing back from incremental results, and what is run again sees what remains. A name in its query that
+//! process starts with what is stored, which it is given bit by bit while others write; what is run again sees what
+//! remains. A `PUT` of the query and the `ttl` that a process has changes nothing. Another query is filled beside the old one,
+//! and takes its place when it is whole: subscribers are told the difference, unless both have more than 100,000 rows
+//! together. A name in its query that
 //! is a key of one of its streams stays that, whatever keys others come to have. `ttl` removes rows:
 //! `{"duration": "1 day", "column": "minute"}`; it can be changed, and not taken away.
 //!

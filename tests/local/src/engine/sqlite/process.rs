@@ -15,7 +15,7 @@ use super::diff::Stored;
 use super::error::query_error;
 use super::objects::{ChangeRecords, Objects, kept};
 use super::sandbox::Sandbox;
-use crate::engine::{EngineError, Ttl};
+use crate::engine::{EngineError, ProcessStats, Ttl};
 use crate::sql::columns::Column;
 use crate::sql::plan::{Plan, Values};
 use crate::sql::rewrite;
@@ -147,6 +147,12 @@ impl Process {
         let having = self.compiled.plan.as_ref().and_then(Plan::having);
         let having = having.map_or_else(String::new, |having| format!(" WHERE {having}"));
         format!("SELECT {columns} FROM main.{}{having}", self.table())
+    }
+
+    /// What is to be said of it before anything has come of it.
+    pub(super) fn stats(&self) -> ProcessStats {
+        let why = self.compiled.why.clone();
+        ProcessStats { why, ..ProcessStats::new(self.compiled.mode()) }
     }
 
     /// Its rows, unless there are more than so many.

@@ -158,7 +158,7 @@ impl Processes {
             let mode = process.compiled.mode();
             if self.stats.of(&name).is_none_or(|stats| stats.mode != mode) {
                 let stale = error.is_some();
-                let stats = ProcessStats { last_error: error, stale, ..ProcessStats::new(mode) };
+                let stats = ProcessStats { last_error: error, stale, ..process.stats() };
                 self.stats.put(&name, stats, &process.compiled.reads);
                 self.schedule(&name, &process);
             }
@@ -323,7 +323,7 @@ impl Processes {
         }
         process.create_table(connection)?;
         process.save(connection)?;
-        self.stats.put(&name, ProcessStats::new(process.compiled.mode()), &process.compiled.reads);
+        self.stats.put(&name, process.stats(), &process.compiled.reads);
         match (&process.compiled.plan, run) {
             (Some(_), None) => process.start(connection)?,
             (None, Some(run)) => {

@@ -174,3 +174,18 @@ fn an_event_costs_the_same_however_many_came_before() {
 fn an_event_costs_the_same_after_a_million() {
     check_cost(1_000_000, false);
 }
+
+#[test]
+fn distinct_counts_and_plain_rows_cost_the_same_however_many_events_came_before() {
+    for query in [
+        "SELECT user, count(DISTINCT x) AS d FROM s GROUP BY user",
+        "SELECT DISTINCT user, x FROM s",
+        "SELECT user, x FROM s WHERE x > 2",
+    ] {
+        let engine = start();
+        engine.process("p", query);
+        let steps = steps_by_tenth(&engine, 20_000);
+        // The first tenth brings the values.
+        assert!(steps[1].abs_diff(steps[9]) * 20 <= steps[1], "{query}: {steps:?}");
+    }
+}

@@ -99,7 +99,30 @@ fn which_way_a_process_runs_follows_from_its_query() {
         (Mode::Recomputed, "SELECT random() AS r, count(*) FROM s"),
     ] {
         engine.process("p", query);
-        assert_eq!(engine.stats("p").mode, mode, "{query}");
+        let stats = engine.stats("p");
+        assert_eq!(stats.mode, mode, "{query}: {:?}", stats.why);
+        assert_eq!(stats.why.is_some(), mode == Mode::Recomputed, "{query}");
+        engine.engine.delete_process("p").unwrap();
+    }
+}
+
+#[test]
+fn why_a_query_is_run_again_is_said() {
+    let engine = start();
+    engine.process("counted", "SELECT count(*) AS n FROM s");
+    for (why, query) in [
+        ("it joins", "SELECT count(*) FROM s JOIN t ON s.a = t.a"),
+        ("it has ORDER BY", "SELECT a FROM s ORDER BY a"),
+        ("it has LIMIT", "SELECT a FROM s LIMIT 3"),
+        ("it has a subquery", "SELECT a FROM s WHERE a IN (SELECT a FROM t)"),
+        ("it has WITH", "WITH t AS (SELECT a FROM s) SELECT count(*) FROM t"),
+        ("it reads another process", "SELECT max(n) FROM counted"),
+        ("it calls group_concat()", "SELECT group_concat(a) FROM s"),
+        ("it calls the window function sum()", "SELECT sum(x) OVER (ORDER BY x) AS s FROM s"),
+        ("x is neither aggregated nor grouped by", "SELECT a, x, count(*) FROM s GROUP BY a"),
+    ] {
+        engine.process("p", query);
+        assert_eq!(engine.stats("p").why.as_deref(), Some(why), "{query}");
         engine.engine.delete_process("p").unwrap();
     }
 }
