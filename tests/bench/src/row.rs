@@ -10,6 +10,7 @@ mod pipeline;
 mod post;
 mod spool;
 mod subscribe;
+mod window;
 
 use std::time::Instant;
 
@@ -229,6 +230,27 @@ pub const ROWS: &[Row] = &[
         mark: AtLeast(0.5),
         rounds: 9,
         pair: || Box::new(local::Ingest::new()),
+    },
+    Row {
+        name: "local/window",
+        unit: "us per event",
+        mark: AtMost(1.5),
+        rounds: 9,
+        pair: || Box::new(window::Events::new()),
+    },
+    Row {
+        name: "local/window-read",
+        unit: "ms",
+        mark: AtMost(2.0),
+        rounds: 9,
+        pair: || Box::new(window::Read::new()),
+    },
+    Row {
+        name: "local/window-step",
+        unit: "ms at most",
+        mark: AtMost(1.0),
+        rounds: 3,
+        pair: || Box::new(window::Step),
     },
     Row {
         name: "idle/wakeups",

@@ -174,6 +174,10 @@ pub(crate) struct ProcessStats {
     pub(crate) mode: Mode,
     /// Why its query is run again.
     pub(crate) why: Option<String>,
+    /// How long the steps are in which a window forgets what has left it, in milliseconds.
+    pub(crate) step_ms: Option<u64>,
+    /// While it has not been given all events that were stored before it.
+    pub(crate) filling: Option<Filling>,
     /// Rows that it has now, with groups that its `HAVING` leaves out.
     pub(crate) rows: u64,
     /// Events of its streams that it has been given.
@@ -191,11 +195,32 @@ pub(crate) struct ProcessStats {
     pub(crate) stale: bool,
 }
 
+/// How far a process has been given the events that were stored before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Filling {
+    pub(crate) given: u64,
+    pub(crate) of: u64,
+}
+
 impl ProcessStats {
     pub(crate) fn new(mode: Mode) -> Self {
+        let (why, step_ms, filling) = (None, None, None);
         let (rows, events, skipped, steps, runs, last_run_ms) = (0, 0, 0, 0, 0, 0);
-        let (why, last_error, stale) = (None, None, false);
-        Self { mode, why, rows, events, skipped, steps, runs, last_run_ms, last_error, stale }
+        let (last_error, stale) = (None, false);
+        Self {
+            mode,
+            why,
+            step_ms,
+            filling,
+            rows,
+            events,
+            skipped,
+            steps,
+            runs,
+            last_run_ms,
+            last_error,
+            stale,
+        }
     }
 }
 
@@ -213,6 +238,11 @@ pub(crate) struct EngineCounters {
     pub(crate) skipped_events: u64,
     /// Processes that show an old result because later runs failed.
     pub(crate) stale_processes: usize,
+    /// Processes that keep up with every event, and those whose query is run again.
+    pub(crate) incremental_processes: usize,
+    pub(crate) recomputed_processes: usize,
+    /// Those that have not been given all events that were stored before them.
+    pub(crate) filling_processes: usize,
     /// Queries that run now, those of processes included.
     pub(crate) running_queries: usize,
 }

@@ -137,7 +137,8 @@
 //! the response to the event is sent. Plain rows go with their events, when those grow old or their stream is deleted;
 //! aggregates and `DISTINCT` keep what is gone. Distinct values are counted exactly, over as many as
 //! [`Builder::max_distinct`] allows a process: past it the process stops, shows what it had and says so in its `stats`.
-//! Every other query (joins, subqueries, `ORDER BY`, `LIMIT`, windows, `*`, other processes, other functions) is run again
+//! `DISTINCT` and aggregates, but for distinct counts, may also be those of a window, which is described below.
+//! Every other query (joins, subqueries, `ORDER BY`, `LIMIT`, `*`, other windows, other processes, other functions) is run again
 //! when what it reads has changed, or something has left its windows: each once a second at most, and all together for a
 //! quarter of the time. A window, as in `WHERE "$timestamp" > now() - INTERVAL '5 minutes'`, costs what is in it.
 //! `stats` says which way a process goes, and why. A query that can only fail is refused when it is made: it is
@@ -150,6 +151,21 @@
 //! together. A name in its query that
 //! is a key of one of its streams stays that, whatever keys others come to have. `ttl` removes rows:
 //! `{"duration": "1 day", "column": "minute"}`; it can be changed, and not taken away.
+//!
+//! A process keeps up with a window, too: its `WHERE` has `"$timestamp" > now() - INTERVAL '1 hour'`, or `>=`, beside
+//! conditions on one event. What leaves the window is forgotten in steps of a twentieth of the window, or
+//! of a second if that is longer. Its result thus holds the window and up to one step more, and never less. An event belongs where its
+//! `"$timestamp"` says: one that comes late is added unless it is older than the window, and one of a time to come counts
+//! from the start and leaves when its time is over. Subscribers are told of each group of a step that leaves, with
+//! `new` as `null` after its last event; without `GROUP BY` the row stays. Events that retention takes, or that go with their stream,
+//! stay in the window until their time. If the clock is set back by more than a step, the window is filled again from what is
+//! stored; its subscribers see the result of that, and not how it came about.
+//!
+//! `GET /process/NAME/stats` has `mode`, which is `incremental` or `recomputed`, and in the second case `why`; for a window kept in steps,
+//! `step_ms`; and while a process is given the events that were stored before it, `filling`, with how many it was `given` of how
+//! many. Since the server started: the `events` of its streams, those of them `skipped`, the `steps` of SQLite's machine that its
+//! query took, how often it was run (`runs`) and for how long the last time (`last_run_ms`). Then the `rows` that it has now, its
+//! `last_error`, and whether it is `stale`.
 //!
 //! # What is kept
 //!
@@ -185,7 +201,7 @@
 //! `GET /healthz` responds with 200 and `{"status": "ok"}`, or with 503 while the storage cannot be used, for which
 //! it writes to it. `GET /metrics` has figures for Prometheus: requests, their responses and how long they took,
 //! connections, events, subscribers and what slow ones lost, transactions, queries and their time, events that
-//! processes lack, processes with an old result, storage errors. Both need no key and tell
+//! processes lack, processes by how they are kept and with an old result, storage errors. Both need no key and tell
 //! no names, keys or events; by default only this machine reaches them, like the rest.
 //!
 //! # Another database

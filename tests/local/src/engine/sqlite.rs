@@ -31,6 +31,10 @@
 //!   group. Sums of fractions may differ in their last digits from those of another order. An event
 //!   that the query fails at, or takes too long for, is left out, and counted. The events that were stored before
 //!   the process are given to it in slices, between which others write.
+//! * Over a **window that ends now** these are kept as a row for each step and group, in this order, where a step is a twentieth of the
+//!   window. An event goes to its own step; what leaves is one range, which is deleted at once or, if there are subscribers, in
+//!   slices of groups, whose rows before and after are looked up in every step. Who reads it merges the steps of each
+//!   group. `windows` has where each begins, so that a restart goes on, and a clock that was set back is noticed.
 //! * All other processes are *recomputed*, without the events that their queries fail at, at most once a second, and all
 //!   together no more than a quarter of the time: when what they read has changed, or when the oldest event of a window has
 //!   left it, or always, if they ask for the time in other ways. What changed is found by
@@ -57,6 +61,7 @@ mod retention;
 mod sandbox;
 mod schedule;
 mod schema;
+mod sliding;
 mod snapshots;
 mod stats;
 mod storage;
@@ -77,6 +82,7 @@ use std::{fmt, io};
 use bytes::Bytes;
 use rusqlite::OptionalExtension as _;
 use serde_json::Value;
+use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
 use self::counters::Counted;
@@ -89,7 +95,7 @@ use self::sandbox::Sandbox;
 use self::schedule::Schedule;
 use self::stats::Stats;
 use self::storage::Storage;
-use self::writer::{Job, Notice, Writer};
+use self::writer::{Clock, Job, Notice, Writer};
 use crate::engine::position::Position;
 use crate::engine::{
     Author, Change, Commit, Definition, Deliver, Engine, EngineCounters, EngineError, Listener,
@@ -119,11 +125,21 @@ impl Sqlite {
         limits: &Limits,
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
+        Self::open_at(path, limits, listener, Box::new(OffsetDateTime::now_utc))
+    }
+
+    /// The same with another clock, by which windows move.
+    fn open_at(
+        path: Option<&Path>,
+        limits: &Limits,
+        listener: Arc<dyn Listener>,
+        clock: Clock,
+    ) -> io::Result<Self> {
         std::thread::scope(|scope| {
             let opening = std::thread::Builder::new()
                 .name("stride-local-open".to_owned())
                 .stack_size(sql::STACK)
-                .spawn_scoped(scope, || Self::open_here(path, limits, listener))?;
+                .spawn_scoped(scope, || Self::open_here(path, limits, listener, clock))?;
             opening
                 .join()
                 .unwrap_or_else(|_| Err(io::Error::other("opening the database panicked")))
@@ -134,6 +150,7 @@ impl Sqlite {
         path: Option<&Path>,
         limits: &Limits,
         listener: Arc<dyn Listener>,
+        clock: Clock,
     ) -> io::Result<Self> {
         let (home, path) = Home::take(path)?;
         let (mut connection, pages) =
@@ -154,7 +171,7 @@ impl Sqlite {
         processes.forget_successors(&connection).map_err(io::Error::other)?;
         let unfilled = processes.unfilled();
         let told = Arc::clone(&listener);
-        let writer = Writer::new(connection, storage, processes, told, Arc::clone(&counted));
+        let writer = Writer::new(connection, storage, processes, clock, told, Arc::clone(&counted));
         let (jobs, received) = mpsc::channel();
         let readers = Readers::open(&path, *limits).map_err(io::Error::other)?;
         let (readers, threads) = (Arc::new(readers), Pool::start("query", READERS, sql::STACK)?);
@@ -351,9 +368,9 @@ impl Engine for Sqlite {
     }
 
     fn process_stats(&self, name: &str) -> Result<ProcessStats, EngineError> {
-        let (number, _) = self.inner.process(name)?;
-        let mut stats = self.inner.stats.of(name).ok_or_else(|| no_process(name))?;
-        let count = format!("SELECT count(*) FROM {}", process::table(number));
+        let stats = &self.inner.stats;
+        let (stats, count) = (stats.of(name), stats.count_of(name));
+        let (mut stats, count) = stats.zip(count).ok_or_else(|| no_process(name))?;
         stats.rows =
             self.inner.look_up(|catalogue| catalogue.query_row(&count, [], |row| row.get(0)))?;
         Ok(stats)
@@ -487,6 +504,7 @@ impl Engine for Sqlite {
             query_micros,
             damaged: _,
         } = &*self.inner.counted;
+        let stats = &self.inner.stats;
         EngineCounters {
             events: events.load(Ordering::Relaxed),
             transactions: transactions.load(Ordering::Relaxed),
@@ -494,8 +512,11 @@ impl Engine for Sqlite {
             queries: queries.load(Ordering::Relaxed),
             failed_queries: failed_queries.load(Ordering::Relaxed),
             query_micros: query_micros.load(Ordering::Relaxed),
-            skipped_events: self.inner.stats.skipped(),
-            stale_processes: self.inner.stats.stale(),
+            skipped_events: stats.skipped(),
+            stale_processes: stats.count(|stats| stats.stale),
+            incremental_processes: stats.count(|stats| stats.mode == Mode::Incremental),
+            recomputed_processes: stats.count(|stats| stats.mode == Mode::Recomputed),
+            filling_processes: stats.count(|stats| stats.filling.is_some()),
             running_queries: self.inner.readers.lent(),
         }
     }

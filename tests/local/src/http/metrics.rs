@@ -106,6 +106,14 @@ pub(crate) fn page(shared: &Shared) -> String {
         "Processes that show an old result because later runs failed",
         engine.stale_processes,
     );
+    page.head("processes", "gauge", "Processes by how they are kept up to date");
+    page.line("processes{mode=\"incremental\"}", engine.incremental_processes);
+    page.line("processes{mode=\"recomputed\"}", engine.recomputed_processes);
+    page.gauge(
+        "processes_filling",
+        "Processes that have not been given all events that were stored before them",
+        engine.filling_processes,
+    );
     page.gauge("queries_running", "Queries that run now", engine.running_queries);
     page.counter("queries_total", "Queries run for clients", engine.queries);
     page.counter("queries_failed_total", "Queries that ended with an error", engine.failed_queries);

@@ -7,6 +7,7 @@
 
 mod distinct;
 mod rows;
+mod sliding;
 mod split;
 
 use std::collections::BTreeSet;
@@ -26,6 +27,7 @@ use super::print;
 use super::relations::{Catalogue, Relation};
 use super::tree::{call, function_name, number, only_part};
 use super::visit;
+use super::windows::{self, Steps};
 use super::{rewrite, times};
 use crate::engine::EngineError;
 
@@ -38,6 +40,8 @@ pub(crate) struct Plan {
     stream: String,
     /// A query of the stream for keys and states.
     part: Query,
+    /// Over a window: its steps. States are then kept for each step and group, and merged when they are read.
+    window: Option<Steps>,
     keys: usize,
     states: Vec<State>,
     /// The columns of the result as SQL, in terms of the table of keys and states.
@@ -104,9 +108,11 @@ impl Plan {
     /// The plan for a query, or why it is not one that can be added to.
     pub(crate) fn new(parsed: &Parsed) -> Result<Self, String> {
         let (query, mut select, stream) = of_one_stream(parsed)?;
-        if parsed.changes_with_time() {
-            return Err("it changes with time, too".to_owned());
+        let window = windows::take(&mut select, parsed.clock_reads);
+        if parsed.changes_with_time() && window.is_none() {
+            return Err("it changes with time, other than by one window over $timestamp".to_owned());
         }
+        let (window, step) = window.unzip();
         let named = named(&select.projection)
             .ok_or("it has a *, and the columns of a stream become more")?;
         if let Some(condition) = &select.selection {
@@ -124,6 +130,9 @@ impl Plan {
         );
         let is_grouped = !group_by.is_empty() || aggregates || select.having.is_some();
         let keys: Vec<Key> = match select.distinct.take() {
+            None | Some(SelectDistinct::All) if !is_grouped && window.is_some() => {
+                return Err("it has single events of a window".to_owned());
+            }
             None | Some(SelectDistinct::All) if !is_grouped => {
                 return Self::of_events(query, select, stream, named);
             }
@@ -167,6 +176,9 @@ impl Plan {
         if keys.is_empty() && states.is_empty() {
             return Err("it aggregates nothing".to_owned());
         }
+        if window.is_some() && !distinct.is_empty() {
+            return Err("it counts distinct values over a window".to_owned());
+        }
         let values =
             distinct.iter().flat_map(|distinct| distinct.filter.iter().chain([&distinct.value]));
         let parts = states.iter().map(|state| &state.part);
@@ -182,13 +194,14 @@ impl Plan {
         });
         let distinct = distinct.collect();
         let state_columns = states.iter().map(|state| state.part.clone());
-        select.projection = aliased(key_columns.into_iter().chain(state_columns));
+        let count = usize::from(window.is_some()) + keys.len();
+        select.projection = aliased(step.into_iter().chain(key_columns).chain(state_columns));
         // By their places: a key that is a number would be taken for one.
-        let count = keys.len();
         let places = (1..=count).map(|place| number(place.to_string())).collect();
         select.group_by = GroupByExpr::Expressions(places, Vec::new());
         let part = with_body(SetExpr::Select(Box::new(select)));
-        Ok(Self { stream, part, keys: count, states, outputs, having, distinct, of_events: false })
+        let (keys, of_events) = (keys.len(), false);
+        Ok(Self { stream, part, window, keys, states, outputs, having, distinct, of_events })
     }
 
     pub(crate) fn stream(&self) -> &str {
@@ -200,10 +213,8 @@ impl Plan {
         &self.outputs[place]
     }
 
-    /// The columns of the table of keys and states.
-    fn columns(&self) -> Vec<String> {
-        let keys = (0..self.keys).map(|key| format!("k{key}"));
-        keys.chain((0..self.states.len()).map(|state| format!("a{state}"))).collect()
+    pub(crate) fn window(&self) -> Option<Steps> {
+        self.window
     }
 
     /// What the events are grouped by.
@@ -213,19 +224,24 @@ impl Plan {
 
     /// The columns that the table of a process has.
     pub(crate) fn table_columns(&self) -> Vec<String> {
-        let mut columns = self.columns();
         if self.of_events {
-            columns = self.event_columns();
-        } else if self.keys == 0 {
-            columns.insert(0, "k".to_owned());
+            return self.event_columns();
         }
+        let mut columns = self.key_columns();
+        columns.extend((0..self.states.len()).map(|state| format!("a{state}")));
         columns
     }
 
-    /// The columns that are the key. Without a `GROUP BY` there is one group, and its key is 0.
-    fn key_columns(&self) -> String {
-        let keys: Vec<String> = (0..self.keys).map(|key| format!("k{key}")).collect();
-        if keys.is_empty() { "k".to_owned() } else { keys.join(", ") }
+    /// The columns that are the key of the table. Without a `GROUP BY` there is one group, and its key is 0.
+    fn key_columns(&self) -> Vec<String> {
+        let mut columns = self.group_columns();
+        match (self.window, columns.is_empty()) {
+            // In this order what leaves the window lies together.
+            (Some(_), _) => columns.insert(0, "step".to_owned()),
+            (None, true) => columns.push("k".to_owned()),
+            (None, false) => {}
+        }
+        columns
     }
 
     /// Makes the tables for what is kept (`table`) and for what is to be added (`delta`).
@@ -238,15 +254,15 @@ impl Plan {
         format!(
             "CREATE {temporary}TABLE {table} ({}, PRIMARY KEY ({})) WITHOUT ROWID",
             columns.join(", "),
-            self.key_columns(),
+            self.key_columns().join(", "),
         )
     }
 
     /// Reads what is to be added, from the events at places from `?1` up to, but without, `?2`: a row for `delta`
-    /// for each group.
+    /// for each group, or for each step and group. What can never be in the window has `NULL` as its step.
     pub(crate) fn read(&self, catalogue: &dyn Catalogue) -> Result<String, EngineError> {
         let part = self.read_events(&self.part, catalogue)?;
-        let has_key = self.keys > 0 || self.of_events;
+        let has_key = self.keys > 0 || self.of_events || self.window.is_some();
         Ok(if has_key { part } else { format!("SELECT 0, * FROM ({part})") })
     }
 
@@ -300,13 +316,13 @@ impl Plan {
         // Without a `WHERE`, SQLite would take `ON` for a join's.
         format!(
             "INSERT INTO {table} SELECT * FROM {delta} WHERE true ON CONFLICT ({}) DO {update}",
-            self.key_columns(),
+            self.key_columns().join(", "),
         )
     }
 
     /// The rows of the result that `delta` is about to change or has changed, in the order of their
-    /// keys; those that are not there yet are `NULL` in their first column, which is 1 else.
-    pub(crate) fn touched(&self, table: &str, delta: &str) -> String {
+    /// keys; those that are not there yet are `NULL` in their first column. Over a window, `scanning` reads all of it.
+    pub(crate) fn touched(&self, table: &str, delta: &str, scanning: bool) -> String {
         let columns: Vec<String> =
             (0..self.outputs.len()).map(|place| format!("o{place}")).collect();
         let outputs: Vec<String> = self
@@ -315,7 +331,10 @@ impl Plan {
             .zip(&columns)
             .map(|(output, column)| format!("{output} AS {column}"))
             .collect();
-        let keys = self.key_columns();
+        if self.window.is_some() {
+            return self.touched_in_window(table, delta, &outputs.join(", "), scanning);
+        }
+        let keys = self.key_columns().join(", ");
         let is_there = match &self.having {
             Some(having) => format!("CASE WHEN {having} THEN 1 END"),
             None => "1".to_owned(),

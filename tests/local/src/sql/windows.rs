@@ -1,5 +1,5 @@
 //! Windows: conditions by which a query reads only what is younger than some moment. They tell which events need not be
-//! looked at, and when a result changes though nothing comes.
+//! looked at, when a result changes though nothing comes, and in which steps a window can be kept.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,11 @@ use sqlparser::ast::{
     BinaryOperator, Expr, Ident, Select, SelectItem, SetExpr, TableFactor, TableWithJoins,
     UnaryOperator, Value,
 };
+use time::OffsetDateTime;
 
+use super::compare::TIMESTAMP;
 use super::parse::{self, Parsed};
-use super::tree::{arguments, call, function_name, only_part, parts};
+use super::tree::{arguments, binary, call, function_name, number, only_part, parts};
 use super::visit;
 
 /// A condition that has to hold for every row of a `SELECT`: a column is younger than a moment.
@@ -184,9 +186,93 @@ fn oldest_of(relation: &TableFactor, window: &Window<'_>) -> Option<Parsed> {
     Some(parsed)
 }
 
+/// How many steps a window has.
+const STEPS: i64 = 20;
+
+/// How short a step may be, in microseconds.
+const SHORTEST: i64 = 1_000_000;
+
+/// A window that ends now, cut into steps: what is kept of it leaves it a step at a time. Steps are counted from
+/// 1970, so that they are the same for every window of that length. All times are in microseconds since then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Steps {
+    window: i64,
+}
+
+impl Steps {
+    /// How long a step is.
+    pub(crate) fn length(self) -> i64 {
+        (self.window / STEPS).max(SHORTEST)
+    }
+
+    /// The first step that has some of the window in it at `now`.
+    pub(crate) fn first(self, now: i64) -> i64 {
+        now.saturating_sub(self.window).div_euclid(self.length())
+    }
+
+    /// When the last of `step` leaves the window.
+    pub(crate) fn leaves(self, step: i64) -> i64 {
+        step.saturating_add(1).saturating_mul(self.length()).saturating_add(self.window)
+    }
+}
+
+/// The step of a time: of lengths in microseconds, each with its beginning or, if `after`, with its end, so that a step
+/// ends where `>` does.
+pub(crate) fn step_of(at: OffsetDateTime, length: i64, after: bool) -> i64 {
+    let nanos = at.unix_timestamp_nanos() - i128::from(after);
+    let step = nanos.div_euclid(i128::from(length.max(1)) * 1000);
+    i64::try_from(step).unwrap_or(i64::MAX)
+}
+
+/// Takes the condition out of a `SELECT` of one stream that makes it one over a window, if there is nothing else in it
+/// that asks for the time. Returns the window's steps, and what gives the step of an event: `NULL` if it can never be in the window.
+pub(crate) fn take(select: &mut Select, clock_reads: usize) -> Option<(Steps, Expr)> {
+    if clock_reads != 1 {
+        return None;
+    }
+    let (steps, step, condition) = of(select).into_iter().find_map(|found| {
+        let window = length(found.after).filter(|window| *window > 0)?;
+        if found.column.value != TIMESTAMP {
+            return None;
+        }
+        let (at, op) = match found.condition {
+            Expr::BinaryOp {
+                left, op: op @ (BinaryOperator::Gt | BinaryOperator::GtEq), ..
+            } => (left, op),
+            Expr::BinaryOp {
+                right, op: op @ (BinaryOperator::Lt | BinaryOperator::LtEq), ..
+            } => (right, op),
+            _ => return None,
+        };
+        let after = u8::from(matches!(op, BinaryOperator::Gt | BinaryOperator::Lt));
+        let steps = Steps { window };
+        let length = number(steps.length().to_string());
+        let step = call("time_step", [(**at).clone(), length, number(after.to_string())]);
+        Some((steps, step, found.condition.clone()))
+    })?;
+    select.selection = without(select.selection.take()?, &condition);
+    Some((steps, step))
+}
+
+/// A condition without one of those that all have to hold.
+fn without(all: Expr, condition: &Expr) -> Option<Expr> {
+    match all {
+        all if all == *condition => None,
+        Expr::Nested(inner) => without(*inner, condition).map(|rest| Expr::Nested(Box::new(rest))),
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            match (without(*left, condition), without(*right, condition)) {
+                (Some(left), Some(right)) => Some(binary(left, BinaryOperator::And, right)),
+                (left, right) => left.or(right),
+            }
+        }
+        other => Some(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::times;
 
     fn lengths(sql: &str) -> Option<Vec<(String, i64)>> {
         let all = oldest(&parse::parse(sql).unwrap())?;
@@ -224,5 +310,82 @@ mod tests {
         ] {
             assert_eq!(lengths(sql), None, "{sql}");
         }
+    }
+
+    /// The window of a query in microseconds, what gives the step of an event, and what is left of its conditions.
+    fn taken(sql: &str) -> Option<(i64, String, Option<String>)> {
+        let mut parsed = parse::parse(sql).unwrap();
+        let SetExpr::Select(select) = &mut *parsed.query.body else { panic!("{sql}") };
+        let (steps, step) = take(select, parsed.clock_reads)?;
+        let rest = select.selection.as_ref().map(ToString::to_string);
+        Some((steps.window, step.to_string(), rest))
+    }
+
+    #[test]
+    fn a_window_is_taken_out_of_the_conditions() {
+        let minute = 60_000_000;
+        let step = |at: &str, after: u8| format!("time_step({at}, 3000000, {after})");
+        let at = "\"$timestamp\"";
+        for (condition, taken_step, rest) in [
+            ("$timestamp > now() - INTERVAL '1 minute'", step(at, 1), None),
+            ("$timestamp >= now() - INTERVAL '1 minute'", step(at, 0), None),
+            ("now() - INTERVAL '1 minute' < s.$timestamp", step(&format!("s.{at}"), 1), None),
+            (
+                "a = 1 AND (utc($timestamp) > now() - INTERVAL '1 minute' AND b = 2)",
+                step(&format!("utc({at})"), 1),
+                Some("a = 1 AND (b = 2)".to_owned()),
+            ),
+        ] {
+            let taken = taken(&format!("SELECT count(*) FROM s WHERE {condition}"));
+            assert_eq!(taken, Some((minute, taken_step, rest)), "{condition}");
+        }
+        for condition in [
+            "$timestamp > '2015-05-05'",
+            "at > now() - INTERVAL '1 minute'",
+            "arrival_timestamp > now() - INTERVAL '1 minute'",
+            "$timestamp > now() - INTERVAL '1 month'",
+            "$timestamp > now() + INTERVAL '1 minute'",
+            "$timestamp > now()",
+            "$timestamp > date_trunc('day', now())",
+            "$timestamp BETWEEN now() - INTERVAL '1 minute' AND '2100-01-01'",
+            "a = 1 OR $timestamp > now() - INTERVAL '1 minute'",
+            "$timestamp > now() - INTERVAL '1 minute' AND $timestamp < now()",
+        ] {
+            let sql = format!("SELECT count(*) FROM s WHERE {condition}");
+            assert_eq!(taken(&sql), None, "{condition}");
+        }
+    }
+
+    #[test]
+    fn the_steps_hold_the_window_and_less_than_a_step_more() {
+        let micros = |seconds: f64| (seconds * 1e6) as i64;
+        for window in [micros(0.25), micros(7.0), micros(60.0), micros(86_400.0), 33_333_333] {
+            let steps = Steps { window };
+            assert!(
+                steps.length() >= SHORTEST && steps.length() * STEPS <= window.max(20 * SHORTEST)
+            );
+            for now in (0..200).map(|i| 1_430_869_227_000_042 + i * 977_777) {
+                let first = steps.first(now);
+                let begins = first * steps.length();
+                assert!(begins <= now - window && now - window < begins + steps.length());
+                // It is the first until just before it leaves.
+                let leaves = steps.leaves(first);
+                assert!(now < leaves && steps.first(leaves - 1) == first);
+                assert_eq!(steps.first(leaves), first + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_ends_where_the_condition_does() {
+        let at = |text: &str| times::parse(text).unwrap();
+        let step = |text: &str, after| step_of(at(text), 1_000_000, after);
+        let second = step("2015-05-05T23:40:27Z", false);
+        assert_eq!(second, 1_430_869_227);
+        assert_eq!(step("2015-05-06T01:40:27.999999999+02:00", false), second);
+        assert_eq!(step("2015-05-05T23:40:28Z", false), second + 1);
+        assert_eq!(step("2015-05-05T23:40:28Z", true), second);
+        assert_eq!(step("2015-05-05T23:40:28.000000001Z", true), second + 1);
+        assert_eq!(step("1969-12-31T23:59:59.5Z", false), -1);
     }
 }

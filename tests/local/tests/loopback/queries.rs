@@ -47,6 +47,34 @@ fn a_process_is_created_shown_changed_and_deleted() {
     assert_eq!((&stats["mode"], &stats["rows"]), (&json!("incremental"), &json!(2)));
     assert_eq!((&stats["events"], &stats["last_error"]), (&json!(3), &Value::Null));
 
+    for (query, mode, why, step, counts) in [
+        (
+            "SELECT page FROM views LIMIT 1",
+            "recomputed",
+            json!("it has LIMIT"),
+            Value::Null,
+            [2, 1],
+        ),
+        (
+            "SELECT count(*) FROM clicks WHERE $timestamp > now() - INTERVAL '1 minute'",
+            "incremental",
+            Value::Null,
+            json!(3000),
+            [3, 0],
+        ),
+    ] {
+        assert_eq!(create(&local, "how", query).status, 201);
+        let stats = get(&local, "/v1/process/how/stats").json();
+        assert_eq!((&stats["mode"], &stats["why"]), (&json!(mode), &why), "{query}");
+        assert_eq!((&stats["step_ms"], &stats["filling"]), (&step, &Value::Null), "{query}");
+        let figures = String::from_utf8(get(&local, "/metrics").body).unwrap();
+        for (mode, count) in ["incremental", "recomputed"].iter().zip(counts) {
+            let line = format!("stride_local_processes{{mode=\"{mode}\"}} {count}\n");
+            assert!(figures.contains(&line), "{line}");
+        }
+        delete(&local, "/v1/process/how").assert_stored();
+    }
+
     put(&local, "/v1/process/views", &json!({"query": "SELECT count(*) AS views FROM clicks"}))
         .assert_stored();
     assert_eq!(run(&local, "SELECT * FROM views"), json!([{"views": 3}]), "it starts anew");

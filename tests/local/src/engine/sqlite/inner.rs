@@ -16,7 +16,7 @@ use super::recompute::{self, Failing};
 use super::schedule::{Due, Schedule};
 use super::stats::Stats;
 use super::writer::{Job, Task, Writer};
-use crate::engine::{EngineError, Listener};
+use crate::engine::{EngineError, Listener, Mode};
 use crate::pool::Pool;
 use crate::sql::{self, Parsed};
 
@@ -140,6 +140,12 @@ impl Inner {
     }
 
     fn recompute_one(&self, name: &str) -> Result<Due, EngineError> {
+        if self.stats.of(name).is_some_and(|stats| stats.mode == Mode::Incremental) {
+            // It was emptied, and is to be filled again.
+            self.schedule.remove(name);
+            self.fill(name)?;
+            return Ok(Due::Never);
+        }
         let (number, query) = self.process(name)?;
         let mut parsed = sql::parse(&query)?;
         let settled = "SELECT streams FROM homes WHERE process = ?";

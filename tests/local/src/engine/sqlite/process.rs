@@ -15,6 +15,7 @@ use super::diff::Stored;
 use super::error::query_error;
 use super::objects::{ChangeRecords, Objects, kept};
 use super::sandbox::Sandbox;
+use super::sliding::Moved;
 use crate::engine::{EngineError, ProcessStats, Ttl};
 use crate::sql::columns::Column;
 use crate::sql::plan::{Plan, Values};
@@ -59,6 +60,8 @@ pub(super) struct Process {
     pub(super) next: Option<i64>,
     /// How many events to give it at once then.
     pub(super) slice: i64,
+    /// How far its window has moved, if it is kept in steps.
+    pub(super) moved: Option<Moved>,
     /// That of the connection that writes.
     sandbox: Sandbox,
 }
@@ -68,7 +71,7 @@ pub(super) struct Process {
 pub(super) const MOST_TRIED: u64 = 100;
 
 /// How long a process may take for some events. Everybody who writes waits meanwhile.
-fn time_for(events: u64) -> Duration {
+pub(super) fn time_for(events: u64) -> Duration {
     const LEAST: Duration = Duration::from_secs(1);
     const EACH: Duration = Duration::from_micros(50);
     const MOST: Duration = Duration::from_millis(1500);
@@ -100,6 +103,8 @@ impl Process {
         let objects = Objects::new(&compiled.columns);
         let (read, values, next, slice) = (None, Vec::new(), None, 1000);
         let most_distinct = u64::MAX;
+        let steps = compiled.plan.as_ref().and_then(Plan::window);
+        let moved = steps.map(|steps| Moved::new(steps, None));
         Self {
             number,
             compiled,
@@ -110,17 +115,18 @@ impl Process {
             most_distinct,
             next,
             slice,
+            moved,
             sandbox,
         }
     }
 
     /// The table that holds its rows.
-    fn table(&self) -> String {
+    pub(super) fn table(&self) -> String {
         table(self.number)
     }
 
     /// The table for what is to be added next. It lasts as long as the connection.
-    fn delta(&self) -> String {
+    pub(super) fn delta(&self) -> String {
         format!("delta_{}", self.number)
     }
 
@@ -146,13 +152,30 @@ impl Process {
         let columns = columns.collect::<Vec<_>>().join(", ");
         let having = self.compiled.plan.as_ref().and_then(Plan::having);
         let having = having.map_or_else(String::new, |having| format!(" WHERE {having}"));
-        format!("SELECT {columns} FROM main.{}{having}", self.table())
+        format!("SELECT {columns} FROM {}{having}", self.groups(&format!("main.{}", self.table())))
+    }
+
+    /// What its rows are read from.
+    fn groups(&self, table: &str) -> String {
+        match &self.compiled.plan {
+            Some(plan) => plan.groups(table),
+            None => table.to_owned(),
+        }
+    }
+
+    /// A query for how many rows it has.
+    pub(super) fn count(&self) -> String {
+        let table = self.table();
+        let rows = self.compiled.plan.as_ref().and_then(|plan| plan.distinct_groups(&table));
+        format!("SELECT count(*) FROM {}", rows.unwrap_or(table))
     }
 
     /// What is to be said of it before anything has come of it.
     pub(super) fn stats(&self) -> ProcessStats {
+        let steps = self.compiled.plan.as_ref().and_then(Plan::window);
+        let step_ms = steps.map(|steps| steps.length().unsigned_abs() / 1000);
         let why = self.compiled.why.clone();
-        ProcessStats { why, ..ProcessStats::new(self.compiled.mode()) }
+        ProcessStats { why, step_ms, ..ProcessStats::new(self.compiled.mode()) }
     }
 
     /// Its rows, unless there are more than so many.
@@ -281,6 +304,7 @@ impl Process {
         connection.execute_batch(&drop)?;
         connection.execute("DELETE FROM distincts WHERE process = ?", [self.number])?;
         connection.execute("DELETE FROM homes WHERE process = ?", [self.number])?;
+        connection.execute("DELETE FROM windows WHERE process = ?", [self.number])?;
         Ok(())
     }
 
@@ -391,6 +415,11 @@ impl Process {
             let columns = reading.column_count();
             let mut groups = reading.query([places.start, places.end]).map_err(query_error)?;
             while let Some(group) = groups.next().map_err(query_error)? {
+                if let Some(moved) = &self.moved
+                    && !group.get::<_, Option<i64>>(0)?.is_some_and(|step| moved.holds(step))
+                {
+                    continue;
+                }
                 for column in 0..columns {
                     let value = ToSqlOutput::Borrowed(group.get_ref(column)?);
                     insert.raw_bind_parameter(column + 1, value)?;
@@ -401,22 +430,37 @@ impl Process {
             steps += u64::from(reading.reset_status(StatementStatus::VmStep).unsigned_abs());
         }
         steps += self.add_values(connection, places, deadline)?;
-        let mut merge = || {
+        let merge = || {
             let _inside = self.sandbox.enter(None);
-            steps += execute(connection, &plan.merge(&table, &delta), [])?;
-            Ok::<_, EngineError>(())
+            execute(connection, &plan.merge(&table, &delta), [])
         };
-        let Some(changes) = changes else {
-            merge()?;
-            return Ok(steps);
+        steps += match changes {
+            Some(changes) => self.note_changes(connection, changes, Some(deadline), merge)?,
+            None => merge()?,
         };
-        let touched = plan.touched(&table, &delta);
+        Ok(steps)
+    }
+
+    /// Notes what `change` changes of the groups that are in `delta`.
+    pub(super) fn note_changes<T>(
+        &self,
+        connection: &Connection,
+        changes: &mut ChangeRecords,
+        deadline: Option<Instant>,
+        change: impl FnOnce() -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let Some(plan) = &self.compiled.plan else { return change() };
+        let scanning = match plan.many_steps(&self.table()) {
+            Some(many) => connection.prepare_cached(&many)?.query_row([], |row| row.get(0))?,
+            None => false,
+        };
+        let touched = plan.touched(&self.table(), &self.delta(), scanning);
         let touched = || {
-            let _inside = self.sandbox.enter(Some(deadline));
+            let _inside = self.sandbox.enter(deadline);
             rows(connection, &touched)
         };
         let old = touched()?;
-        merge()?;
+        let changed = change()?;
         let new = touched()?;
         for (old, new) in old.iter().zip(&new) {
             let row = |row: &'_ [Value]| (row[0] != Value::Null).then(|| row[1..].to_vec());
@@ -425,7 +469,7 @@ impl Process {
                 changes.push(connection, &self.objects, old.as_deref(), new.as_deref())?;
             }
         }
-        Ok(steps)
+        Ok(changed)
     }
 
     /// Takes away the rows that have become too old.
@@ -440,8 +484,9 @@ impl Process {
         let (table, column, values) = (self.table(), self.value(column), self.values());
         let is_old = format!("utc({column}) < ?");
         let having = self.compiled.plan.as_ref().and_then(Plan::having).unwrap_or("1");
+        let groups = self.groups(&table);
         let old =
-            format!("SELECT {values}, CASE WHEN {having} THEN 1 END FROM {table} WHERE {is_old}");
+            format!("SELECT {values}, CASE WHEN {having} THEN 1 END FROM {groups} WHERE {is_old}");
         let inside = self.sandbox.enter(Some(Instant::now() + time_for(0)));
         let mut select = connection.prepare_cached(&old)?;
         let mut rows = select.query([&before])?;
@@ -459,7 +504,11 @@ impl Process {
             // It asks the same again, which has just been answered in time.
             let _inside = self.sandbox.enter(None);
             self.forget_values(connection, &is_old, &before)?;
-            let delete = format!("DELETE FROM {table} WHERE {is_old}");
+            let rows_of_old = match &self.compiled.plan {
+                Some(plan) => plan.rows_of_groups(&table, &is_old),
+                None => is_old,
+            };
+            let delete = format!("DELETE FROM {table} WHERE {rows_of_old}");
             connection.prepare_cached(&delete)?.execute([&before])?;
         }
         Ok(())
@@ -485,9 +534,10 @@ impl Process {
             let column = compiled.columns.iter().position(|column| column.name == *name)?;
             Some(Expiry { column, ..expiry })
         });
-        let (next, slice, most_distinct) = (self.next, self.slice, self.most_distinct);
+        let (next, slice, moved) = (self.next, self.slice, self.moved);
+        let most_distinct = self.most_distinct;
         let other = Self::new(self.number, compiled, expiry, self.sandbox.clone());
-        Self { next, slice, most_distinct, ..other }
+        Self { next, slice, moved, most_distinct, ..other }
     }
 
     /// Makes `rows` the rows of this process, which is one that is computed anew, and changes no more
@@ -559,7 +609,11 @@ fn columns_of(connection: &Connection, table: &str) -> Result<Vec<String>, Engin
 }
 
 /// Runs a statement of a process and returns the steps that it took.
-fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<u64, EngineError> {
+pub(super) fn execute(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+) -> Result<u64, EngineError> {
     let mut statement = connection.prepare_cached(sql).map_err(query_error)?;
     statement.execute(params).map_err(query_error)?;
     let steps = statement.reset_status(StatementStatus::VmStep);

@@ -17,7 +17,7 @@ use super::stats::Stats;
 use super::storage::Stored;
 use super::successor::visible;
 use super::writer::Notice;
-use crate::engine::{Definition, EngineError, Listener, Mode, ProcessStats, Ttl};
+use crate::engine::{Definition, EngineError, Filling, Listener, Mode, ProcessStats, Ttl};
 use crate::settings::Limits;
 use crate::sql::Homes;
 use crate::sql::columns::Column;
@@ -29,15 +29,15 @@ const MOST: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Processes {
     /// As they are in the table; `None` when that has to be looked up again.
-    loaded: Option<BTreeMap<String, Process>>,
+    pub(super) loaded: Option<BTreeMap<String, Process>>,
     /// Whether something in there is not committed yet.
     pub(super) touched: bool,
     sandbox: Sandbox,
     /// How many distinct values each may keep.
     most_distinct: u64,
     pub(super) stats: Stats,
-    schedule: Arc<Schedule>,
-    listener: Arc<dyn Listener>,
+    pub(super) schedule: Arc<Schedule>,
+    pub(super) listener: Arc<dyn Listener>,
 }
 
 /// A process as it is stored.
@@ -49,6 +49,8 @@ struct Row {
     ttl: Option<Ttl>,
     next: Option<i64>,
     homes: Homes,
+    /// The first step of its window.
+    first: Option<i64>,
 }
 
 impl Row {
@@ -62,6 +64,7 @@ impl Row {
             ttl: duration.zip(column).map(|(duration, column)| Ttl { duration, column }),
             next: row.get(6)?,
             homes: homes(row.get(7)?),
+            first: row.get(8)?,
         })
     }
 }
@@ -128,21 +131,24 @@ impl Processes {
     }
 
     fn load(&self, connection: &Connection) -> Result<BTreeMap<String, Process>, EngineError> {
-        let select = "SELECT number, name, query, columns, ttl_duration, ttl_column, next, streams
+        let select =
+            "SELECT number, name, query, columns, ttl_duration, ttl_column, next, streams, first
             FROM processes LEFT JOIN fills ON fills.process = number
-            LEFT JOIN homes ON homes.process = number";
+            LEFT JOIN homes ON homes.process = number
+            LEFT JOIN windows ON windows.process = number";
         let rows: Vec<Row> = connection
             .prepare_cached(select)?
             .query_map([], Row::read)?
             .collect::<Result<_, _>>()?;
         let mut all = BTreeMap::new();
-        for Row { number, name, query, columns, ttl, next, homes } in rows {
+        for Row { number, name, query, columns, ttl, next, homes, first } in rows {
             // The table has the columns of the last run, whatever `*` would be now.
             let (compiled, error) =
                 Compiled::stored(&query, columns, homes, &Tables { connection })?;
             let expiry = ttl.and_then(|ttl| Expiry::new(&ttl, &compiled.columns).ok());
             let mut process = Process::new(number, compiled, expiry, self.sandbox.clone());
             (process.next, process.most_distinct) = (next, self.most_distinct);
+            process.move_to(first);
             if error.is_none() && !process.fits_table(connection)? {
                 connection.execute_batch("SAVEPOINT anew")?;
                 process.drop_tables(connection)?;
@@ -158,13 +164,27 @@ impl Processes {
             let mode = process.compiled.mode();
             if self.stats.of(&name).is_none_or(|stats| stats.mode != mode) {
                 let stale = error.is_some();
-                let stats = ProcessStats { last_error: error, stale, ..process.stats() };
-                self.stats.put(&name, stats, &process.compiled.reads);
+                let filling = Self::filling(connection, &process)?;
+                let stats = ProcessStats { last_error: error, stale, filling, ..process.stats() };
+                self.stats.put(&name, &process, stats);
                 self.schedule(&name, &process);
             }
             all.insert(name, process);
         }
         Ok(all)
+    }
+
+    /// How far a process has been given the events that were stored before it.
+    pub(super) fn filling(
+        connection: &Connection,
+        process: &Process,
+    ) -> Result<Option<Filling>, EngineError> {
+        let Some((next, plan)) = process.next.zip(process.compiled.plan.as_ref()) else {
+            return Ok(None);
+        };
+        let stored = Tables { connection }.places(plan.stream())?.unwrap_or(next..next);
+        let given = next.clamp(stored.start, stored.end).abs_diff(stored.start);
+        Ok(Some(Filling { given, of: stored.end.abs_diff(stored.start) }))
     }
 
     /// Has a process computed from here on, if it is one of that kind.
@@ -205,6 +225,7 @@ impl Processes {
                 if stored.new_kinds {
                     touched |= process.learn_columns(connection)?;
                 }
+                touched |= process.save_window(connection)?;
                 let mut changes = listener.wants_changes(name).then(ChangeRecords::default);
                 let mut added = process.add(connection, places.clone(), changes.as_mut())?;
                 let full = added.full.take();
@@ -323,9 +344,16 @@ impl Processes {
         }
         process.create_table(connection)?;
         process.save(connection)?;
-        self.stats.put(&name, process.stats(), &process.compiled.reads);
+        self.stats.put(&name, &process, process.stats());
         match (&process.compiled.plan, run) {
-            (Some(_), None) => process.start(connection)?,
+            (Some(plan), None) => {
+                let first = plan.window().map(|steps| steps.first(now));
+                process.move_to(first);
+                process.save_window(connection)?;
+                process.start(connection)?;
+                let filling = Self::filling(connection, &process)?;
+                self.stats.note(&name, |stats| stats.filling = filling);
+            }
             (None, Some(run)) => {
                 self.stats.ran(&name, &run);
                 update(connection, &mut process, run, now, &mut ChangeRecords::default())?;
@@ -350,6 +378,7 @@ impl Processes {
         notices: &mut Vec<Notice>,
     ) -> Result<Filled, EngineError> {
         let (stats, listener) = (self.stats.clone(), self.listener());
+        self.touched = true;
         let Some(process) = self.all(connection)?.get_mut(name) else { return Ok(Filled::Whole) };
         let (Some(next), Some(plan)) = (process.next, &process.compiled.plan) else {
             return Ok(Filled::Whole);
@@ -358,6 +387,7 @@ impl Processes {
         let stored = Tables { connection }.places(plan.stream())?.unwrap_or(next..next);
         let from = if stored.contains(&next) { next } else { next.max(stored.start) };
         let to = stored.end.min(from.saturating_add(process.slice));
+        process.save_window(connection)?;
         let start = Instant::now();
         let mut changes = listener.wants_changes(name).then(ChangeRecords::default);
         let added = if from < to {
@@ -375,7 +405,8 @@ impl Processes {
             40.. => (process.slice / 2).max(100),
             _ => process.slice,
         };
-        self.touched = true;
+        let filling = Self::filling(connection, process)?;
+        stats.note(name, |stats| stats.filling = filling);
         notices.push(Notice::changed(name, changes));
         if let Some((_, why)) = added.full {
             stats.full(name, &why);

@@ -148,6 +148,7 @@ const FUNCTIONS: &[&str] = &[
     "time_add",
     "time_key",
     "time_or_null",
+    "time_step",
     "timediff",
     "total",
     "trim",

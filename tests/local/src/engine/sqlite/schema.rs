@@ -90,7 +90,9 @@ pub(super) fn create(connection: &Connection) -> Result<(), EngineError> {
         -- Which streams the names in a process's query are keys of, as far as that is settled: JSON.
         CREATE TABLE IF NOT EXISTS homes (process INTEGER PRIMARY KEY, streams TEXT NOT NULL);
         -- How many distinct values a process keeps, over all its groups.
-        CREATE TABLE IF NOT EXISTS distincts (process INTEGER PRIMARY KEY, kept INTEGER NOT NULL)",
+        CREATE TABLE IF NOT EXISTS distincts (process INTEGER PRIMARY KEY, kept INTEGER NOT NULL);
+        -- Processes over a window that is kept in steps, and the first step that nothing was taken out of.
+        CREATE TABLE IF NOT EXISTS windows (process INTEGER PRIMARY KEY, first INTEGER NOT NULL)",
     )?;
     if !connection.table_exists(None, "blocks")? {
         connection.execute_batch(BLOCKS)?;

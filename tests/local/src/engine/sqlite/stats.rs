@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::process::Added;
+use super::compiled::Compiled;
+use super::process::{Added, Process};
 use super::recompute::Run;
 use crate::engine::{EngineError, ProcessStats};
 
@@ -24,6 +25,8 @@ struct Entry {
     stats: ProcessStats,
     /// What the process reads.
     reads: BTreeSet<String>,
+    /// A query for how many rows it has.
+    count: String,
 }
 
 impl Stats {
@@ -35,9 +38,9 @@ impl Stats {
         self.0.skipped.load(Ordering::Relaxed)
     }
 
-    /// How many processes show an old result.
-    pub(super) fn stale(&self) -> usize {
-        self.all().values().filter(|entry| entry.stats.stale).count()
+    /// How many processes are so.
+    pub(super) fn count(&self, is_so: impl Fn(&ProcessStats) -> bool) -> usize {
+        self.all().values().filter(|entry| is_so(&entry.stats)).count()
     }
 
     /// The processes with an old result that something comes from which reads `reads`.
@@ -46,7 +49,7 @@ impl Stats {
         let (mut seen, mut left) = (reads.clone(), Vec::from_iter(reads));
         let mut stale = Vec::new();
         while let Some(name) = left.pop() {
-            let Some(Entry { stats, reads }) = all.get(&name) else { continue };
+            let Some(Entry { stats, reads, .. }) = all.get(&name) else { continue };
             if stats.stale {
                 stale.push(name);
             }
@@ -109,8 +112,15 @@ impl Stats {
         self.all().get(process).map(|entry| entry.stats.clone())
     }
 
-    pub(super) fn put(&self, process: &str, stats: ProcessStats, reads: &BTreeSet<String>) {
-        self.all().insert(process.to_owned(), Entry { stats, reads: reads.clone() });
+    /// What counts the rows of a process.
+    pub(super) fn count_of(&self, process: &str) -> Option<String> {
+        self.all().get(process).map(|entry| entry.count.clone())
+    }
+
+    pub(super) fn put(&self, name: &str, process: &Process, stats: ProcessStats) {
+        let Compiled { reads, .. } = &process.compiled;
+        let entry = Entry { stats, reads: reads.clone(), count: process.count() };
+        self.all().insert(name.to_owned(), entry);
     }
 
     pub(super) fn rename(&self, process: &str, name: &str) {

@@ -12,6 +12,7 @@ mod page;
 mod process;
 mod query;
 mod quoting;
+mod sliding;
 mod storage;
 mod times;
 mod types;
@@ -23,8 +24,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::Sqlite;
+use super::writer::Clock;
 use crate::changes::Changes;
 use crate::engine::contract::received;
 use crate::engine::{Author, Definition, Engine, EngineError, ProcessStats, Ttl};
@@ -65,11 +68,15 @@ fn start_with(limits: &Limits) -> Fixture {
 }
 
 fn open(path: Option<&Path>, limits: &Limits) -> Fixture {
+    open_at(path, limits, Box::new(OffsetDateTime::now_utc))
+}
+
+fn open_at(path: Option<&Path>, limits: &Limits, clock: Clock) -> Fixture {
     let subscribers = Arc::new(Hub::new(1 << 24));
     let changes = Arc::new(Changes::default());
     let announcer =
         Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };
-    let engine = Sqlite::open(path, limits, Arc::new(announcer)).unwrap();
+    let engine = Sqlite::open_at(path, limits, Arc::new(announcer), clock).unwrap();
     Fixture { engine, subscribers, changes }
 }
 

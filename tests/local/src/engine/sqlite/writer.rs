@@ -29,6 +29,9 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// How often, when there are rows that last only for a time.
 const SWEEP_ROWS: Duration = Duration::from_secs(1);
 
+/// What time it is.
+pub(super) type Clock = Box<dyn Fn() -> OffsetDateTime + Send>;
+
 /// What the writer can be asked to do.
 pub(super) enum Job {
     Append {
@@ -77,6 +80,9 @@ pub(super) struct Writer {
     pub(super) processes: Processes,
     pub(super) notices: Vec<Notice>,
     pub(super) now: Now,
+    clock: Clock,
+    /// After a step that failed.
+    no_step_before: Instant,
     listener: Arc<dyn Listener>,
     counted: Arc<Counted>,
 }
@@ -86,11 +92,23 @@ impl Writer {
         connection: Connection,
         storage: Storage,
         processes: Processes,
+        clock: Clock,
         listener: Arc<dyn Listener>,
         counted: Arc<Counted>,
     ) -> Self {
-        let (notices, now) = (Vec::new(), now());
-        Self { connection, storage, processes, notices, now, listener, counted }
+        let (notices, now) = (Vec::new(), now(clock()));
+        let no_step_before = Instant::now();
+        Self {
+            connection,
+            storage,
+            processes,
+            notices,
+            now,
+            clock,
+            no_step_before,
+            listener,
+            counted,
+        }
     }
 
     /// Works until it is told to stop, or until all senders are gone.
@@ -98,21 +116,29 @@ impl Writer {
         let mut sweep = Instant::now() + SWEEP;
         let mut next = None;
         loop {
-            let now = Instant::now();
-            let pause = if self.processes.have_ttl() { SWEEP_ROWS } else { SWEEP };
+            let (now, pause) = (Instant::now(), self.pause());
             sweep = sweep.min(now + pause);
+            let job = match next.take() {
+                Some(job) => Some(job),
+                None => {
+                    let wait = sweep.saturating_duration_since(now).min(self.next_step());
+                    match jobs.recv_timeout(wait) {
+                        Ok(job) => Some(job),
+                        Err(RecvTimeoutError::Timeout) => None,
+                        Err(RecvTimeoutError::Disconnected) => return,
+                    }
+                }
+            };
+            // Before the job: the machine may have slept while there was none.
+            if self.next_step().is_zero() {
+                self.step();
+            }
+            let now = Instant::now();
             if sweep <= now {
                 // If there is more, waiting jobs have their turn before the next sweep.
-                sweep = now + if self.sweep() { Duration::ZERO } else { pause };
+                sweep = now + if self.sweep() { Duration::ZERO } else { self.pause() };
             }
-            let job = match next.take() {
-                Some(job) => job,
-                None => match jobs.recv_timeout(sweep.saturating_duration_since(now)) {
-                    Ok(job) => job,
-                    Err(RecvTimeoutError::Timeout) => continue,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                },
-            };
+            let Some(job) = job else { continue };
             match job {
                 Job::Append { batches, author, done } => {
                     next = self.append(batches, author, done, jobs);
@@ -125,6 +151,30 @@ impl Writer {
                 Job::Stop => return self.fold(),
             }
         }
+    }
+
+    fn pause(&self) -> Duration {
+        if self.processes.have_ttl() { SWEEP_ROWS } else { SWEEP }
+    }
+
+    /// How long it is until a window moves on by a step.
+    fn next_step(&self) -> Duration {
+        let next = self.processes.next_step(timestamp::micros((self.clock)()));
+        let next = next.map_or(SWEEP, |micros| Duration::from_micros(micros.unsigned_abs()));
+        next.max(self.no_step_before.saturating_duration_since(Instant::now()))
+    }
+
+    /// Has windows forget what has left them. What is long is done in parts, between which waiting jobs have their turn.
+    fn step(&mut self) {
+        let stepped = self.transaction(|writer| {
+            let Self { connection, processes, notices, now, .. } = writer;
+            processes.step(connection, now.micros, notices)
+        });
+        if let Err(error) = stepped {
+            tracing::warn!(%error, "windows still hold what has left them");
+            self.no_step_before = Instant::now() + SWEEP_ROWS;
+        }
+        self.listener.progressed();
     }
 
     /// Folds the log into the database, so that its file alone is all there is.
@@ -235,6 +285,7 @@ impl Writer {
             more |= processes.drop_rows(connection, None, notices)?;
             processes.expire(connection, now.micros, notices)
         });
+        self.listener.progressed();
         if let Err(error) = swept {
             tracing::warn!(%error, "old events could not be deleted");
             return false;
@@ -247,7 +298,7 @@ impl Writer {
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        self.now = now();
+        self.now = now((self.clock)());
         let end = self.commit(work);
         match &end {
             Ok(()) => {
@@ -304,8 +355,6 @@ impl Writer {
     }
 }
 
-fn now() -> Now {
-    let now = OffsetDateTime::now_utc();
-    let micros = i64::try_from(now.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX);
-    Now { text: timestamp::rfc3339(now), micros }
+fn now(now: OffsetDateTime) -> Now {
+    Now { text: timestamp::rfc3339(now), micros: timestamp::micros(now) }
 }

@@ -21,8 +21,9 @@ impl Plan {
         let place = Expr::Identifier(Ident::with_quote('"', PLACE));
         select.projection = aliased([place].into_iter().chain(named.into_iter().map(|(it, _)| it)));
         let part = Query { body: Box::new(SetExpr::Select(Box::new(select))), ..query.clone() };
-        let (keys, states, having, distinct) = (0, Vec::new(), None, Vec::new());
-        Ok(Self { stream, part, keys, states, outputs, having, distinct, of_events: true })
+        let (window, keys, states, having, distinct) = (None, 0, Vec::new(), None, Vec::new());
+        let of_events = true;
+        Ok(Self { stream, part, window, keys, states, outputs, having, distinct, of_events })
     }
 
     /// Whether each event is a row.

@@ -1,4 +1,4 @@
-//! `now()`, `utc`, `time_add` and `date_trunc`, and the order in which times come.
+//! `now()`, `utc`, `time_add`, `time_step` and `date_trunc`, and the order in which times come.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::engine::sqlite::objects::kept;
 use crate::events::timestamp;
-use crate::sql::times;
+use crate::sql::{times, windows};
 
 /// What `now()` is to a connection, in microseconds since 1970: one moment for a whole statement.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +60,14 @@ pub(in crate::engine::sqlite) fn install(connection: &Connection) -> rusqlite::R
             Ok(at.filter(|at| (0..=9999).contains(&at.year())).map(text))
         })?;
     }
+    connection.create_scalar_function("time_step", 3, pure, |context| {
+        Ok(match (context.get_raw(0), time(context, 0)) {
+            (_, Some(at)) => Some(windows::step_of(at, context.get(1)?, context.get(2)?)),
+            // As in a comparison with a time: what is no time comes after all of them, and numbers before.
+            (ValueRef::Text(_) | ValueRef::Blob(_), None) => Some(i64::MAX),
+            _ => None,
+        })
+    })?;
     connection.create_scalar_function("date_trunc", 2, pure, |context| {
         let unit: String = context.get(0)?;
         // A unit that is none is an error at `NULL`, too: it is found when the query is tried out.
@@ -137,6 +145,16 @@ mod tests {
         assert_eq!(ask("utc('noon')"), None);
         assert_eq!(ask("utc(5)"), None);
         assert_eq!(ask("now()").as_deref(), Some("2015-05-05T23:40:27.000042Z"));
+        for (at, step) in [
+            ("utc(now())", Some(1_430_869_227)),
+            ("'noon'", Some(i64::MAX)),
+            ("x'00'", Some(i64::MAX)),
+            ("5", None),
+            ("NULL", None),
+        ] {
+            let step = step.map(|step| step.to_string());
+            assert_eq!(ask(&format!("CAST(time_step({at}, 1000000, 0) AS TEXT)")), step, "{at}");
+        }
         assert_eq!(ask("time_add(now(), -42)").as_deref(), Some("2015-05-05T23:40:27.000000Z"));
     }
 

@@ -87,8 +87,17 @@ fn which_way_a_process_runs_follows_from_its_query() {
         (Mode::Recomputed, "SELECT a FROM s LIMIT 5"),
         (Mode::Recomputed, "SELECT count(*) FROM s JOIN t ON s.a = t.a"),
         (
-            Mode::Recomputed,
+            Mode::Incremental,
             "SELECT count(*) FROM s WHERE $timestamp > now() - INTERVAL '5 minutes'",
+        ),
+        (
+            Mode::Recomputed,
+            "SELECT count(DISTINCT a) FROM s WHERE $timestamp > now() - INTERVAL '5 minutes'",
+        ),
+        (Mode::Recomputed, "SELECT a FROM s WHERE $timestamp > now() - INTERVAL '5 minutes'"),
+        (
+            Mode::Recomputed,
+            "SELECT count(*) FROM s WHERE $timestamp < now() - INTERVAL '5 minutes'",
         ),
         (Mode::Recomputed, "SELECT count(*) FROM s WHERE a IN (SELECT a FROM t)"),
         (Mode::Recomputed, "SELECT a, count(*) FROM s GROUP BY a ORDER BY 2 DESC LIMIT 10"),
