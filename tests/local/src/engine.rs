@@ -36,6 +36,7 @@ pub mod sqlite;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -46,6 +47,7 @@ use tokio::sync::oneshot;
 use self::position::Position;
 use crate::events::batch::Batch;
 use crate::events::ids::EventId;
+use crate::events::timestamp;
 use crate::subscribers::records::Records;
 
 /// Why the engine did not do what it was asked to. The message is for the client.
@@ -191,8 +193,9 @@ pub(crate) struct ProcessStats {
     pub(crate) last_run_ms: u64,
     /// What last went wrong.
     pub(crate) last_error: Option<String>,
-    /// Its rows are those of an earlier run, because later ones failed.
+    /// Its rows are those of an earlier run, because later ones failed, and since when, RFC 3339 in UTC.
     pub(crate) stale: bool,
+    pub(crate) stale_since: Option<String>,
 }
 
 /// How far a process has been given the events that were stored before it.
@@ -206,7 +209,7 @@ impl ProcessStats {
     pub(crate) fn new(mode: Mode) -> Self {
         let (why, step_ms, filling) = (None, None, None);
         let (rows, events, skipped, steps, runs, last_run_ms) = (0, 0, 0, 0, 0, 0);
-        let (last_error, stale) = (None, false);
+        let (last_error, stale, stale_since) = (None, false, None);
         Self {
             mode,
             why,
@@ -220,8 +223,30 @@ impl ProcessStats {
             last_run_ms,
             last_error,
             stale,
+            stale_since,
         }
     }
+
+    /// Its rows are stale from now on, or no longer are.
+    pub(crate) fn set_stale(&mut self, stale: bool) {
+        self.stale = stale;
+        self.stale_since = match self.stale_since.take() {
+            since if stale => Some(since.unwrap_or_else(timestamp::now)),
+            _ => None,
+        };
+    }
+}
+
+/// Everything that there is.
+#[derive(Clone, Debug)]
+pub(crate) struct Overview {
+    /// Whether it outlives the server.
+    pub(crate) kept: bool,
+    /// How much the database takes on the disk.
+    pub(crate) bytes: u64,
+    /// By name.
+    pub(crate) streams: Vec<(String, Summary)>,
+    pub(crate) processes: Vec<(String, Definition, ProcessStats)>,
 }
 
 /// Figures for operators, counted since the start.
@@ -266,6 +291,22 @@ pub(crate) trait Listener: Send + Sync + fmt::Debug {
 
 /// Takes the rows of a process, which are told of like changes. It must not wait for anything.
 pub(crate) type Deliver = Box<dyn FnOnce(Records) + Send>;
+
+/// Whether the result of a query is still wanted, which the query asks while it runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    given_up: Arc<AtomicBool>,
+}
+
+impl Wanted {
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+}
 
 /// The result of a query.
 #[derive(Clone, Debug)]
@@ -323,8 +364,21 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
     fn delete_query(&self, name: &str) -> Result<(), EngineError>;
 
     /// Runs one `SELECT` and returns a JSON array of objects. `parameters` stand in for `:name` in
-    /// the query; those that it does not name are ignored.
-    fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Rows, EngineError>;
+    /// the query; those that it does not name are ignored. It ends early, with an error, once nobody wants the result.
+    fn query_while(
+        &self,
+        sql: &str,
+        parameters: &[(String, Value)],
+        wanted: &Wanted,
+    ) -> Result<Rows, EngineError>;
+
+    /// The same, to its end.
+    fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Rows, EngineError> {
+        self.query_while(sql, parameters, &Wanted::default())
+    }
+
+    /// All streams and processes.
+    fn overview(&self) -> Result<Overview, EngineError>;
 
     /// Whether the storage can be written to and read from now, and nothing damaged has been found in it.
     fn health(&self) -> Result<(), EngineError>;

@@ -14,3 +14,4 @@ pub(crate) mod metrics;
 pub(crate) mod response;
 pub(crate) mod router;
 pub(crate) mod subscription;
+pub(crate) mod ui;

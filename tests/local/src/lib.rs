@@ -240,6 +240,7 @@ mod events;
 mod http;
 mod local;
 mod pool;
+mod rates;
 mod settings;
 mod shared;
 mod sql;

@@ -23,6 +23,7 @@ use crate::http::auth::Keys;
 use crate::http::faults::{Fault, Faults};
 use crate::http::limits::Rooms;
 use crate::http::metrics::Counters;
+use crate::rates::Rates;
 use crate::settings::Builder;
 use crate::shared::Shared;
 use crate::subscribers::Announcer;
@@ -318,8 +319,12 @@ impl Builder {
         .build()?;
         let subscribers = Arc::new(Hub::new(self.limits.subscriber_buffer));
         let changes = Arc::new(Changes::default());
-        let announcer =
-            Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };
+        let rates = Arc::new(Rates::default());
+        let announcer = Announcer {
+            subscribers: Arc::clone(&subscribers),
+            rates: Arc::clone(&rates),
+            changes: Arc::clone(&changes),
+        };
         let engine = Sqlite::open(self.data.as_deref(), &self.limits, Arc::new(announcer))?;
         let shared = Arc::new(Shared {
             addr,
@@ -328,6 +333,7 @@ impl Builder {
             limits: self.limits,
             engine: Arc::new(engine),
             subscribers,
+            rates,
             faults: Faults::default(),
             counters: Counters::default(),
             changes,

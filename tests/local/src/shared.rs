@@ -9,6 +9,7 @@ use crate::http::auth::Keys;
 use crate::http::faults::Faults;
 use crate::http::limits::Rooms;
 use crate::http::metrics::Counters;
+use crate::rates::Rates;
 use crate::settings::Limits;
 use crate::subscribers::hub::Hub;
 
@@ -20,6 +21,7 @@ pub(crate) struct Shared {
     pub(crate) rooms: Rooms,
     pub(crate) engine: SharedEngine,
     pub(crate) subscribers: Arc<Hub>,
+    pub(crate) rates: Arc<Rates>,
     pub(crate) faults: Faults,
     pub(crate) counters: Counters,
     /// Told of everything that [`Local::wait_until`](crate::Local::wait_until) may wait for.

@@ -14,16 +14,19 @@ use self::records::Records;
 use crate::changes::Changes;
 use crate::engine::Listener;
 use crate::engine::position::Position;
+use crate::rates::Rates;
 
-/// Tells subscribers and waiters what the engine did.
+/// Tells subscribers and waiters what the engine did, and counts it.
 #[derive(Debug)]
 pub(crate) struct Announcer {
     pub(crate) subscribers: Arc<Hub>,
+    pub(crate) rates: Arc<Rates>,
     pub(crate) changes: Arc<Changes>,
 }
 
 impl Listener for Announcer {
     fn stored(&self, stream: &str, after: Position, events: &Records) {
+        self.rates.note(stream, events.ends.len());
         self.subscribers.tell(Source::Stream, stream, Some(after), events);
     }
 

@@ -91,8 +91,11 @@ impl<S: Subject> Fixture<S> {
     fn at(place: tempfile::TempDir) -> Self {
         let subscribers = Arc::new(Hub::new(1 << 20));
         let changes = Arc::new(Changes::default());
-        let announcer =
-            Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };
+        let announcer = Announcer {
+            subscribers: Arc::clone(&subscribers),
+            rates: Arc::default(),
+            changes: Arc::clone(&changes),
+        };
         let engine = S::open(place.path(), Arc::new(announcer));
         Self { engine, subscribers, changes, place }
     }

@@ -99,7 +99,7 @@ use self::writer::{Clock, Job, Notice, Writer};
 use crate::engine::position::Position;
 use crate::engine::{
     Author, Change, Commit, Definition, Deliver, Engine, EngineCounters, EngineError, Listener,
-    Mode, Page, PageLimit, ProcessStats, Rows, Start, Summary, Ttl,
+    Mode, Overview, Page, PageLimit, ProcessStats, Rows, Start, Summary, Ttl, Wanted,
 };
 use crate::events::batch::Batch;
 use crate::pool::Pool;
@@ -456,13 +456,22 @@ impl Engine for Sqlite {
         })
     }
 
-    fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Rows, EngineError> {
+    fn query_while(
+        &self,
+        sql: &str,
+        parameters: &[(String, Value)],
+        wanted: &Wanted,
+    ) -> Result<Rows, EngineError> {
         let start = Instant::now();
         let counted = &self.inner.counted;
         let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
-        let storage = Arc::clone(counted);
+        let (storage, wanted) = (Arc::clone(counted), wanted.clone());
         let rows = self.inner.with_reader(move |reader| {
-            let rows = reader.json(&sql::parse(&sql)?, &parameters);
+            // It may have waited for its turn.
+            if wanted.is_given_up() {
+                return Err(read::given_up());
+            }
+            let rows = reader.json_while(&sql::parse(&sql)?, &parameters, wanted);
             rows.inspect_err(|error| storage.failed(error))
         });
         let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -473,6 +482,31 @@ impl Engine for Sqlite {
         }
         let (json, reads) = rows?;
         Ok(Rows { json: Bytes::from(json), stale: self.inner.stats.stale_of(reads) })
+    }
+
+    fn overview(&self) -> Result<Overview, EngineError> {
+        let select = "SELECT name, next - 1, first_seen, last_seen FROM streams ORDER BY name";
+        let (streams, bytes) = self.inner.look_up(|catalogue| {
+            let mut select = catalogue.prepare_cached(select)?;
+            let streams = select.query_map([], |row| {
+                let (count, first_seen) = (row.get(1)?, row.get(2)?);
+                Ok((row.get(0)?, Summary { count, first_seen, last_seen: row.get(3)? }))
+            })?;
+            let streams = streams.collect::<rusqlite::Result<Vec<_>>>()?;
+            let bytes = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+            let bytes = catalogue.prepare_cached(bytes)?.query_row([], |row| row.get(0))?;
+            Ok::<_, rusqlite::Error>((streams, bytes))
+        })?;
+        let mut processes = Vec::new();
+        for name in self.processes()? {
+            match self.process(&name).and_then(|it| Ok((it, self.process_stats(&name)?))) {
+                Ok((definition, stats)) => processes.push((name, definition, stats)),
+                // It was deleted meanwhile, or is only being made.
+                Err(EngineError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Overview { kept: self.inner.home.is_kept(), bytes, streams, processes })
     }
 
     fn health(&self) -> Result<(), EngineError> {

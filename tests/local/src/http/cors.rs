@@ -49,8 +49,12 @@ pub(super) fn share(headers: &mut HeaderMap) {
 }
 
 /// Whether a request comes from a web page of another origin. Only browsers name the origin, and always do so
-/// with what could change something.
+/// with what could change something. Behind a proxy the server may not know its own, but a browser does, and says whether it
+/// is the same in a header that no page can set.
 pub(super) fn is_foreign(headers: &HeaderMap) -> bool {
+    if headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin") {
+        return false;
+    }
     let Some(origin) = headers.get(header::ORIGIN) else { return false };
     let own = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));

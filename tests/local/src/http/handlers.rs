@@ -4,6 +4,7 @@ mod analyze;
 mod collect;
 mod health;
 mod object;
+mod overview;
 mod process;
 mod subscribe;
 
@@ -14,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderValue};
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
@@ -26,6 +27,7 @@ use super::faults::{Effects, Outcome};
 use super::metrics;
 use super::response::{self, Refusal, Response};
 use super::router::{self, NoRoute, Route};
+use super::ui;
 use crate::engine::{Engine, EngineError};
 use crate::shared::Shared;
 
@@ -150,18 +152,25 @@ async fn response_to(
     carried_out.unwrap_or_else(|refusal| refusal.response())
 }
 
-/// Responds to what operators ask, which needs no key and meets no fault.
+/// Responds to what operators ask, outside of the API, which meets no fault. Only the overview, which tells names, needs
+/// a key.
 async fn operations(shared: &Arc<Shared>, request: &Request<Incoming>) -> Option<Response> {
-    let path = request.uri().path();
-    if !matches!(path, "/healthz" | "/metrics") {
+    let (path, headers) = (request.uri().path(), request.headers());
+    let is_page = ui::is_at(path, headers);
+    if !is_page && !matches!(path, "/healthz" | "/metrics" | "/overview") {
         return None;
     }
-    Some(if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        Refusal::WrongMethod { allow: "GET, HEAD" }.response()
-    } else if path == "/metrics" {
-        response::metrics(metrics::page(shared))
-    } else {
-        health::check(shared).await
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Some(Refusal::WrongMethod { allow: "GET, HEAD" }.response());
+    }
+    Some(match path {
+        _ if is_page => ui::get(path, headers),
+        "/metrics" => response::metrics(metrics::page(shared)),
+        "/overview" => match overview::show(shared, headers).await {
+            Ok(overview) => overview,
+            Err(refusal) => refusal.response(),
+        },
+        _ => health::check(shared).await,
     })
 }
 
@@ -177,9 +186,8 @@ async fn carry_out(
     if access == Access::Open && !may_write(request.method(), &path) {
         return Err(Refusal::Forbidden);
     }
-    // A page that anybody can read must not hold the secret key.
-    if access == Access::Secret && cors::is_foreign(request.headers()) {
-        return Err(Refusal::Foreign);
+    if access == Access::Secret {
+        refuse_foreign(request.headers())?;
     }
     let route = route.map_err(|none| match none {
         NoRoute::Unknown => Refusal::Unknown("there is nothing at this path".to_owned()),
@@ -217,6 +225,11 @@ async fn carry_out(
         }
         Route::Results(name) => analyze::results(shared, request, name).await,
     }
+}
+
+/// A page that anybody can read must not hold the secret key.
+fn refuse_foreign(headers: &HeaderMap) -> Result<(), Refusal> {
+    if cors::is_foreign(headers) { Err(Refusal::Foreign) } else { Ok(()) }
 }
 
 /// Whether a request is of the kind that an open key is for, whatever its name is like.

@@ -92,6 +92,13 @@ pub(crate) fn metrics(page: String) -> Response {
     response
 }
 
+/// 200 with a file that is part of the program.
+pub(crate) fn file(kind: &'static str, text: &'static str) -> Response {
+    let mut response = Response::new(ResponseBody::Whole(Bytes::from_static(text.as_bytes())));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
 /// 200 with `value` as JSON.
 pub(crate) fn json(value: &impl Serialize) -> Response {
     // Only a map whose keys are no strings cannot be JSON, and nothing here has one.
@@ -103,6 +110,11 @@ pub(crate) fn json(value: &impl Serialize) -> Response {
 pub(crate) fn events(subscription: Subscription) -> Response {
     let mut response = Response::new(ResponseBody::Events(Box::new(subscription)));
     response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    not_stored(response)
+}
+
+/// The same response, but no cache may keep it.
+pub(crate) fn not_stored(mut response: Response) -> Response {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

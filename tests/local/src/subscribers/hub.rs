@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::Serialize;
+
 use super::mailbox::{Mailbox, Want};
 use super::records::Records;
 use crate::engine::position::Position;
@@ -45,6 +47,13 @@ pub(crate) struct Subscriber {
     pub(crate) name: String,
     number: u64,
     pub(crate) mailbox: Arc<Mailbox>,
+}
+
+/// How a source is heard: its subscribers, and what they have missed since the start.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Heard {
+    pub(crate) subscribers: usize,
+    pub(crate) missed: u64,
 }
 
 impl State {
@@ -156,6 +165,18 @@ impl Hub {
     pub(crate) fn count_all(&self) -> usize {
         let state = self.state();
         state.subscribers.iter().flat_map(HashMap::values).map(|it| it.mailboxes.len()).sum()
+    }
+
+    /// The streams and the processes that have subscribers, or had some that missed something.
+    pub(crate) fn heard(&self) -> (HashMap<String, Heard>, HashMap<String, Heard>) {
+        let state = self.state();
+        let of = |source| {
+            let heard = |(name, it): (&String, &Listeners)| {
+                (name.clone(), Heard { subscribers: it.mailboxes.len(), missed: it.lost })
+            };
+            state.named(source).iter().map(heard).collect()
+        };
+        (of(Source::Stream), of(Source::Process))
     }
 
     /// How many records slow subscribers have missed.

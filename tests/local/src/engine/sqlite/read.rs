@@ -19,7 +19,7 @@ use super::functions::times::{self, Clock};
 use super::objects::Objects;
 use super::sandbox::{LARGEST_VALUE, Sandbox};
 use super::{functions, schema, trial};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Wanted};
 use crate::settings::Limits;
 use crate::sql::columns::{Column, unique};
 use crate::sql::{Parsed, print, rewrite};
@@ -121,6 +121,8 @@ pub(super) struct Reader {
     pub(super) limits: Limits,
     clock: Clock,
     sandbox: Sandbox,
+    /// Ends what runs early.
+    wanted: Option<Wanted>,
 }
 
 /// How a query went.
@@ -161,11 +163,24 @@ impl Reader {
         limit(&connection)?;
         let sandbox = Sandbox::install(&mut connection, false)?;
         functions::install(&connection, &sandbox)?;
-        Ok(Self { connection, limits, clock, sandbox })
+        Ok(Self { connection, limits, clock, sandbox, wanted: None })
     }
 
-    /// Runs a query and returns a JSON array of objects, and what it read.
-    pub(super) fn json(
+    /// Runs a query and returns a JSON array of objects, and what it read, unless it is given up before.
+    pub(super) fn json_while(
+        &mut self,
+        parsed: &Parsed,
+        parameters: &[(String, Value)],
+        wanted: Wanted,
+    ) -> Result<(Vec<u8>, BTreeSet<String>), EngineError> {
+        self.wanted = Some(wanted.clone());
+        let json = self.json(parsed, parameters);
+        self.wanted = None;
+        // Whatever it came to: an error would tell of a limit.
+        if wanted.is_given_up() { Err(given_up()) } else { json }
+    }
+
+    fn json(
         &mut self,
         parsed: &Parsed,
         parameters: &[(String, Value)],
@@ -267,10 +282,10 @@ impl Reader {
             _ => query_error(error),
         };
         self.in_snapshot(|reader| {
-            let Self { connection, sandbox, .. } = reader;
+            let Self { connection, sandbox, wanted, .. } = reader;
             let chosen = Chosen { tables: &Tables { connection }, choice };
             let runnable = rewrite::rewrite(parsed, &chosen)?;
-            let _inside = sandbox.enter(Some(Instant::now() + time));
+            let _inside = sandbox.enter_while(Some(Instant::now() + time), wanted.clone());
             let mut statement = connection.prepare(&runnable.sql).map_err(failed)?;
             bind(&mut statement, parameters)?;
             let columns = columns(&statement, runnable.columns);
@@ -328,6 +343,10 @@ fn length(value: &ValueRef<'_>) -> usize {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
         _ => 0,
     }
+}
+
+pub(super) fn given_up() -> EngineError {
+    EngineError::Invalid("nobody waits for the result of the query any longer".to_owned())
 }
 
 pub(super) fn too_large(most: usize) -> EngineError {

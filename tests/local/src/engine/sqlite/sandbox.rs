@@ -10,6 +10,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
+use crate::engine::Wanted;
 use crate::sql::print;
 
 /// Steps of SQLite's machine between two looks at the clock. Each may be a function that reads some megabytes,
@@ -169,8 +170,15 @@ pub(super) struct Sandbox(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     closed: AtomicBool,
-    deadline: Mutex<Option<Instant>>,
+    until: Mutex<Until>,
     ended: AtomicBool,
+}
+
+/// How long what runs may run.
+#[derive(Debug, Default)]
+struct Until {
+    deadline: Option<Instant>,
+    wanted: Option<Wanted>,
 }
 
 /// While this lives, statements are held to the sandbox.
@@ -197,15 +205,23 @@ impl Sandbox {
 
     /// From here on it is somebody else's SQL, which has until `deadline`.
     pub(super) fn enter(&self, deadline: Option<Instant>) -> Inside<'_> {
+        self.enter_while(deadline, None)
+    }
+
+    /// The same, for as long as somebody wants what comes of it.
+    pub(super) fn enter_while(
+        &self,
+        deadline: Option<Instant>,
+        wanted: Option<Wanted>,
+    ) -> Inside<'_> {
         self.0.closed.store(true, Ordering::Relaxed);
-        *self.deadline() = deadline;
+        *self.until() = Until { deadline, wanted };
         Inside(self)
     }
 
     /// Whether what runs has used up its time.
     pub(super) fn is_late(&self) -> bool {
-        self.0.ended.load(Ordering::Relaxed)
-            || self.deadline().is_some_and(|deadline| Instant::now() >= deadline)
+        self.0.ended.load(Ordering::Relaxed) || self.until().is_over()
     }
 
     /// Has what runs, and what is run later, be late.
@@ -213,14 +229,21 @@ impl Sandbox {
         self.0.ended.store(true, Ordering::Relaxed);
     }
 
-    fn deadline(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    fn until(&self) -> MutexGuard<'_, Until> {
+        self.0.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Until {
+    fn is_over(&self) -> bool {
+        self.wanted.as_ref().is_some_and(Wanted::is_given_up)
+            || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        *self.0.deadline() = None;
+        *self.0.until() = Until::default();
         self.0.0.closed.store(false, Ordering::Relaxed);
     }
 }

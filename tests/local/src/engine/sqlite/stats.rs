@@ -66,7 +66,7 @@ impl Stats {
         self.note(process, |stats| {
             stats.steps += steps;
             stats.last_error = error.or(stats.last_error.take());
-            stats.stale = unread;
+            stats.set_stale(unread);
         });
     }
 
@@ -78,7 +78,7 @@ impl Stats {
             stats.runs += 1;
             stats.last_run_ms = u64::try_from(run.took.as_millis()).unwrap_or(u64::MAX);
             stats.last_error.clone_from(&run.why);
-            stats.stale = false;
+            stats.set_stale(false);
         });
     }
 
@@ -104,7 +104,7 @@ impl Stats {
     pub(super) fn failed(&self, process: &str, error: &EngineError) {
         self.note(process, |stats| {
             stats.last_error = Some(error.to_string());
-            stats.stale = true;
+            stats.set_stale(true);
         });
     }
 

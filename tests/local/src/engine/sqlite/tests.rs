@@ -74,8 +74,11 @@ fn open(path: Option<&Path>, limits: &Limits) -> Fixture {
 fn open_at(path: Option<&Path>, limits: &Limits, clock: Clock) -> Fixture {
     let subscribers = Arc::new(Hub::new(1 << 24));
     let changes = Arc::new(Changes::default());
-    let announcer =
-        Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };
+    let announcer = Announcer {
+        subscribers: Arc::clone(&subscribers),
+        rates: Arc::default(),
+        changes: Arc::clone(&changes),
+    };
     let engine = Sqlite::open_at(path, limits, Arc::new(announcer), clock).unwrap();
     Fixture { engine, subscribers, changes }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
 use super::{about, ask_engine, object};
+use crate::engine::Wanted;
 use crate::http::response::{self, Refusal, Response};
 use crate::shared::Shared;
 
@@ -48,7 +49,9 @@ pub(super) async fn once(
 ) -> Result<Response, Refusal> {
     let Query { query } = object::read(shared, request).await?;
     let parameters = parameters(request.uri().query());
-    let rows = ask_engine(shared, move |engine| engine.query(&query, &parameters)).await?;
+    let (wanted, _waiting) = wanted();
+    let rows =
+        ask_engine(shared, move |engine| engine.query_while(&query, &parameters, &wanted)).await?;
     Ok(response::rows(rows))
 }
 
@@ -62,12 +65,28 @@ pub(super) async fn results(
     if request.method() == Method::POST {
         parameters.extend(sent_parameters(shared, request).await?);
     }
+    let (wanted, _waiting) = wanted();
     let rows = about(shared, name, move |engine, name| {
         let query = engine.saved_query(name)?;
-        engine.query(&query, &parameters)
+        engine.query_while(&query, &parameters, &wanted)
     })
     .await?;
     Ok(response::rows(rows))
+}
+
+/// Waits for the result of a query. Dropped when the result is there, and before that when the client has hung up or its
+/// time is over.
+struct Waiting(Wanted);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
+}
+
+fn wanted() -> (Wanted, Waiting) {
+    let wanted = Wanted::default();
+    (wanted.clone(), Waiting(wanted))
 }
 
 /// What a query string says, as in `?start_date=2015-05-05`. It has no types: what is written as a number is one,
