@@ -81,6 +81,11 @@ pub(crate) enum EngineError {
 }
 
 impl EngineError {
+    /// A query ended because its result was no longer wanted.
+    pub(crate) fn unwanted() -> Self {
+        Self::Invalid("nobody waits for the result of this query any longer".to_owned())
+    }
+
     /// Whether this is a failure, and not an error of whoever asked.
     pub(crate) fn is_failure(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Damaged(_) | Self::Broken(_))

@@ -21,6 +21,7 @@ pub(super) use self::positions::{
 use super::position::Position;
 use super::{
     Author, Change, Commit, Definition, Engine, EngineError, Listener, Page, PageLimit, Start, Ttl,
+    Wanted,
 };
 use crate::changes::Changes;
 use crate::events::Collector;
@@ -52,6 +53,8 @@ macro_rules! contract {
             a_query_that_makes_no_sense_changes_nothing,
             queries_are_saved_under_their_names,
             parameters_keep_their_type,
+            a_query_that_nobody_wants_ends,
+            an_overview_tells_of_everything,
             places_have_no_holes_over_duplicates_and_restarts,
             a_page_is_bounded_by_events_and_bytes,
             a_stream_that_is_deleted_starts_again_as_another,
@@ -418,6 +421,40 @@ pub(super) fn parameters_keep_their_type<S: Subject>() {
     assert_eq!(ask("SELECT k FROM s WHERE x > :v", json!(2)), json!([{"k": "2"}]));
     assert_eq!(ask("SELECT k FROM s WHERE x = :v", json!(2.5)), json!([{"k": "2"}]));
     assert!(is_invalid(&it.engine.query("SELECT k FROM s WHERE x = :v", &[])));
+}
+
+pub(super) fn a_query_that_nobody_wants_ends<S: Subject>() {
+    let it = Fixture::<S>::new();
+    let endless =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) AS i FROM n";
+    let wanted = Wanted::default();
+    std::thread::scope(|scope| {
+        let query = scope.spawn(|| it.engine.query_while(endless, &[], &wanted));
+        while it.engine.counters().running_queries == 0 && !query.is_finished() {
+            std::thread::yield_now();
+        }
+        wanted.give_up();
+        assert_eq!(query.join().unwrap().unwrap_err(), EngineError::unwanted());
+    });
+    let early = it.engine.query_while(endless, &[], &wanted);
+    assert_eq!(early.unwrap_err(), EngineError::unwanted());
+    assert_eq!(it.query("SELECT 1 AS x"), json!([{"x": 1}]), "the next one is not affected");
+}
+
+pub(super) fn an_overview_tells_of_everything<S: Subject>() {
+    let it = Fixture::<S>::new();
+    let empty = it.engine.overview().unwrap();
+    assert!(empty.streams.is_empty() && empty.processes.is_empty(), "{empty:?}");
+    it.collect(&json!({"s": [{"k": "a"}, {"k": "b"}], "r": {}}));
+    let query = "SELECT k, count(*) AS n FROM s GROUP BY k";
+    it.process("p", query).unwrap();
+    let all = it.engine.overview().unwrap();
+    let counts: Vec<_> = all.streams.iter().map(|(name, it)| (name.as_str(), it.count)).collect();
+    assert_eq!(counts, [("r", 1), ("s", 2)]);
+    assert_eq!(all.streams[1].1.last_seen, it.engine.stream("s").unwrap().last_seen);
+    let [(name, definition, stats)] = &all.processes[..] else { panic!("{all:?}") };
+    assert_eq!((name.as_str(), definition.query.as_str(), stats.rows), ("p", query, 2));
+    assert!(all.kept && all.bytes > 0, "{all:?}");
 }
 
 pub(super) fn all_of_it_survives_the_end<S: Subject>() {

@@ -469,7 +469,7 @@ impl Engine for Sqlite {
         let rows = self.inner.with_reader(move |reader| {
             // It may have waited for its turn.
             if wanted.is_given_up() {
-                return Err(read::given_up());
+                return Err(EngineError::unwanted());
             }
             let rows = reader.json_while(&sql::parse(&sql)?, &parameters, wanted);
             rows.inspect_err(|error| storage.failed(error))

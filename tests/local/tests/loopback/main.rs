@@ -12,6 +12,7 @@ mod keys;
 mod kill;
 mod metrics;
 mod originals;
+mod page;
 mod program;
 mod queries;
 mod random;

@@ -177,7 +177,7 @@ impl Reader {
         let json = self.json(parsed, parameters);
         self.wanted = None;
         // Whatever it came to: an error would tell of a limit.
-        if wanted.is_given_up() { Err(given_up()) } else { json }
+        if wanted.is_given_up() { Err(EngineError::unwanted()) } else { json }
     }
 
     fn json(
@@ -343,10 +343,6 @@ fn length(value: &ValueRef<'_>) -> usize {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
         _ => 0,
     }
-}
-
-pub(super) fn given_up() -> EngineError {
-    EngineError::Invalid("nobody waits for the result of the query any longer".to_owned())
 }
 
 pub(super) fn too_large(most: usize) -> EngineError {

@@ -79,16 +79,17 @@ fn shown(shared: &Shared, overview: Overview) -> Shown {
     let mut busiest: Vec<u64> = rates.values().map(|rates| rates.sum).collect();
     busiest.sort_unstable_by(|a, b| b.cmp(a));
     let least = busiest.get(BUSIEST - 1).copied().unwrap_or(1);
-    let mut told = 0;
+    // Of those that are as busy as the last of them, only as many as there is room for.
+    let busier = busiest.partition_point(|sum| *sum > least);
+    let mut ties = BUSIEST.saturating_sub(busier);
     let (mut of_streams, mut of_processes) = shared.subscribers.heard();
     let heard = |all: &mut HashMap<String, Heard>, name: &str| all.remove(name).unwrap_or_default();
     let streams = streams.into_iter().map(|(name, summary)| {
         let recent = rates.remove(&name);
         let sum = recent.as_ref().map_or(0, |rates| rates.sum);
-        // Of those that are as busy as the last of them, only as many as there is room for.
-        let tells = sum >= least && told < BUSIEST;
-        let rates = recent.filter(|_| tells).map(|rates| rates.seconds());
-        told += usize::from(rates.is_some());
+        let is_tie = sum == least && ties > 0;
+        ties -= usize::from(is_tie);
+        let rates = recent.filter(|_| sum > least || is_tie).map(|rates| rates.seconds());
         let heard = heard(&mut of_streams, &name);
         ShownStream { heard, summary, name, recent: sum, rates }
     });

@@ -122,6 +122,8 @@ fn q5_a_result_that_has_become_old_says_so() {
     assert_eq!(stale("SELECT * FROM sum"), Vec::<String>::new());
     engine.collect("s", r#"[{"a": 3}, {"a": 4}]"#);
     engine.wait_until(|| engine.stats("p").stale);
+    let since = engine.stats("p").stale_since.unwrap();
+    assert!(since <= crate::events::timestamp::now(), "{since}");
     assert!(engine.stats("p").last_error.unwrap().contains("more than 3 rows"));
     assert_eq!(stale("SELECT * FROM p LIMIT 1"), ["p"]);
     assert_eq!(stale("SELECT * FROM sum"), ["p"], "what is made of old rows is old");
@@ -129,5 +131,6 @@ fn q5_a_result_that_has_become_old_says_so() {
     assert_eq!(engine.engine.counters().stale_processes, 1);
     engine.engine.delete_stream("s").unwrap();
     engine.wait_until(|| !engine.stats("p").stale);
+    assert_eq!(engine.stats("p").stale_since, None);
     assert_eq!(stale("SELECT * FROM sum"), Vec::<String>::new());
 }

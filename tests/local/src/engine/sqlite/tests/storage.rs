@@ -48,7 +48,7 @@ fn two_servers_never_share_a_file() {
     let path = folder.path().join("data.db");
     let engine = at(&path);
     let announcer = crate::subscribers::Announcer {
-        rates: Arc::default(),
+        rates: std::sync::Arc::default(),
         subscribers: engine.subscribers.clone(),
         changes: engine.changes.clone(),
     };
