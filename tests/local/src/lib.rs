@@ -81,6 +81,7 @@
 //! * **Keys.** The API key is the user name of HTTP Basic, with an empty password. The secret key
 //!   may do everything, the open key only `POST` to `/collect`; it can be held to named streams
 //!   ([`Builder::open_streams`]).
+//! * **Queries** whose client hangs up, or whose time is over, are interrupted.
 //! * **Web pages** of any origin may `POST` to `/collect` with the open key. Nothing else is open to them: there are
 //!   no other CORS headers, and the secret key is refused from a page of another origin.
 //! * **Events** come with `Content-Type: application/json`, without which a body is refused, plain or with
@@ -144,11 +145,11 @@
 //! `stats` says which way a process goes, and why. A query that can only fail is refused when it is made: it is
 //! planned, and tried over made-up events. An event that it fails at later is left out, and counted as
 //! `skipped`. If the query cannot be run at all any more, its rows stay as they were: `stats` says `stale`
-//! then, and a result that comes from them has a header, `Stride-Stale`, with the names of such processes. A
-//! process starts with what is stored, which it is given bit by bit while others write; what is run again sees what
-//! remains. A `PUT` of the query and the `ttl` that a process has changes nothing. Another query is filled beside the old one,
-//! and takes its place when it is whole: subscribers are told the difference, unless both have more than 100,000 rows
-//! together. A name in its query that
+//! then, and `stale_since` when that began, and a result that comes from them has a header, `Stride-Stale`, with the names of
+//! such processes. A process starts with what is stored, which it is given bit by bit while others write; what is run again
+//! sees what remains. A `PUT` of the query and the `ttl` that a process has changes nothing. Another query is filled beside
+//! the old one, and takes its place when it is whole: subscribers are told the difference, unless both have more than 100,000
+//! rows together. A name in its query that
 //! is a key of one of its streams stays that, whatever keys others come to have. `ttl` removes rows:
 //! `{"duration": "1 day", "column": "minute"}`; it can be changed, and not taken away.
 //!
@@ -195,6 +196,25 @@
 //! What the open key writes is bounded over all streams ([`Builder::max_open_bytes`]), which includes the ids of events,
 //! the names of keys and the rows of processes; what the secret key writes is bounded for each stream only. There is no
 //! TLS: put a proxy in front of what others are to reach.
+//!
+//! # The page
+//!
+//! `/ui/` is a page for people: the streams and their rates, the events of one as they come, queries and charts, processes,
+//! and the server. `/` sends browsers there. It asks for the secret key once, keeps it in the tab (`sessionStorage`), and
+//! sends it in a header to its own server only, never in an address or a cookie. It is three files, all part of the program,
+//! that load nothing from elsewhere; its links are relative, so a proxy may serve all of this below a path. A proxy
+//! should pass on `Host`, by which the server knows that the page is its own. Where it does not, the browser says so in
+//! `Sec-Fetch-Site`, which browsers send over TLS and to their own machine only.
+//!
+//! `GET /overview` takes the secret key, and responds with everything in one object:
+//!
+//! | | |
+//! |---|---|
+//! | `version`, `now` | the server's version and time |
+//! | `bytes`, `kept` | what the database takes on the disk, and whether it outlives the server |
+//! | `subscribers`, `missed` | subscriptions that are open, and what subscribers have missed since the start |
+//! | `streams` | by name, each with `name`, `count`, `first_seen`, `last_seen`, `subscribers`, `missed`, `recent` (its events in the last 120 whole seconds) and, of the 1,000 busiest, `rates` (in each of them, the oldest first) |
+//! | `processes` | by name, each with `name`, `query`, `ttl`, `subscribers`, `missed` and what its `stats` say |
 //!
 //! # Operations
 //!

@@ -37,6 +37,8 @@ const TRY_IT: &str = r#"Try it:
 /// it, everything is gone with the program. Ctrl-C (or SIGTERM, or SIGHUP) ends it: open
 /// requests finish, and subscriptions get a clean end. A second one ends it at once.
 ///
+/// In a browser, / is a page that shows what comes in, runs queries and makes processes; it asks for the key.
+///
 /// GET /healthz and GET /metrics (for Prometheus) take no key; they tell numbers, and no names.
 #[derive(Parser)]
 #[command(version, after_help = TRY_IT, subcommand_negates_reqs = true)]

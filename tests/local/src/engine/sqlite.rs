@@ -471,7 +471,7 @@ impl Engine for Sqlite {
             if wanted.is_given_up() {
                 return Err(EngineError::unwanted());
             }
-            let rows = reader.json_while(&sql::parse(&sql)?, &parameters, wanted);
+            let rows = reader.json_while(&sql::parse(&sql)?, &parameters, &wanted);
             rows.inspect_err(|error| storage.failed(error))
         });
         let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -171,7 +171,7 @@ impl Reader {
         &mut self,
         parsed: &Parsed,
         parameters: &[(String, Value)],
-        wanted: Wanted,
+        wanted: &Wanted,
     ) -> Result<(Vec<u8>, BTreeSet<String>), EngineError> {
         self.wanted = Some(wanted.clone());
         let json = self.json(parsed, parameters);

@@ -8,6 +8,8 @@ const SHOWN_STREAMS = 200;
 const SHOWN_RESULTS = 500;
 const SHOWN_CHARACTERS = 2000;
 const SAMPLE = 50;
+/** How often the tail is painted at most: each time moves all of its rows. */
+const PAINTED = 50;
 /** How long a subscription may be silent: the server sends an empty line more often than that. */
 const SILENT = 60 * SECOND;
 const $ = (id) => document.getElementById(id);
@@ -157,6 +159,7 @@ async function look() {
 }
 async function keepLooking() {
   const start = performance.now();
+  if (key && document.hidden) state('', 'Paused while hidden');
   if (key && !document.hidden && !$('key-dialog').open) {
     await look().catch(() => { failures += 1; if (key) state('bad', 'Not reached, trying again'); });
   }
@@ -281,6 +284,8 @@ let waiting = [];
 let frame = 0;
 let isPaused = false;
 let came = 0;
+/** The last gap, which at thousands of events a second is a row for a moment only. */
+let lastMark = '';
 let filter = '';
 
 /** Ends the one long request of this tab. */
@@ -377,7 +382,9 @@ function mark({ start, why }, response, resumed) {
   const missed = Number(response.headers.get('stride-missed') ?? 0);
   const what = !resumed ? 'what came meanwhile is not shown'
     : missed ? `${some(missed, 'event')} can no longer be had` : 'nothing was missed';
-  add({ mark: `Reconnected: ${why} for ${lasted(performance.now() - start)}, and ${what}.` });
+  lastMark = `Reconnected: ${why} for ${lasted(performance.now() - start)}, and ${what}.`;
+  add({ mark: lastMark });
+  showTailNote();
 }
 async function read(response, from, connection) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -408,12 +415,16 @@ function add(item) {
   waiting.push(item);
   // Trimmed now and then, rather than at each of thousands.
   if (waiting.length > 2 * KEPT_ROWS) waiting = waiting.slice(-KEPT_ROWS);
-  if (!frame && !isPaused) frame = requestAnimationFrame(showRows);
+  if (!isPaused) paint();
+}
+function paint() {
+  frame ||= setTimeout(() => requestAnimationFrame(showRows), PAINTED);
 }
 
 /** Shows what has come since the last frame, the newest first, in rows that are used again. */
 function showRows() {
   frame = 0;
+  if (isPaused) return;
   const list = $('tail-rows');
   const added = waiting.slice(-KEPT_ROWS).reverse();
   waiting = [];
@@ -432,6 +443,7 @@ function showRows() {
 function clearTail() {
   waiting = [];
   came = 0;
+  lastMark = '';
   $('tail-rows').replaceChildren();
   setPaused(false);
 }
@@ -439,7 +451,7 @@ function setPaused(paused) {
   isPaused = paused;
   $('pause').setAttribute('aria-pressed', paused);
   say($('pause'), paused ? 'Go on' : 'Pause');
-  if (!paused && waiting.length && !frame) frame = requestAnimationFrame(showRows);
+  if (!paused && waiting.length) paint();
   showTailNote();
 }
 function showTailNote() {
@@ -448,7 +460,7 @@ function showTailNote() {
   const sampled = rates && !$('all').checked && lately(rates) > SAMPLE;
   const share = sampled ? `, ${SAMPLE} of ${rate(lately(rates))} a second` : '';
   say($('tail-note'), isPaused ? `Paused. ${some(came, what)} came so far; the last ${KEPT_ROWS} are shown when you go on.`
-    : came === 0 ? `Waiting for the next ${what}.` : `${some(came, what)} came${share}; the last ${KEPT_ROWS} are kept.`);
+    : `${came === 0 ? `Waiting for the next ${what}` : `${some(came, what)} came${share}; the last ${KEPT_ROWS} are kept`}. ${lastMark}`);
 }
 
 on('pause', 'click', () => setPaused(!isPaused));
