@@ -73,7 +73,11 @@ impl Readers {
             return Err(EngineError::Unavailable("the server is ending".to_owned()));
         }
         match state.idle.pop() {
-            Some(reader) => Ok(Loan { readers: Arc::clone(self), reader: Some(reader) }),
+            Some(reader) => {
+                // A query that panicked may have left it.
+                let reader = Reader { wanted: None, ..reader };
+                Ok(Loan { readers: Arc::clone(self), reader: Some(reader) })
+            }
             None => Err(EngineError::Unavailable("too many queries are running".to_owned())),
         }
     }

@@ -3,11 +3,7 @@
 /** Where the server is, below whatever path a proxy has put before it. */
 const ROOT = new URL('../', document.baseURI);
 const SECOND = 1000;
-const KEPT_ROWS = 300;
-const SHOWN_STREAMS = 200;
-const SHOWN_RESULTS = 500;
-const SHOWN_CHARACTERS = 2000;
-const SAMPLE = 50;
+const [KEPT_ROWS, SHOWN_STREAMS, SHOWN_RESULTS, SHOWN_CHARACTERS, SAMPLE] = [300, 200, 500, 2000, 50];
 /** How often the tail is painted at most: each time moves all of its rows. */
 const PAINTED = 50;
 /** How long a subscription may be silent: the server sends an empty line more often than that. */
@@ -39,10 +35,11 @@ function say(element, text) { if (element.textContent !== text) element.textCont
 function set(element, name, value) { if (element.getAttribute(name) !== value) element.setAttribute(name, value); }
 function fail(element, error) { element.hidden = !error; say(element, error ? error.message : ''); }
 
-/** Keeps a list of elements: one for each item, known by its name. Only what has to move is moved, as the focus would be lost. */
+/** Keeps a list of elements: one for each item, known by its name. */
 function keep(list, known, items, create, update) {
   const names = new Set(items.map((item) => item.name));
   for (const [name, { root }] of known) if (!names.has(name)) { root.remove(); known.delete(name); }
+  const focused = document.activeElement;
   let next = list.firstElementChild;
   for (const item of items) {
     if (!known.has(item.name)) known.set(item.name, create(item.name));
@@ -51,6 +48,8 @@ function keep(list, known, items, create, update) {
     else list.insertBefore(parts.root, next);
     update(parts, item);
   }
+  // What is moved loses it.
+  if (focused !== document.activeElement && list.contains(focused)) focused.focus({ preventScroll: true });
 }
 
 // ---- Words
@@ -109,10 +108,6 @@ on('key-form', 'submit', async (event) => {
 on('forget', 'click', () => { sessionStorage.removeItem(KEY); location.reload(); });
 
 // ---- Requests
-class Refused extends Error {
-  constructor(status, message) { super(message); this.status = status; }
-}
-
 const WRONG_KEY = 'This server does not know that key. It is the one that the server was started with, as --secret-key '
   + 'or STRIDE_LOCAL_SECRET_KEY.';
 const OPEN_KEY = 'That is an open key, which may only write events. To read them, the page needs the secret key.';
@@ -132,7 +127,7 @@ async function call(path, { method = 'GET', body, signal } = {}) {
   try { message = JSON.parse(text).message ?? message; } catch { /* A proxy may respond with something else. */ }
   if (response.status === 401) ask(WRONG_KEY);
   if (response.status === 403) ask(message.startsWith('an open key') ? OPEN_KEY : message);
-  throw new Refused(response.status, message);
+  throw Object.assign(new Error(message), { status: response.status });
 }
 const send = (method, path, value) => call(path, { method, body: JSON.stringify(value) });
 
@@ -190,8 +185,7 @@ function route() {
   if (view === 'sql' && name) $('query').value = `SELECT *\nFROM ${name}\nORDER BY "$timestamp" DESC\nLIMIT 100`;
   const current = source ? (source.process ? 'processes' : 'streams') : view;
   for (const link of document.querySelectorAll('nav a')) {
-    if (link.getAttribute('href') === `#/${current}`) link.setAttribute('aria-current', 'page');
-    else link.removeAttribute('aria-current');
+    link.ariaCurrent = link.getAttribute('href') === `#/${current}` ? 'page' : null;
   }
   show();
   document.title = `${source?.name ?? $(`${view}-title`).textContent} · Stride`;
@@ -480,7 +474,7 @@ const EXACT = `number-${Math.random().toString(36).slice(2)}-`;
 
 /** Reads JSON; a number that would not be printed as it came is a text that begins with `EXACT`. */
 function readExact(json) {
-  return JSON.parse(json.replace(/"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g,
+  return JSON.parse(json.replace(/"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g,
     (part) => (part[0] === '"' || String(Number(part)) === part ? part : `"${EXACT}${part}"`)));
 }
 const isNumber = (value) => typeof value === 'number' || (typeof value === 'string' && value.startsWith(EXACT));
@@ -698,16 +692,10 @@ function showProcesses() {
 function updateProcess({ facts, query, problem }, process) {
   say(query, process.query);
   showFacts(facts, [
-    ['Rows', number(process.rows)],
-    ['Mode', process.mode],
-    ['Why', process.why],
-    ['Step', process.step],
-    ['Filled', process.fill],
-    ['Rows go after', process.ttl && `${process.ttl.duration} (${process.ttl.column})`],
-    ['Events', number(process.events)],
-    ['Skipped', number(process.skipped)],
-    ['Subscribers', number(process.subscribers)],
-    ['Stale since', process.stale ? process.stale_since : null],
+    ['Rows', number(process.rows)], ['Mode', process.mode], ['Why', process.why], ['Step', process.step],
+    ['Filled', process.fill], ['Rows go after', process.ttl && `${process.ttl.duration} (${process.ttl.column})`],
+    ['Events', number(process.events)], ['Skipped', number(process.skipped)],
+    ['Subscribers', number(process.subscribers)], ['Stale since', process.stale ? process.stale_since : null],
   ]);
   fail(problem, process.last_error && { message: `Last error: ${process.last_error}` });
 }
@@ -752,13 +740,10 @@ async function deleteProcess(name) {
 const heardRows = new Map();
 function showServer() {
   showFacts($('server-facts'), [
-    ['Version', overview.version],
-    ['Database', bytes(overview.bytes)],
+    ['Version', overview.version], ['Database', bytes(overview.bytes)],
     ['Kept', overview.kept ? 'in a file' : 'until the server ends'],
-    ['Streams', number(overview.streams.length)],
-    ['Processes', number(overview.processes.length)],
-    ['Subscribers', number(overview.subscribers)],
-    ['Missed by them', number(overview.missed)],
+    ['Streams', number(overview.streams.length)], ['Processes', number(overview.processes.length)],
+    ['Subscribers', number(overview.subscribers)], ['Missed by them', number(overview.missed)],
   ]);
   const heard = [...overview.streams, ...overview.processes].filter(({ subscribers, missed }) => subscribers || missed);
   heard.sort((a, b) => b.missed - a.missed || b.subscribers - a.subscribers || byName(a, b));
