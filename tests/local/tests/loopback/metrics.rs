@@ -227,5 +227,12 @@ fn metrics_show_what_processes_lack() {
     assert_eq!(rows("SELECT * FROM wide LIMIT 1").headers["stride-stale"], "wide");
     let stats = get(&local, "/v1/process/wide/stats").json();
     assert_eq!(stats["stale"], true);
+    assert!(stats["stale_since"].as_str().unwrap().ends_with('Z'), "{stats}");
+    let overview = get(&local, "/overview").json();
+    let mut processes = overview["processes"].as_array().unwrap().iter();
+    let wide = processes.find(|process| process["name"] == "wide").unwrap();
+    for told in ["stale_since", "last_error"] {
+        assert_eq!(wide[told], stats[told]);
+    }
     assert!(stats["last_error"].as_str().unwrap().contains("rows"), "{stats}");
 }
