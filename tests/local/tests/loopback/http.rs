@@ -167,8 +167,8 @@ impl Connection {
         let mut headers = HashMap::new();
         loop {
             let line = self.read_line()?;
-            let Some((name, value)) = line.split_once(": ") else { break };
-            headers.insert(name.to_ascii_lowercase(), value.to_owned());
+            let Some((name, value)) = line.split_once(':') else { break };
+            headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
         Ok((status, headers))
     }
