@@ -148,7 +148,7 @@ fn the_page_is_smooth_at_five_thousand_events_a_second() {
         assert!(grown < 20.0, "{grown} MB more");
         // Far from what is to be had, because others may use the machine: a page that falls behind is at seconds.
         assert!(measured.p99 < 10.0 * idle.p99.max(34.0), "{} ms between frames", measured.p99);
-        assert!(measured.longest < 1000.0, "a task of {} ms", measured.longest);
+        assert!(measured.longest < 2000.0, "a task of {} ms", measured.longest);
         assert!(measured.share < 2.0, "{} of a core", measured.share);
     }
 }
