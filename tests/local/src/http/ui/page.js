@@ -692,8 +692,9 @@ function showProcesses() {
 function updateProcess({ facts, query, problem }, process) {
   say(query, process.query);
   showFacts(facts, [
-    ['Rows', number(process.rows)], ['Mode', process.mode], ['Why', process.why], ['Step', process.step],
-    ['Filled', process.fill], ['Rows go after', process.ttl && `${process.ttl.duration} (${process.ttl.column})`],
+    ['Rows', number(process.rows)], ['Mode', process.mode], ['Why', process.why],
+    ['Step', process.step_ms && `${process.step_ms / SECOND} s`],
+    ['Filled', process.filling && `${number(process.filling.given)} of ${number(process.filling.of)} events`], ['Rows go after', process.ttl && `${process.ttl.duration} (${process.ttl.column})`],
     ['Events', number(process.events)], ['Skipped', number(process.skipped)],
     ['Subscribers', number(process.subscribers)], ['Stale since', process.stale ? process.stale_since : null],
   ]);
