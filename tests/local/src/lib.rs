@@ -103,7 +103,7 @@
 //!   [`resuming`](https://docs.rs/stride-core/latest/stride_core/subscribe/resuming/) of their core has what they promise.
 //! * **Snapshots.** With `?snapshot=1` a subscription to a process begins with all of its rows, each as a change from
 //!   nothing, and goes on with what changes after that. `Stride-Snapshot` says how many rows come. Such a subscription
-//!   ends when changes find no room in its buffer, or when another query takes the place of the process's and the difference is too large to be told: a client comes
+//!   ends when changes find no room in its buffer, or when another query takes the place of the process's: a client comes
 //!   again, for another snapshot. Rows that take more than the buffer are a 400.
 //! * **Errors** are a status and `{"message": "..."}`: 400 for bad JSON, gzip, names, samples and SQL,
 //!   for a query that takes too much, and for a request that is cut short; 401 without a good key, 403

@@ -73,6 +73,8 @@ impl Processes {
         self.stats.rename(&successor, name);
         self.end(&successor);
         notices.push(Notice::changed(name, changes));
+        // Subscriptions that began with a snapshot begin again with the new rows, and the new columns.
+        notices.push(Notice::changed(name, None));
         notices.push(Notice::Created(name.to_owned()));
         Ok(())
     }
