@@ -1,6 +1,7 @@
 //! The rows of the table, in its order.
 
 mod collect;
+mod continuous;
 mod frames;
 mod idle;
 mod lanes;
@@ -10,7 +11,6 @@ mod pipeline;
 mod post;
 mod spool;
 mod subscribe;
-mod window;
 
 use std::time::Instant;
 
@@ -232,25 +232,46 @@ pub const ROWS: &[Row] = &[
         pair: || Box::new(local::Ingest::new()),
     },
     Row {
+        name: "local/rows",
+        unit: "us per event",
+        mark: AtMost(1.5),
+        rounds: 9,
+        pair: || Box::new(continuous::Events::new(&continuous::OF_ROWS)),
+    },
+    Row {
+        name: "local/distinct-known",
+        unit: "us per event",
+        mark: AtMost(1.5),
+        rounds: 9,
+        pair: || Box::new(continuous::Events::new(&continuous::OF_KNOWN_VALUES)),
+    },
+    Row {
+        name: "local/distinct-new",
+        unit: "us per event",
+        mark: AtMost(1.5),
+        rounds: 9,
+        pair: || Box::new(continuous::Events::new(&continuous::OF_NEW_VALUES)),
+    },
+    Row {
         name: "local/window",
         unit: "us per event",
         mark: AtMost(1.5),
         rounds: 9,
-        pair: || Box::new(window::Events::new()),
+        pair: || Box::new(continuous::Events::new(&continuous::OF_WINDOW)),
     },
     Row {
         name: "local/window-read",
         unit: "ms",
         mark: AtMost(2.0),
         rounds: 9,
-        pair: || Box::new(window::Read::new()),
+        pair: || Box::new(continuous::Read::new()),
     },
     Row {
         name: "local/window-step",
         unit: "ms at most",
         mark: AtMost(1.0),
         rounds: 3,
-        pair: || Box::new(window::Step),
+        pair: || Box::new(continuous::Step),
     },
     Row {
         name: "idle/wakeups",
