@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, ValueEnum};
 use serde_json::value::RawValue;
 use stride_blocking::Stride;
+use stride_blocking::http::StatusCode;
 use stride_collector::{
     Activity, CollectError, Collector, Delivery, LossReason, ServerState, StreamHandle,
 };
@@ -76,12 +77,18 @@ enum Format {
 pub(crate) fn run(connect: &Connect, options: &Options) -> Result<(), Failure> {
     let stride = connect.client()?;
     let source = Source::open(options.file.as_deref())?;
+    if let (Some(file), Some(rejects)) = (&options.file, &options.rejects)
+        && let (Ok(file), Ok(rejects)) = (file.canonicalize(), rejects.canonicalize())
+        && file == rejects
+    {
+        return Err(Failure::Usage("--rejects names the file that is imported".to_owned()));
+    }
     let label = source.label.clone();
     let ids = Ids::new(&options.import.clone().unwrap_or(source.import));
     let progress = Arc::new(Progress::new(source.length));
     let rejects = Rejects::new(label, options.rejects.as_deref(), Arc::clone(&progress))?;
     let rejects = Arc::new(rejects);
-    greet(&stride)?;
+    greet(&stride, &options.name)?;
 
     let (refused, of_ids, shown) = (Arc::clone(&rejects), ids.clone(), Arc::clone(&progress));
     let collector = Collector::builder()
@@ -121,17 +128,15 @@ pub(crate) fn run(connect: &Connect, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Finds out whether there is a server that knows the key, before it is too late to say so plainly.
-fn greet(stride: &Stride) -> Result<(), Failure> {
-    use stride_blocking::http::StatusCode;
-
-    let response = stride.get("/collect")?;
+/// Finds out whether there is a server that takes events for the stream with this key, before it is too late to say so
+/// plainly: a collector would wait for the key to be accepted.
+fn greet(stride: &Stride, name: &str) -> Result<(), Failure> {
+    let response = stride.post(&format!("/collect/{name}"), &serde_json::json!([]))?;
     match response.status() {
-        StatusCode::UNAUTHORIZED => Err(response
-            .error_for_status()
-            .err()
-            .map_or_else(|| Failure::Key("the key was refused".to_owned()), Failure::from)),
-        // An open key may write, and no more. What else the server says, it may not say of events.
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Ok(response.error_for_status().map(drop)?)
+        }
+        // What else the server says of no events, it may not say of events.
         _ => Ok(()),
     }
 }
