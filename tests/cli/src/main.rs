@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
+use clap_mangen::Man;
 
 use self::client::Connect;
 use self::failure::Failure;
@@ -98,8 +99,33 @@ fn completions(shell: Shell) -> Result<(), Failure> {
     Ok(io::Write::write_all(&mut io::stdout(), &script)?)
 }
 
+/// One page for all: the sections of a command would else be pages that nobody has.
 fn man() -> Result<(), Failure> {
+    let mut command = Options::command();
+    command.build();
     let mut page = Vec::new();
-    clap_mangen::Man::new(Options::command()).render(&mut page)?;
+    let whole = Man::new(command.clone());
+    whole.render_title(&mut page)?;
+    whole.render_name_section(&mut page)?;
+    whole.render_synopsis_section(&mut page)?;
+    whole.render_description_section(&mut page)?;
+    whole.render_options_section(&mut page)?;
+    page.extend_from_slice(b".SH COMMANDS\n");
+    for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+        let part = Man::new(command.clone().mut_args(|arg| {
+            let is_everywhere = arg.is_global_set() || arg.get_id() == "help";
+            arg.hide(is_everywhere)
+        }));
+        let mut section = Vec::new();
+        part.render_synopsis_section(&mut section)?;
+        part.render_description_section(&mut section)?;
+        part.render_options_section(&mut section)?;
+        let section = String::from_utf8_lossy(&section)
+            .replace(".SH SYNOPSIS\n", "")
+            .replace(".SH DESCRIPTION\n", ".PP\n")
+            .replace(".SH OPTIONS\n", "");
+        page.extend_from_slice(format!(".SS {}\n{section}", command.get_name()).as_bytes());
+    }
+    whole.render_extra_section(&mut page)?;
     Ok(io::Write::write_all(&mut io::stdout(), &page)?)
 }

@@ -167,7 +167,7 @@ impl<R: Read> Csv<R> {
                 }
                 Ok(record) => {
                     bytes = record.into_byte_record();
-                    format!("{has} values for {names} columns")
+                    format!("expected {names} values, found {has}")
                 }
                 Err(error) => {
                     let why = format!("value {} is not UTF-8", error.utf8_error().field() + 1);
