@@ -172,6 +172,14 @@ impl Program {
         }
     }
 
+    /// Whether it prints something by then, or ends.
+    pub(crate) fn prints_within(&self, limit: Duration) -> bool {
+        let is_silent = |printed: &mut Printed| printed.open == 2 && printed.out.is_empty();
+        let state = lock(&self.printed.0);
+        let waited = self.printed.1.wait_timeout_while(state, limit, is_silent);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub(crate) fn end(mut self) -> Ended {
