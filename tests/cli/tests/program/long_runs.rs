@@ -221,5 +221,6 @@ fn an_import_takes_little_longer_than_to_collect_the_same_events_from_memory() {
         ratios.push(ratio);
     }
     ratios.sort_by(f64::total_cmp);
-    assert!(ratios[2] >= 0.7, "{ratios:?}");
+    // 0.7 to 0.9 on a quiet machine: the bound is for one that others use.
+    assert!(ratios[2] >= 0.5, "{ratios:?}");
 }
