@@ -1,15 +1,17 @@
 //! All processes, as the writing connection keeps them: up to date in the transaction that stores.
 
+mod filling;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
 
 use rusqlite::{Connection, params};
 
+pub(super) use self::filling::Filled;
 use super::catalogue::Tables;
 use super::compiled::{Compiled, check_width};
 use super::objects::ChangeRecords;
-use super::process::{Added, Expiry, MOST_TRIED, Process};
+use super::process::{Expiry, Process};
 use super::recompute::Run;
 use super::sandbox::Sandbox;
 use super::schedule::Schedule;
@@ -17,7 +19,7 @@ use super::stats::Stats;
 use super::storage::Stored;
 use super::successor::visible;
 use super::writer::Notice;
-use crate::engine::{Definition, EngineError, Filling, Listener, Mode, ProcessStats, Ttl};
+use crate::engine::{Definition, EngineError, Listener, Mode, ProcessStats, Ttl};
 use crate::settings::Limits;
 use crate::sql::Homes;
 use crate::sql::columns::Column;
@@ -72,15 +74,6 @@ impl Row {
 /// What is settled of the names in a process's query. Processes of earlier versions have nothing of it.
 pub(super) fn homes(json: Option<String>) -> Homes {
     json.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default()
-}
-
-/// How far a process has been given the events that were stored before it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Filled {
-    Partly,
-    Whole,
-    /// It fails at too many of them.
-    Failed(String),
 }
 
 /// A process that is to be made, checked as far as that needs no lock.
@@ -172,19 +165,6 @@ impl Processes {
             all.insert(name, process);
         }
         Ok(all)
-    }
-
-    /// How far a process has been given the events that were stored before it.
-    pub(super) fn filling(
-        connection: &Connection,
-        process: &Process,
-    ) -> Result<Option<Filling>, EngineError> {
-        let Some((next, plan)) = process.next.zip(process.compiled.plan.as_ref()) else {
-            return Ok(None);
-        };
-        let stored = Tables { connection }.places(plan.stream())?.unwrap_or(next..next);
-        let given = next.clamp(stored.start, stored.end).abs_diff(stored.start);
-        Ok(Some(Filling { given, of: stored.end.abs_diff(stored.start) }))
     }
 
     /// Has a process computed from here on, if it is one of that kind.
@@ -367,64 +347,6 @@ impl Processes {
         notices.push(Notice::Created(name.clone()));
         self.all(connection)?.insert(name, process);
         Ok(())
-    }
-
-    /// Gives a process some more of the events that were stored before it, and returns whether there are more. It
-    /// is done in slices, because everybody who writes waits meanwhile.
-    pub(super) fn fill(
-        &mut self,
-        connection: &Connection,
-        name: &str,
-        notices: &mut Vec<Notice>,
-    ) -> Result<Filled, EngineError> {
-        let (stats, listener) = (self.stats.clone(), self.listener());
-        self.touched = true;
-        let Some(process) = self.all(connection)?.get_mut(name) else { return Ok(Filled::Whole) };
-        let (Some(next), Some(plan)) = (process.next, &process.compiled.plan) else {
-            return Ok(Filled::Whole);
-        };
-        // The stream may be gone by now, or be another one, or have let go of old events.
-        let stored = Tables { connection }.places(plan.stream())?.unwrap_or(next..next);
-        let from = if stored.contains(&next) { next } else { next.max(stored.start) };
-        let to = stored.end.min(from.saturating_add(process.slice));
-        process.save_window(connection)?;
-        let start = Instant::now();
-        let mut changes = listener.wants_changes(name).then(ChangeRecords::default);
-        let added = if from < to {
-            process.add(connection, from..to, changes.as_mut())?
-        } else {
-            Added::default()
-        };
-        let next = match &added.full {
-            Some((place, _)) => Some(*place),
-            None => (to < stored.end).then_some(to),
-        };
-        process.stop_at(connection, next)?;
-        process.slice = match start.elapsed().as_millis() {
-            0..20 => (process.slice * 2).min(20_000),
-            40.. => (process.slice / 2).max(100),
-            _ => process.slice,
-        };
-        let filling = Self::filling(connection, process)?;
-        stats.note(name, |stats| stats.filling = filling);
-        notices.push(Notice::changed(name, changes));
-        if let Some((_, why)) = added.full {
-            stats.full(name, &why);
-            return Ok(Filled::Failed(why));
-        }
-        let filled = match (next, &added.error) {
-            (_, Some(why)) if added.skipped >= MOST_TRIED => Filled::Failed(why.clone()),
-            (Some(_), _) => Filled::Partly,
-            (None, _) => Filled::Whole,
-        };
-        stats.added(name, added);
-        Ok(filled)
-    }
-
-    /// The processes that lack stored events.
-    pub(super) fn unfilled(&self) -> Vec<String> {
-        let all = self.loaded.iter().flatten();
-        all.filter(|(_, process)| process.next.is_some()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Puts the result of a new run in the place of the last one, and returns whether it is another.
