@@ -124,7 +124,7 @@ impl Fixture {
 
     /// Waits for what is done in the background.
     fn wait_until(&self, done: impl Fn() -> bool) {
-        assert!(self.changes.wait_until(Duration::from_secs(20), done), "nothing came of it");
+        assert!(self.changes.wait_until(Duration::from_secs(60), done), "nothing came of it");
     }
 
     fn subscribe(&self, process: &str, sample: Option<u32>) -> Subscriber {

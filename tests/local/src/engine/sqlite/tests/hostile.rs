@@ -242,10 +242,11 @@ fn wide() {
         ),
     ] {
         let took = stopped_after(&engine, &sql);
-        assert!(took < Duration::from_secs(10), "{took:?}");
+        // A second, or several on a machine that others use; without the limits it would be minutes.
+        assert!(took < Duration::from_secs(30), "{took:?}");
         let start = std::time::Instant::now();
         assert!(engine.try_process("p", &sql).is_err());
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     }
     // What people write is far below.
     engine.query(&["SELECT * FROM s"; 5].join(" UNION ALL "));
