@@ -234,14 +234,14 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "local/rows",
         unit: "us per event",
-        mark: AtMost(1.5),
+        mark: AtMost(2.5),
         rounds: 9,
         pair: || Box::new(continuous::Events::new(&continuous::OF_ROWS)),
     },
     Row {
         name: "local/distinct-known",
         unit: "us per event",
-        mark: AtMost(1.5),
+        mark: AtMost(3.0),
         rounds: 9,
         pair: || Box::new(continuous::Events::new(&continuous::OF_KNOWN_VALUES)),
     },
@@ -255,7 +255,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "local/window",
         unit: "us per event",
-        mark: AtMost(1.5),
+        mark: AtMost(2.0),
         rounds: 9,
         pair: || Box::new(continuous::Events::new(&continuous::OF_WINDOW)),
     },
