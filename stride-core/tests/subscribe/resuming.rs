@@ -249,6 +249,6 @@ fn a_position_is_saved_as_the_string_that_it_is_as_text() {
     assert_eq!(saved, serde_json::to_string(&position.to_string()).unwrap());
     assert_eq!(serde_json::from_str::<Position>(&saved).unwrap(), position);
     let error = serde_json::from_str::<Position>("\"+3:a\"").unwrap_err();
-    let Err(why) = "+3:a".parse::<Position>() else { panic!("it is no number") };
+    let Err(why) = "+3:a".parse::<Position>() else { panic!("it is not a number") };
     assert!(error.to_string().starts_with(&why.to_string()), "{error}");
 }

@@ -111,7 +111,7 @@ impl From<StartError> for Failure {
     }
 }
 
-/// Of a stream, that is: an event has an error of its own.
+/// About the name of the stream: what is wrong with an event is told with its line.
 impl From<CollectError> for Failure {
     fn from(error: CollectError) -> Self {
         Self::Usage(with_sources(&error))

@@ -84,7 +84,7 @@ fn main() -> ExitCode {
         Command::Man => man(),
     };
     match end {
-        // Whoever reads the output has enough of it.
+        // The reader of the output has seen enough.
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(failure) => {
             output::note(&failure.to_string());

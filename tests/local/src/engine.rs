@@ -83,7 +83,7 @@ pub(crate) enum EngineError {
 impl EngineError {
     /// A query ended because its result was no longer wanted.
     pub(crate) fn unwanted() -> Self {
-        Self::Invalid("nobody waits for the result of this query any longer".to_owned())
+        Self::Invalid("the result of this query is no longer wanted".to_owned())
     }
 
     /// Whether this is a failure, and not an error of whoever asked.
@@ -369,7 +369,7 @@ pub(crate) trait Engine: Send + Sync + fmt::Debug {
     fn delete_query(&self, name: &str) -> Result<(), EngineError>;
 
     /// Runs one `SELECT` and returns a JSON array of objects. `parameters` stand in for `:name` in
-    /// the query; those that it does not name are ignored. It ends early, with an error, once nobody wants the result.
+    /// the query; those that it does not name are ignored. It ends early, with an error, once the result is no longer wanted.
     fn query_while(
         &self,
         sql: &str,

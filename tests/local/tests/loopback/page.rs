@@ -1,4 +1,4 @@
-//! The page at `/ui/`, what it is made from, and the query that nobody waits for any longer.
+//! The page at `/ui/`, what it is made from, and queries whose clients have gone.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -63,7 +63,7 @@ pub(in crate::engine::sqlite) fn install(connection: &Connection) -> rusqlite::R
     connection.create_scalar_function("time_step", 3, pure, |context| {
         Ok(match (context.get_raw(0), time(context, 0)) {
             (_, Some(at)) => Some(windows::step_of(at, context.get(1)?, context.get(2)?)),
-            // As in a comparison with a time: what is no time comes after all of them, and numbers before.
+            // As in a comparison with a time: what is not a time comes after all of them, and numbers before.
             (ValueRef::Text(_) | ValueRef::Blob(_), None) => Some(i64::MAX),
             _ => None,
         })
