@@ -20,10 +20,8 @@ pub(super) struct Compiled {
     pub(super) columns: Vec<Column>,
     /// The streams and processes that it reads.
     pub(super) reads: BTreeSet<String>,
-    /// How its result is added to, if it can be.
-    pub(super) plan: Option<Plan>,
-    /// If it cannot, why.
-    pub(super) why: Option<String>,
+    /// How its result is added to, or why it cannot be.
+    pub(super) plan: Result<Plan, String>,
 }
 
 impl Compiled {
@@ -36,9 +34,9 @@ impl Compiled {
             )
         })?;
         check_width(&columns)?;
-        let (plan, why) = plan(&parsed, catalogue)?;
+        let plan = plan(&parsed, catalogue)?;
         let (query, homes) = (query.to_owned(), runnable.homes);
-        Ok(Self { query, homes, columns, reads: runnable.reads, plan, why })
+        Ok(Self { query, homes, columns, reads: runnable.reads, plan })
     }
 
     /// A process that was made earlier, with the columns that it has. If its query is no good any more, it
@@ -53,29 +51,21 @@ impl Compiled {
             let mut parsed = sql::parse(query)?;
             parsed.homes.clone_from(&homes);
             let Runnable { columns: known, reads, .. } = rewrite::rewrite(&parsed, catalogue)?;
-            let (plan, why) = plan(&parsed, catalogue)?;
+            let plan = plan(&parsed, catalogue)?;
             // What they are called is not changed, only what is known about them.
             let same = |known: &Vec<Column>| {
                 known.iter().map(|it| &it.name).eq(columns.iter().map(|it| &it.name))
             };
             let columns = known.filter(same).unwrap_or_else(|| columns.clone());
             let (query, homes) = (query.to_owned(), homes.clone());
-            Ok(Self { query, homes, columns, reads, plan, why })
+            Ok(Self { query, homes, columns, reads, plan })
         };
         match again() {
             Ok(compiled) => Ok((compiled, None)),
             Err(EngineError::Invalid(why)) => {
                 let query = "SELECT NULL WHERE false".to_owned();
-                let (reads, plan) = (BTreeSet::new(), None);
-                let compiled = Self {
-                    query,
-                    homes,
-                    columns,
-                    reads,
-                    plan,
-                    why: Some("it cannot be run".into()),
-                };
-                Ok((compiled, Some(why)))
+                let (reads, plan) = (BTreeSet::new(), Err("it cannot be run".to_owned()));
+                Ok((Self { query, homes, columns, reads, plan }, Some(why)))
             }
             Err(error) => Err(error),
         }
@@ -86,8 +76,13 @@ impl Compiled {
         Ok(Parsed { homes: self.homes.clone(), ..sql::parse(&self.query)? })
     }
 
+    /// How its result is added to, if it can be.
+    pub(super) fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref().ok()
+    }
+
     pub(super) fn mode(&self) -> Mode {
-        if self.plan.is_some() { Mode::Incremental } else { Mode::Recomputed }
+        if self.plan.is_ok() { Mode::Incremental } else { Mode::Recomputed }
     }
 }
 
@@ -103,15 +98,12 @@ pub(super) fn check_width(columns: &[Column]) -> Result<(), EngineError> {
 }
 
 /// How the result of a query is added to, or why it cannot be.
-fn plan(
-    parsed: &Parsed,
-    catalogue: &dyn Catalogue,
-) -> Result<(Option<Plan>, Option<String>), EngineError> {
+fn plan(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Result<Plan, String>, EngineError> {
     Ok(match Plan::new(parsed) {
         Ok(plan) => match catalogue.relation(plan.stream())? {
-            Relation::Stream { .. } => (Some(plan), None),
-            Relation::Process { .. } => (None, Some("it reads another process".to_owned())),
+            Relation::Stream { .. } => Ok(plan),
+            Relation::Process { .. } => Err("it reads another process".to_owned()),
         },
-        Err(why) => (None, Some(why)),
+        Err(why) => Err(why),
     })
 }

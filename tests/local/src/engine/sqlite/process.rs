@@ -58,7 +58,7 @@ impl Process {
         let objects = Objects::new(&compiled.columns);
         let (read, values, next, slice) = (None, Vec::new(), None, 1000);
         let most_distinct = u64::MAX;
-        let steps = compiled.plan.as_ref().and_then(Plan::window);
+        let steps = compiled.plan().and_then(Plan::window);
         let moved = steps.map(|steps| Moved::new(steps, None));
         Self {
             number,
@@ -87,7 +87,7 @@ impl Process {
 
     /// The value of a column, in terms of the table.
     fn value(&self, place: usize) -> String {
-        match &self.compiled.plan {
+        match self.compiled.plan() {
             Some(plan) => plan.output(place).to_owned(),
             None => format!("c{place}"),
         }
@@ -105,14 +105,14 @@ impl Process {
             format!("{}{collation} AS {}", self.value(place), print::name(&column.name))
         });
         let columns = columns.collect::<Vec<_>>().join(", ");
-        let having = self.compiled.plan.as_ref().and_then(Plan::having);
+        let having = self.compiled.plan().and_then(Plan::having);
         let having = having.map_or_else(String::new, |having| format!(" WHERE {having}"));
         format!("SELECT {columns} FROM {}{having}", self.groups(&format!("main.{}", self.table())))
     }
 
     /// What its rows are read from.
     fn groups(&self, table: &str) -> String {
-        match &self.compiled.plan {
+        match self.compiled.plan() {
             Some(plan) => plan.groups(table),
             None => table.to_owned(),
         }
@@ -121,15 +121,15 @@ impl Process {
     /// A query for how many rows it has.
     pub(super) fn count(&self) -> String {
         let table = self.table();
-        let rows = self.compiled.plan.as_ref().and_then(|plan| plan.distinct_groups(&table));
+        let rows = self.compiled.plan().and_then(|plan| plan.distinct_groups(&table));
         format!("SELECT count(*) FROM {}", rows.unwrap_or(table))
     }
 
     /// What is to be said of it before anything has come of it.
     pub(super) fn stats(&self) -> ProcessStats {
-        let steps = self.compiled.plan.as_ref().and_then(Plan::window);
+        let steps = self.compiled.plan().and_then(Plan::window);
         let step_ms = steps.map(|steps| steps.length().unsigned_abs() / 1000);
-        let why = self.compiled.why.clone();
+        let why = self.compiled.plan.as_ref().err().cloned();
         ProcessStats { why, step_ms, ..ProcessStats::new(self.compiled.mode()) }
     }
 
@@ -184,7 +184,7 @@ impl Process {
     }
 
     pub(super) fn create_table(&self, connection: &Connection) -> Result<(), EngineError> {
-        let create = match &self.compiled.plan {
+        let create = match self.compiled.plan() {
             Some(plan) => {
                 let table = self.table();
                 format!("{}; {}", plan.create(&table, false), plan.create_values(&table))
@@ -201,7 +201,7 @@ impl Process {
 
     /// Whether its table is one for the way in which it is kept. That of an earlier version may have been kept in another.
     pub(super) fn fits_table(&self, connection: &Connection) -> Result<bool, EngineError> {
-        let columns = match &self.compiled.plan {
+        let columns = match self.compiled.plan() {
             Some(plan) => plan.table_columns(),
             None => (0..self.compiled.columns.len()).map(|place| format!("c{place}")).collect(),
         };
@@ -210,7 +210,7 @@ impl Process {
 
     /// Starts it over what is stored, with nothing as yet.
     pub(super) fn start(&mut self, connection: &Connection) -> Result<(), EngineError> {
-        let Some(plan) = &self.compiled.plan else { return Ok(()) };
+        let Some(plan) = self.compiled.plan() else { return Ok(()) };
         let places = Tables { connection }.places(plan.stream())?;
         // Of no events at all, an aggregate of everything has its row.
         self.add(connection, 0..0, None)?;
@@ -238,7 +238,7 @@ impl Process {
     }
 
     pub(super) fn create_delta(&self, connection: &Connection) -> Result<(), EngineError> {
-        if let Some(plan) = self.compiled.plan.as_ref().filter(|plan| !plan.is_of_events()) {
+        if let Some(plan) = self.compiled.plan().filter(|plan| !plan.is_of_events()) {
             let delta = self.delta();
             let create = plan.create(&delta, true);
             connection
@@ -251,7 +251,7 @@ impl Process {
     pub(super) fn drop_tables(&self, connection: &Connection) -> Result<(), EngineError> {
         let (table, delta) = (self.table(), self.delta());
         let mut drop = format!("DROP TABLE {table}; DROP TABLE IF EXISTS temp.{delta};");
-        let plan = self.compiled.plan.iter();
+        let plan = self.compiled.plan().into_iter();
         for values in plan.flat_map(|plan| plan.value_tables(&table)) {
             // One that an earlier version made has none.
             drop.push_str(&format!("DROP TABLE IF EXISTS {values};"));

@@ -201,7 +201,7 @@ impl Processes {
             if process.next.is_some() {
                 // It gets to them in its turn.
                 stats.note(name, |stats| stats.events += events);
-            } else if process.compiled.plan.is_some() {
+            } else if process.compiled.plan().is_some() {
                 if stored.new_kinds {
                     touched |= process.learn_columns(connection)?;
                 }
@@ -325,7 +325,7 @@ impl Processes {
         process.create_table(connection)?;
         process.save(connection)?;
         self.stats.put(&name, &process, process.stats());
-        match (&process.compiled.plan, run) {
+        match (process.compiled.plan(), run) {
             (Some(plan), None) => {
                 let first = plan.window().map(|steps| steps.first(now));
                 process.move_to(first);
@@ -451,7 +451,7 @@ impl Processes {
     /// The processes that have to be computed anew because `name` has changed.
     pub(super) fn outdate_readers_of(&self, name: &str) {
         for (reader, process) in self.loaded.iter().flatten() {
-            if process.compiled.plan.is_none() && process.compiled.reads.contains(name) {
+            if process.compiled.plan().is_none() && process.compiled.reads.contains(name) {
                 self.schedule.outdated(reader);
             }
         }

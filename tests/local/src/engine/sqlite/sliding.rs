@@ -122,7 +122,7 @@ enum Forgotten {
 impl Process {
     /// The window of a process begins with this step, or has not moved yet.
     pub(super) fn move_to(&mut self, first: Option<i64>) {
-        let steps = self.compiled.plan.as_ref().and_then(Plan::window);
+        let steps = self.compiled.plan().and_then(Plan::window);
         self.moved = steps.map(|steps| Moved::new(steps, first));
     }
 
@@ -145,7 +145,7 @@ impl Process {
         connection: &Connection,
         changes: Option<&mut ChangeRecords>,
     ) -> Result<Forgotten, EngineError> {
-        let (Some(mut moved), Some(plan)) = (self.moved, self.compiled.plan.clone()) else {
+        let (Some(mut moved), Some(plan)) = (self.moved, self.compiled.plan().cloned()) else {
             return Ok(Forgotten::Nothing);
         };
         let (table, delta) = (self.table(), self.delta());
@@ -190,7 +190,7 @@ impl Process {
 
     /// Empties the result, to be filled again from what is stored.
     fn start_anew(&mut self, connection: &Connection, now: i64) -> Result<(), EngineError> {
-        let (Some(moved), Some(plan)) = (&mut self.moved, &self.compiled.plan) else {
+        let (Some(moved), Some(plan)) = (&mut self.moved, self.compiled.plan()) else {
             return Ok(());
         };
         (moved.first, moved.leaving) = (moved.steps.first(now), false);

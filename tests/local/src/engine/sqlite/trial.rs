@@ -78,7 +78,7 @@ pub(super) fn of_process(
     process.create_delta(&trial.connection)?;
     let works = |way: Way| {
         let events = trial.fill(compiled.reads.len(), &keys, way)?;
-        if compiled.plan.is_none() {
+        if compiled.plan.is_err() {
             return trial.run(parsed);
         }
         let mut changes = ChangeRecords::default();

@@ -108,7 +108,7 @@ impl Process {
     /// Finds out how to read events, unless that is known.
     fn prepare(&mut self, connection: &Connection) -> Result<(), EngineError> {
         if self.read.is_none()
-            && let Some(plan) = &self.compiled.plan
+            && let Some(plan) = self.compiled.plan()
         {
             let tables = Tables { connection };
             let read = plan.read(&tables)?;
@@ -132,7 +132,7 @@ impl Process {
         changes: Option<&mut ChangeRecords>,
     ) -> Result<u64, EngineError> {
         let (table, delta) = (self.table(), self.delta());
-        let Some(plan) = &self.compiled.plan else { return Ok(0) };
+        let Some(plan) = self.compiled.plan() else { return Ok(0) };
         if plan.is_of_events() {
             return self.add_rows(connection, plan, places, deadline, changes);
         }
@@ -181,7 +181,7 @@ impl Process {
         deadline: Option<Instant>,
         change: impl FnOnce() -> Result<T, EngineError>,
     ) -> Result<T, EngineError> {
-        let Some(plan) = &self.compiled.plan else { return change() };
+        let Some(plan) = self.compiled.plan() else { return change() };
         let scanning = match plan.many_steps(&self.table()) {
             Some(many) => connection.prepare_cached(&many)?.query_row([], |row| row.get(0))?,
             None => false,

@@ -87,7 +87,7 @@ impl Process {
         condition: &str,
         parameter: &str,
     ) -> Result<(), EngineError> {
-        let Some(plan) = &self.compiled.plan else { return Ok(()) };
+        let Some(plan) = self.compiled.plan() else { return Ok(()) };
         let mut gone = 0;
         for forget in plan.forget_values(&self.table(), condition) {
             let forgotten = connection.prepare_cached(&forget)?.execute([parameter])?;

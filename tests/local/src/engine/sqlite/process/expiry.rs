@@ -49,7 +49,7 @@ impl Process {
         let before = times::text_of(now.saturating_sub(micros));
         let (table, column, values) = (self.table(), self.value(column), self.values());
         let is_old = format!("utc({column}) < ?");
-        let having = self.compiled.plan.as_ref().and_then(Plan::having).unwrap_or("1");
+        let having = self.compiled.plan().and_then(Plan::having).unwrap_or("1");
         let groups = self.groups(&table);
         let old =
             format!("SELECT {values}, CASE WHEN {having} THEN 1 END FROM {groups} WHERE {is_old}");
@@ -70,7 +70,7 @@ impl Process {
             // It asks the same again, which has just been answered in time.
             let _inside = self.sandbox.enter(None);
             self.forget_values(connection, &is_old, &before)?;
-            let rows_of_old = match &self.compiled.plan {
+            let rows_of_old = match self.compiled.plan() {
                 Some(plan) => plan.rows_of_groups(&table, &is_old),
                 None => is_old,
             };

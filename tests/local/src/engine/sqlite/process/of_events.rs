@@ -101,8 +101,7 @@ impl Processes {
         let listener = self.listener();
         let mut are_more = false;
         for (name, process) in self.all(connection)? {
-            let Some(plan) = process.compiled.plan.as_ref().filter(|plan| plan.is_of_events())
-            else {
+            let Some(plan) = process.compiled.plan().filter(|plan| plan.is_of_events()) else {
                 continue;
             };
             if of.is_some_and(|of| of != plan.stream()) {

@@ -26,7 +26,7 @@ impl Processes {
         connection: &Connection,
         process: &Process,
     ) -> Result<Option<Filling>, EngineError> {
-        let Some((next, plan)) = process.next.zip(process.compiled.plan.as_ref()) else {
+        let Some((next, plan)) = process.next.zip(process.compiled.plan()) else {
             return Ok(None);
         };
         let stored = Tables { connection }.places(plan.stream())?.unwrap_or(next..next);
@@ -45,7 +45,7 @@ impl Processes {
         let (stats, listener) = (self.stats.clone(), self.listener());
         self.touched = true;
         let Some(process) = self.all(connection)?.get_mut(name) else { return Ok(Filled::Whole) };
-        let (Some(next), Some(plan)) = (process.next, &process.compiled.plan) else {
+        let (Some(next), Some(plan)) = (process.next, process.compiled.plan()) else {
             return Ok(Filled::Whole);
         };
         // The stream may be gone by now, or be another one, or have let go of old events.
