@@ -199,6 +199,41 @@ fn processes_of_an_earlier_version_are_filled_anew() {
 }
 
 #[test]
+fn a_kill_while_a_query_is_replaced_leaves_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stride.db");
+    let engine = at(&path);
+    engine.collect("s", r#"[{"a": 1}, {"a": 2}]"#);
+    let (old, new) = ("SELECT count(*) AS n FROM s", "SELECT count(DISTINCT a) AS n FROM s");
+    engine.process("p", old);
+    engine.process("q", new);
+    drop(engine);
+    // As a kill leaves it: the new one has another name until it is whole.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let number: i64 = connection
+        .query_row(
+            "UPDATE processes SET name = char(1) || 'p' WHERE name = 'q' RETURNING number",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    let place = "SELECT min(place) FROM events";
+    connection.execute(&format!("INSERT INTO fills SELECT ?, ({place})"), [number]).unwrap();
+    drop(connection);
+    let engine = at(&path);
+    engine.collect("s", r#"{"a": 2}"#);
+    assert_eq!(engine.engine.processes().unwrap(), ["p"]);
+    assert_eq!(engine.query("SELECT n FROM p"), json!([{"n": 3}]));
+    engine.engine.change_process("p", &Change { query: Some(new.to_owned()), ttl: None }).unwrap();
+    assert_eq!(engine.query("SELECT n FROM p"), json!([{"n": 2}]));
+    drop(engine);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    for table in [format!("process_{number}"), format!("process_{number}_d0")] {
+        assert!(!connection.table_exists(None, &*table).unwrap(), "{table}");
+    }
+}
+
+#[test]
 fn groups_that_are_too_old_take_their_values_with_them() {
     let engine = start();
     engine.process(
