@@ -32,6 +32,8 @@
 #[cfg(test)]
 mod contract;
 pub(crate) mod position;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 pub mod sqlite;
 
 use std::fmt;
@@ -282,6 +284,10 @@ pub(crate) struct EngineCounters {
 pub(crate) trait Listener: Send + Sync + fmt::Debug {
     /// These events were added to `stream`, after `position`.
     fn stored(&self, stream: &str, position: Position, events: &Records);
+    /// Whether anybody wants to know what is added to `stream`: an engine that has to read it need not tell others.
+    fn wants_events(&self, _stream: &str) -> bool {
+        true
+    }
     /// Whether anybody wants to know what changes in `process`.
     fn wants_changes(&self, process: &str) -> bool;
     /// Rows of `process` changed: objects with `old` and `new`.

@@ -8,6 +8,8 @@ mod names;
 mod parse;
 pub(crate) mod places;
 pub(crate) mod plan;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgresql;
 pub(crate) mod print;
 pub(crate) mod relations;
 pub(crate) mod rewrite;

@@ -30,6 +30,10 @@ impl Listener for Announcer {
         self.subscribers.tell(Source::Stream, stream, Some(after), events);
     }
 
+    fn wants_events(&self, stream: &str) -> bool {
+        self.subscribers.of(Source::Stream, stream) > 0
+    }
+
     fn wants_changes(&self, process: &str) -> bool {
         self.subscribers.of(Source::Process, process) > 0
     }

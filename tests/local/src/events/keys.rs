@@ -17,6 +17,10 @@ impl Kinds {
     pub(crate) const NULL: Self = Self(0);
     pub(crate) const BOOLEAN: Self = Self(1);
     pub(crate) const OTHER: Self = Self(2);
+    // These are kinds of `OTHER`, for a database whose columns have types.
+    pub(crate) const NUMBER: Self = Self(2 | 4);
+    pub(crate) const TEXT: Self = Self(2 | 8);
+    pub(crate) const JSON: Self = Self(2 | 16);
 
     pub(crate) fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)

@@ -58,15 +58,15 @@ impl<'de> Visitor<'de> for ReservedVisitor<'_> {
             let kinds = match key {
                 Key::Id if reserved.id.is_some() => return Err(Error::duplicate_field("$id")),
                 Key::Id => {
-                    reserved.id = Some(map.next_value()?);
-                    Kinds::OTHER
+                    let id = reserved.id.insert(map.next_value()?);
+                    if matches!(id, Id::Text(_)) { Kinds::TEXT } else { Kinds::NUMBER }
                 }
                 Key::Timestamp if reserved.timestamp.is_some() => {
                     return Err(Error::duplicate_field("$timestamp"));
                 }
                 Key::Timestamp => {
                     reserved.timestamp = Some(map.next_value::<&RawValue>()?.get());
-                    Kinds::OTHER
+                    Kinds::TEXT
                 }
                 Key::Other => map.next_value::<Sound>()?.0,
             };
@@ -175,29 +175,29 @@ impl<'de> Visitor<'de> for SoundVisitor {
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Sound, E> {
-        Ok(Sound(Kinds::OTHER))
+        Ok(Sound(Kinds::NUMBER))
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Sound, E> {
-        Ok(Sound(Kinds::OTHER))
+        Ok(Sound(Kinds::NUMBER))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Sound, E> {
-        Ok(Sound(Kinds::OTHER))
+        Ok(Sound(Kinds::NUMBER))
     }
 
     fn visit_str<E>(self, _: &str) -> Result<Sound, E> {
-        Ok(Sound(Kinds::OTHER))
+        Ok(Sound(Kinds::TEXT))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Sound, A::Error> {
         while let Some(Sound(_)) = seq.next_element()? {}
-        Ok(Sound(Kinds::OTHER))
+        Ok(Sound(Kinds::JSON))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Sound, A::Error> {
         while let Some((Sound(_), Sound(_))) = map.next_entry()? {}
-        Ok(Sound(Kinds::OTHER))
+        Ok(Sound(Kinds::JSON))
     }
 }
 

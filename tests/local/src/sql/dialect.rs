@@ -217,7 +217,7 @@ fn percentile(name: &str, function: &mut Function) -> Result<Expr, EngineError> 
 }
 
 /// Whether SQLite casts to a type as it is meant.
-fn is_known(data_type: &DataType) -> bool {
+pub(super) fn is_known(data_type: &DataType) -> bool {
     use DataType as Type;
     matches!(
         data_type,

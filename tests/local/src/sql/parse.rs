@@ -44,8 +44,15 @@ impl Parsed {
 /// How deep what we print may be nested: somewhat deeper than what was parsed.
 const DEEPEST_PRINTED: usize = 200;
 
-/// Reads one `SELECT`, with or without a `WITH`.
+/// Reads one `SELECT`, with or without a `WITH`, and puts it in SQLite's words.
 pub(crate) fn parse(sql: &str) -> Result<Parsed, EngineError> {
+    let mut query = read(sql)?;
+    let clock_reads = translate::translate(&mut query)?;
+    Ok(Parsed { query, clock_reads, homes: Homes::new() })
+}
+
+/// Reads one `SELECT` as it is.
+pub(super) fn read(sql: &str) -> Result<Query, EngineError> {
     let invalid = |why: String| EngineError::Invalid(why);
     if sql.len() > LONGEST {
         return Err(invalid(format!("the query is longer than {LONGEST} bytes")));
@@ -55,9 +62,7 @@ pub(crate) fn parse(sql: &str) -> Result<Parsed, EngineError> {
     if words.count() > MOST_TOKENS {
         return Err(invalid(format!("the query has more than {MOST_TOKENS} words")));
     }
-    let mut query = one_query(Parser::new(&DIALECT).with_tokens_with_locations(tokens))?;
-    let clock_reads = translate::translate(&mut query)?;
-    Ok(Parsed { query, clock_reads, homes: Homes::new() })
+    one_query(Parser::new(&DIALECT).with_tokens_with_locations(tokens))
 }
 
 /// Reads a query as it was printed.

@@ -41,7 +41,8 @@ pub(crate) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
     compare::times(&mut query, of_processes.map(|it| it.name.to_ascii_lowercase()).collect())?;
     let columns_of = |name: &ObjectName| Some(sources.get(source_number(name)?)?.columns());
     let columns = Outputs::new(&columns_of).of_query(&query).map(unique);
-    Ok(Runnable { sql: with_sources(&query, &sources)?, columns, reads, homes })
+    let selects: Vec<String> = sources.iter().map(Source::select).collect();
+    Ok(Runnable { sql: before(&query, &selects)?, columns, reads, homes })
 }
 
 /// How many relations a query reads.
@@ -68,15 +69,15 @@ fn reads(query: &Query) -> usize {
 
 /// The query, with the relations that it reads before it. Only in these may events be read: the
 /// connection knows them by their names.
-fn with_sources(query: &Query, sources: &[Source]) -> Result<String, EngineError> {
+pub(super) fn before(query: &Query, selects: &[String]) -> Result<String, EngineError> {
     let printed = print::query(query)?;
-    if sources.is_empty() {
+    if selects.is_empty() {
         return Ok(printed);
     }
-    let mut with = Vec::with_capacity(sources.len());
-    for (number, source) in sources.iter().enumerate() {
+    let mut with = Vec::with_capacity(selects.len());
+    for (number, select) in selects.iter().enumerate() {
         let name = print::name(&print::marker(number));
-        with.push(format!("{name} AS NOT MATERIALIZED ({})", source.select()));
+        with.push(format!("{name} AS NOT MATERIALIZED ({select})"));
     }
     let with = with.join(", ");
     Ok(match printed.strip_prefix("WITH ") {
@@ -88,6 +89,6 @@ fn with_sources(query: &Query, sources: &[Source]) -> Result<String, EngineError
     })
 }
 
-fn source_number(name: &ObjectName) -> Option<usize> {
+pub(super) fn source_number(name: &ObjectName) -> Option<usize> {
     print::marked(&only_part(name)?.value)
 }

@@ -1,0 +1,360 @@
+//! PostgreSQL as an engine, for any number of servers at once.
+//!
+//! * **Servers** hold nothing that another needs: every one can take events, answer queries and serve subscribers. All
+//!   is in the schema `stride` of one database.
+//! * **Events** are kept as the text that came. A transaction locks the row of each of its streams before it adds to
+//!   it, so places have no holes, and are in the order of the commits.
+//! * **Subscribers** are told by each server's follower, which reads by position what all servers committed. A
+//!   notification only wakes it.
+//! * **Queries** run by a login of their own, which needs nothing but to read, in a transaction that only reads, with a
+//!   `statement_timeout`. Only known functions and types are let through. The keys of a stream become columns with
+//!   types: `boolean`, `numeric` or `text` if all their values were that, else `jsonb`; `"$timestamp"` and
+//!   `arrival_timestamp` are `timestamptz`.
+
+mod connections;
+mod error;
+mod follow;
+mod inner;
+mod pages;
+mod process;
+mod query;
+mod schema;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use std::{fmt, io};
+
+use postgres::Config;
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use self::connections::Connections;
+use self::follow::{CHANNEL, EVERYTHING, Follower};
+use self::inner::{Counted, Inner, Work};
+use crate::engine::position::Position;
+use crate::engine::{
+    Author, Change, Commit, Definition, Deliver, Engine, EngineCounters, EngineError, Listener,
+    Page, PageLimit, ProcessStats, Rows, Start, Summary,
+};
+use crate::events::batch::Batch;
+use crate::events::ids::EventId;
+use crate::events::timestamp;
+use crate::pool::Pool;
+use crate::settings::Limits;
+use crate::sql::{self, postgresql};
+
+/// How many requests one server works on at once: each takes a connection.
+const WRITERS: usize = 8;
+
+/// How many queries one server runs at once.
+const READERS: usize = 4;
+
+/// Events, processes and saved queries in a PostgreSQL database.
+pub(crate) struct Postgres {
+    inner: Arc<Inner>,
+    follower: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres").finish_non_exhaustive()
+    }
+}
+
+impl Postgres {
+    /// Connects to a database, and makes the tables that are not there yet. `reader`: the login of queries, if it is
+    /// not the same.
+    pub(crate) fn open(
+        database: &str,
+        reader: Option<&str>,
+        limits: &Limits,
+        listener: Arc<dyn Listener>,
+    ) -> io::Result<Self> {
+        let (database, limits) = (database.to_owned(), *limits);
+        let reader = reader.map_or_else(|| database.clone(), str::to_owned);
+        std::thread::scope(|scope| {
+            // The driver has a runtime of its own, which cannot be used inside of another.
+            let open = || Self::open_here(&database, &reader, limits, listener);
+            let opening = std::thread::Builder::new()
+                .name("stride-local-open".to_owned())
+                .spawn_scoped(scope, open)?;
+            opening
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("opening the database panicked")))
+        })
+    }
+
+    fn open_here(
+        database: &str,
+        reader: &str,
+        limits: Limits,
+        listener: Arc<dyn Listener>,
+    ) -> io::Result<Self> {
+        let config = |url: &str| url.parse::<Config>().map_err(|error| {
+            // Without the text, which may hold a password.
+            io::Error::new(io::ErrorKind::InvalidInput, format!("bad URL of a database: {error}"))
+        });
+        let settings = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1;
+            SET standard_conforming_strings = on; SET search_path = pg_catalog;";
+        let storage = Connections::new(config(database)?, settings.to_owned());
+        let timeout = limits.query_time.as_millis().max(1);
+        let only_reads = format!(
+            "{settings} SET statement_timeout = {timeout}; SET default_transaction_read_only = on;"
+        );
+        let readers = Connections::new(config(reader)?, only_reads);
+        let drawn = storage.with(schema::create).map_err(io::Error::other)?;
+        readers.with(|client| client.batch_execute("SELECT FROM stride.events WHERE false"))
+            .map_err(|error| io::Error::other(EngineError::from(error)))?;
+        let inner = Arc::new(Inner {
+            storage,
+            readers,
+            writers: Pool::start("writer", WRITERS, sql::STACK)?,
+            threads: Pool::start("query", READERS, sql::STACK)?,
+            drawn,
+            limits,
+            listener,
+            counted: Counted::default(),
+            keys: Mutex::new(HashMap::new()),
+            work: Mutex::new(Work::default()),
+            changed: Condvar::new(),
+        });
+        let follower = Follower::new(&inner).map_err(io::Error::other)?;
+        let following = Arc::clone(&inner);
+        let follower = std::thread::Builder::new()
+            .name("stride-local-follower".to_owned())
+            .spawn(move || follower.work(&following))?;
+        Ok(Self { inner, follower: Mutex::new(Some(follower)) })
+    }
+
+    fn names(&self, sql: &'static str) -> Result<Vec<String>, EngineError> {
+        self.inner.transaction(|transaction| {
+            let rows = transaction.query(sql, &[])?;
+            Ok(rows.iter().map(|row| row.get(0)).collect())
+        })
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn no_stream(name: &str) -> EngineError {
+    EngineError::NotFound(format!("there is no stream {name:?}"))
+}
+
+fn no_process(name: &str) -> EngineError {
+    EngineError::NotFound(format!("there is no process {name:?}"))
+}
+
+fn no_query(name: &str) -> EngineError {
+    EngineError::NotFound(format!("there is no saved query {name:?}"))
+}
+
+impl Engine for Postgres {
+    fn append(&self, mut batches: Vec<(String, Batch)>, _author: Author) -> Commit {
+        let (done, commit) = oneshot::channel();
+        let done = Arc::new(Mutex::new(Some(done)));
+        let answer = |done: &Mutex<Option<oneshot::Sender<_>>>, result| {
+            let done = done.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // The caller may have hung up.
+            drop(done.map(|done| done.send(result)));
+        };
+        let told = Arc::clone(&done);
+        let run = self.inner.run(
+            |inner| &inner.writers,
+            move |inner| {
+                let result = inner.append(&mut batches, &timestamp::now());
+                if let Err(error) = &result {
+                    inner.failed(error);
+                }
+                answer(&told, result);
+                inner.listener.progressed();
+            },
+        );
+        if let Err(error) = run {
+            answer(&done, Err(error));
+        }
+        commit
+    }
+
+    fn streams(&self) -> Result<Vec<String>, EngineError> {
+        self.names("SELECT name FROM stride.streams ORDER BY name")
+    }
+
+    fn stream(&self, name: &str) -> Result<Summary, EngineError> {
+        let stream = name.to_owned();
+        let summary = self.inner.transaction(move |transaction| {
+            let select = "SELECT next - 1, first_seen, last_seen FROM stride.streams WHERE name = $1";
+            let row = transaction.query_opt(select, &[&stream])?;
+            Ok(row.map(|row| Summary {
+                count: row.get::<_, i64>(0).unsigned_abs(),
+                first_seen: row.get(1),
+                last_seen: row.get(2),
+            }))
+        })?;
+        summary.ok_or_else(|| no_stream(name))
+    }
+
+    fn delete_stream(&self, name: &str) -> Result<(), EngineError> {
+        let stream = name.to_owned();
+        let deleted =
+            self.inner.transaction(move |transaction| storage::delete(transaction, &stream))?;
+        if deleted { Ok(()) } else { Err(no_stream(name)) }
+    }
+
+    fn position(&self, stream: &str, start: Start<'_>) -> Result<Position, EngineError> {
+        let (stream, drawn) = (stream.to_owned(), self.inner.drawn);
+        let after: Option<EventId> = if let Start::After(id) = start { Some(id.clone()) } else { None };
+        let is_oldest = matches!(start, Start::Oldest);
+        self.inner.transaction(move |transaction| {
+            let start = match &after {
+                Some(id) => Start::After(id),
+                None if is_oldest => Start::Oldest,
+                None => Start::Newest,
+            };
+            pages::position(transaction, drawn, &stream, start)
+        })
+    }
+
+    fn events_after(
+        &self,
+        stream: &str,
+        position: Position,
+        most: PageLimit,
+    ) -> Result<Page, EngineError> {
+        let (stream, drawn) = (stream.to_owned(), self.inner.drawn);
+        self.inner.transaction(move |transaction| {
+            pages::after(transaction, drawn, &stream, position, most)
+        })
+    }
+
+    fn snapshot(&self, process: &str, _most: usize, _deliver: Deliver) -> Result<(), EngineError> {
+        Err(no_process(process))
+    }
+
+    fn create_process(&self, _name: &str, _definition: &Definition) -> Result<(), EngineError> {
+        Err(EngineError::Invalid("processes are not kept on PostgreSQL yet".to_owned()))
+    }
+
+    fn processes(&self) -> Result<Vec<String>, EngineError> {
+        self.names("SELECT name FROM stride.processes ORDER BY name")
+    }
+
+    fn process(&self, name: &str) -> Result<Definition, EngineError> {
+        Err(no_process(name))
+    }
+
+    fn process_stats(&self, name: &str) -> Result<ProcessStats, EngineError> {
+        Err(no_process(name))
+    }
+
+    fn change_process(&self, name: &str, _change: &Change) -> Result<(), EngineError> {
+        Err(no_process(name))
+    }
+
+    fn delete_process(&self, name: &str) -> Result<(), EngineError> {
+        Err(no_process(name))
+    }
+
+    fn save_query(&self, name: &str, query: &str) -> Result<(), EngineError> {
+        let (name, query) = (name.to_owned(), query.to_owned());
+        self.inner.wait_for(
+            |inner| &inner.threads,
+            move |inner| {
+                let parsed = postgresql::parse_without_values(&query)?;
+                inner.storage.transaction(|transaction| {
+                    let names = query::names(transaction, &parsed)?;
+                    let runnable = postgresql::rewrite(&parsed, &names)?;
+                    query::columns_of(transaction, &runnable)?;
+                    let upsert = "INSERT INTO stride.queries VALUES ($1, $2)
+                        ON CONFLICT (name) DO UPDATE SET query = excluded.query";
+                    transaction.execute(upsert, &[&name, &query])?;
+                    Ok(())
+                })
+            },
+        )
+    }
+
+    fn saved_queries(&self) -> Result<Vec<String>, EngineError> {
+        self.names("SELECT name FROM stride.queries ORDER BY name")
+    }
+
+    fn saved_query(&self, name: &str) -> Result<String, EngineError> {
+        let query = name.to_owned();
+        let found = self.inner.transaction(move |transaction| {
+            let select = "SELECT query FROM stride.queries WHERE name = $1";
+            Ok(transaction.query_opt(select, &[&query])?.map(|row| row.get(0)))
+        })?;
+        found.ok_or_else(|| no_query(name))
+    }
+
+    fn delete_query(&self, name: &str) -> Result<(), EngineError> {
+        let query = name.to_owned();
+        let deleted = self.inner.transaction(move |transaction| {
+            Ok(transaction.execute("DELETE FROM stride.queries WHERE name = $1", &[&query])?)
+        })?;
+        if deleted > 0 { Ok(()) } else { Err(no_query(name)) }
+    }
+
+    fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Rows, EngineError> {
+        let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
+        self.inner.wait_for(
+            |inner| &inner.threads,
+            move |inner| {
+                let counted = &inner.counted;
+                let start = Instant::now();
+                counted.running.fetch_add(1, Ordering::Relaxed);
+                let rows = postgresql::parse(&sql, &parameters).and_then(|parsed| {
+                    inner.readers.with(|client| query::run(client, &inner.limits, &parsed))
+                });
+                counted.running.fetch_sub(1, Ordering::Relaxed);
+                counted.queries.fetch_add(1, Ordering::Relaxed);
+                counted.failed_queries.fetch_add(u64::from(rows.is_err()), Ordering::Relaxed);
+                let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+                counted.query_micros.fetch_add(micros, Ordering::Relaxed);
+                rows
+            },
+        )
+    }
+
+    fn health(&self) -> Result<(), EngineError> {
+        self.inner.transaction(|transaction| {
+            transaction.execute("UPDATE stride.meta SET value = value WHERE false", &[])?;
+            Ok(())
+        })
+    }
+
+    fn counters(&self) -> EngineCounters {
+        self.inner.counted.read()
+    }
+
+    fn close(&self) {
+        self.inner.close();
+        let follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(follower) = follower else { return };
+        let ending = std::thread::scope(|scope| {
+            let inner = &self.inner;
+            let wake = || {
+                let notify = "SELECT pg_notify($1, $2)";
+                // Without it, the follower wakes a moment later.
+                drop(inner.storage.with(|client| client.execute(notify, &[&CHANNEL, &EVERYTHING])));
+                let joined = follower.join();
+                inner.storage.close();
+                inner.readers.close();
+                joined
+            };
+            scope.spawn(wake).join()
+        });
+        if !matches!(ending, Ok(Ok(()))) {
+            tracing::error!("the follower panicked");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What every server committed, told in order.
+//!
+//! A notification only wakes: what is new is read by position. So nothing is lost with a connection, and each server
+//! tells its subscribers of the events and changes of all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use postgres::Client;
+use postgres::fallible_iterator::FallibleIterator as _;
+
+use super::error::Failure;
+use super::inner::Inner;
+use super::{pages, process};
+use crate::engine::PageLimit;
+
+/// Where servers tell each other.
+pub(super) const CHANNEL: &str = "stride";
+
+/// Said when there is too much to name.
+pub(super) const EVERYTHING: &str = "*";
+
+/// How many streams and processes a notification names.
+const MOST_NAMED: usize = 200;
+
+/// How long to wait before looking for what nobody told of, or for a connection.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is read at once of a stream.
+const MOST: PageLimit = PageLimit { events: 10_000, bytes: 4 * 1024 * 1024 };
+
+/// What a notification says: which streams (`s`) and processes (`p`) have news.
+pub(super) fn notice(streams: &[i64], processes: &[i64]) -> String {
+    if streams.len() + processes.len() > MOST_NAMED {
+        return EVERYTHING.to_owned();
+    }
+    let streams = streams.iter().map(|number| format!("s{number}"));
+    let all = streams.chain(processes.iter().map(|number| format!("p{number}")));
+    all.collect::<Vec<_>>().join(" ")
+}
+
+/// What has news.
+#[derive(Debug, Default)]
+struct News {
+    everything: bool,
+    streams: BTreeSet<i64>,
+    processes: BTreeSet<i64>,
+}
+
+impl News {
+    fn everything() -> Self {
+        Self { everything: true, ..Self::default() }
+    }
+
+    fn add(&mut self, notice: &str) {
+        for word in notice.split(' ') {
+            let (kind, number) = word.split_at_checked(1).unwrap_or_default();
+            match (kind, number.parse()) {
+                ("s", Ok(number)) => drop(self.streams.insert(number)),
+                ("p", Ok(number)) => drop(self.processes.insert(number)),
+                _ => self.everything = true,
+            }
+        }
+    }
+}
+
+/// How far each stream and each process was told, by their numbers.
+#[derive(Debug, Default)]
+pub(super) struct Follower {
+    streams: BTreeMap<i64, i64>,
+    processes: BTreeMap<i64, (String, i64)>,
+}
+
+impl Follower {
+    /// One that tells of what is committed from now on.
+    pub(super) fn new(inner: &Inner) -> Result<Self, crate::engine::EngineError> {
+        inner.storage.transaction(|transaction| {
+            let streams = transaction.query("SELECT number, next FROM stride.streams", &[])?;
+            let streams = streams.iter().map(|row| (row.get(0), row.get(1))).collect();
+            let processes = process::ends(transaction)?;
+            let processes =
+                processes.into_iter().map(|(number, name, next)| (number, (name, next))).collect();
+            Ok(Self { streams, processes })
+        })
+    }
+
+    /// Tells of what is committed, until the engine has ended.
+    pub(super) fn work(mut self, inner: &Inner) {
+        let mut client = None;
+        loop {
+            let is_last = inner.is_closed();
+            if let Err(error) = self.turn(inner, &mut client, is_last) {
+                tracing::debug!(error = %error.error, "what others store cannot be followed now");
+                client = None;
+                inner.pause(PAUSE);
+            }
+            inner.listener.progressed();
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// Waits for news, and tells them.
+    fn turn(
+        &mut self,
+        inner: &Inner,
+        client: &mut Option<Client>,
+        is_last: bool,
+    ) -> Result<(), Failure> {
+        let news = match client {
+            Some(client) if !is_last => wait(client)?,
+            _ => {
+                let mut listening = inner.storage.connect()?;
+                listening.batch_execute(&format!("LISTEN {CHANNEL}"))?;
+                *client = Some(listening);
+                // What came before this connection listened is only found by looking.
+                News::everything()
+            }
+        };
+        self.tell(inner, &news)
+    }
+
+    fn tell(&mut self, inner: &Inner, news: &News) -> Result<(), Failure> {
+        let (all, named) = (news.everything, Vec::from_iter(news.streams.iter().copied()));
+        let streams = inner.storage.transaction(|transaction| {
+            let select = "SELECT number, name, next FROM stride.streams
+                WHERE $1 OR number = ANY($2) ORDER BY number";
+            let rows = transaction.query(select, &[&all, &named])?;
+            let streams = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2)));
+            Ok(streams.collect::<Vec<(i64, String, i64)>>())
+        })?;
+        if all {
+            let there: BTreeSet<i64> = streams.iter().map(|(number, ..)| *number).collect();
+            self.streams.retain(|number, _| there.contains(number));
+        }
+        for (number, name, next) in streams {
+            let told = self.streams.entry(number).or_insert(1);
+            // Asked after `next` was read: whoever subscribes later begins there or behind it.
+            if !inner.listener.wants_events(&name) {
+                *told = next.max(*told);
+            }
+            while *told < next {
+                let from = *told;
+                let events = inner.storage.transaction(|transaction| {
+                    pages::read(transaction, number, from, next, MOST)
+                });
+                let Ok(events) = events else { break };
+                if events.ends.is_empty() {
+                    // The stream was deleted.
+                    break;
+                }
+                *told += i64::try_from(events.ends.len()).unwrap_or(i64::MAX);
+                inner.listener.stored(&name, pages::before(inner.drawn, number, from), &events);
+            }
+        }
+        self.tell_changes(inner, news)
+    }
+
+    fn tell_changes(&mut self, inner: &Inner, news: &News) -> Result<(), Failure> {
+        if !news.everything && news.processes.is_empty() {
+            return Ok(());
+        }
+        let processes = inner.storage.transaction(process::ends)?;
+        let there: BTreeSet<i64> = processes.iter().map(|(number, ..)| *number).collect();
+        self.processes.retain(|number, (name, _)| {
+            let stays = there.contains(number);
+            if !stays {
+                inner.listener.process_deleted(name);
+            }
+            stays
+        });
+        for (number, name, next) in processes {
+            let (_, told) = self.processes.entry(number).or_insert((name.clone(), 1));
+            if !inner.listener.wants_changes(&name) {
+                *told = next.max(*told);
+            }
+            if *told < next {
+                let from = *told;
+                let changes = inner.storage.transaction(|transaction| {
+                    process::changes(transaction, number, from, next)
+                })?;
+                *told = next;
+                match changes {
+                    Some(changes) => inner.listener.changed(&name, &changes),
+                    None => inner.listener.changed_unseen(&name),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits for notifications; after a pause without one, everything may have news.
+fn wait(client: &mut Client) -> Result<News, Failure> {
+    let mut news = News::default();
+    let mut notifications = client.notifications();
+    match notifications.timeout_iter(PAUSE).next()? {
+        Some(first) => news.add(first.payload()),
+        None => return Ok(News::everything()),
+    }
+    let mut waiting = notifications.iter();
+    while let Some(next) = waiting.next()? {
+        news.add(next.payload());
+    }
+    Ok(news)
+}

@@ -1,0 +1,218 @@
+//! What the threads of the engine share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use postgres::Transaction;
+
+use super::connections::Connections;
+use super::error::Failure;
+use super::follow::{self, CHANNEL};
+use super::schema::Drawn;
+use super::storage::{self, KnownKeys};
+use super::process;
+use crate::engine::{EngineCounters, EngineError, Listener};
+use crate::events::batch::Batch;
+use crate::pool::Pool;
+use crate::settings::Limits;
+
+/// What the threads of the engine share.
+pub(super) struct Inner {
+    /// Connections of the login that writes, and of the one that queries.
+    pub(super) storage: Connections,
+    pub(super) readers: Connections,
+    pub(super) writers: Pool,
+    pub(super) threads: Pool,
+    pub(super) drawn: Drawn,
+    pub(super) limits: Limits,
+    pub(super) listener: Arc<dyn Listener>,
+    pub(super) counted: Counted,
+    pub(super) keys: Mutex<KnownKeys>,
+    /// How much is under way, and whether no more is taken.
+    pub(super) work: Mutex<Work>,
+    pub(super) changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    under_way: usize,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    pub(super) events: AtomicU64,
+    pub(super) transactions: AtomicU64,
+    pub(super) storage_errors: AtomicU64,
+    pub(super) queries: AtomicU64,
+    pub(super) failed_queries: AtomicU64,
+    pub(super) query_micros: AtomicU64,
+    pub(super) running: AtomicU64,
+    pub(super) skipped: AtomicU64,
+    /// Whether a connection could not be had last.
+    pub(super) is_down: AtomicBool,
+}
+
+impl Counted {
+    pub(super) fn read(&self) -> EngineCounters {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EngineCounters {
+            events: of(&self.events),
+            transactions: of(&self.transactions),
+            storage_errors: of(&self.storage_errors),
+            queries: of(&self.queries),
+            failed_queries: of(&self.failed_queries),
+            query_micros: of(&self.query_micros),
+            skipped_events: of(&self.skipped),
+            stale_processes: 0,
+            running_queries: usize::try_from(of(&self.running)).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl Inner {
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.work().closed
+    }
+
+    /// Takes no more work, and waits for what is under way.
+    pub(super) fn close(&self) {
+        let mut work = self.work();
+        work.closed = true;
+        self.changed.notify_all();
+        while work.under_way > 0 {
+            work = self.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits, unless the engine ends.
+    pub(super) fn pause(&self, most: Duration) {
+        drop(self.changed.wait_timeout_while(self.work(), most, |work| !work.closed));
+    }
+
+    /// Does `job` on a thread of its pool: the driver has a runtime of its own, which cannot be used on every thread.
+    pub(super) fn run(
+        self: &Arc<Self>,
+        pool: fn(&Self) -> &Pool,
+        job: impl FnOnce(&Arc<Self>) + Send + 'static,
+    ) -> Result<(), EngineError> {
+        {
+            let mut work = self.work();
+            if work.closed {
+                return Err(ended());
+            }
+            work.under_way += 1;
+        }
+        let ending = Ending(Arc::clone(self));
+        pool(self).run(move || job(&ending.0));
+        Ok(())
+    }
+
+    /// Does `job` and waits for it.
+    pub(super) fn wait_for<T: Send + 'static>(
+        self: &Arc<Self>,
+        pool: fn(&Self) -> &Pool,
+        job: impl FnOnce(&Arc<Self>) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let (done, is_done) = mpsc::sync_channel(1);
+        self.run(pool, move |inner| {
+            let result = job(inner);
+            if let Err(error) = &result {
+                inner.failed(error);
+            }
+            // The caller waits, but its thread may be gone.
+            drop(done.send(result));
+        })?;
+        is_done.recv().map_err(|_| EngineError::Broken("a job panicked".to_owned()))?
+    }
+
+    /// Does `work` in a transaction, and waits for it.
+    pub(super) fn transaction<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnMut(&mut Transaction<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        self.wait_for(|inner| &inner.writers, |inner| inner.storage.transaction(work))
+    }
+
+    pub(super) fn failed(&self, error: &EngineError) {
+        self.counted.storage_errors.fetch_add(u64::from(error.is_failure()), Ordering::Relaxed);
+    }
+
+    /// One request: all of it or nothing.
+    pub(super) fn append(&self, batches: &mut [(String, Batch)], now: &str) -> Result<(), EngineError> {
+        batches.sort_by(|one, other| one.0.cmp(&other.0));
+        // A stream comes into being with its first event, and an empty array has none.
+        let mut batches: Vec<&mut (String, Batch)> =
+            batches.iter_mut().filter(|(_, batch)| !batch.records.is_empty()).collect();
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = batches.iter().map(|(name, _)| name.clone()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (added, known, skipped) = self.storage.transaction(|transaction| {
+            let mut streams = storage::lock(transaction, &names, now)?;
+            let (mut added, mut known, mut skipped) = (0, Vec::new(), 0);
+            let mut processes = Vec::new();
+            for (stream, (name, batch)) in streams.iter_mut().zip(&mut batches) {
+                let mut keys = self.keys_of(transaction, stream)?;
+                let from = stream.next;
+                let new = storage::add(transaction, self.drawn, stream, &mut keys, batch, now)?;
+                if new > 0 {
+                    let news =
+                        process::added(transaction, name, stream, &keys, from..stream.next)?;
+                    processes.extend(news.changed);
+                    skipped += news.skipped;
+                }
+                added += new;
+                known.push((stream.number, (stream.keys_version, keys)));
+            }
+            let numbers: Vec<i64> = streams.iter().map(|stream| stream.number).collect();
+            let notice = follow::notice(&numbers, &processes);
+            transaction.execute("SELECT pg_notify($1, $2)", &[&CHANNEL, &notice])?;
+            Ok((added, known, skipped))
+        })?;
+        // Now that they are committed.
+        self.known_keys().extend(known);
+        self.counted.events.fetch_add(added, Ordering::Relaxed);
+        self.counted.skipped.fetch_add(skipped, Ordering::Relaxed);
+        self.counted.transactions.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn known_keys(&self) -> MutexGuard<'_, KnownKeys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keys of a stream whose row is locked.
+    fn keys_of(
+        &self,
+        transaction: &mut Transaction<'_>,
+        stream: &storage::Stream,
+    ) -> Result<Vec<(String, crate::events::keys::Kinds)>, Failure> {
+        let known = self.known_keys().get(&stream.number).cloned();
+        match known.filter(|(version, _)| *version == stream.keys_version) {
+            Some((_, keys)) => Ok(keys),
+            None => storage::keys(transaction, stream.number),
+        }
+    }
+}
+
+/// Notes that a job has ended, however it did.
+struct Ending(Arc<Inner>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.work().under_way -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+pub(super) fn ended() -> EngineError {
+    EngineError::Unavailable("the server is ending".to_owned())
+}

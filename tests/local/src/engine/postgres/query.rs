@@ -1,0 +1,137 @@
+//! Queries, by a login that may only read.
+
+use std::time::Instant;
+
+use postgres::fallible_iterator::FallibleIterator as _;
+use postgres::{Client, Transaction};
+
+use super::error::{Failure, query_error};
+use super::storage;
+use crate::engine::{EngineError, Rows};
+use crate::settings::Limits;
+use crate::sql::columns::{Column, unique};
+use crate::sql::postgresql;
+use crate::sql::relations::{Catalogue, Relation};
+use crate::sql::rewrite::Runnable;
+use crate::sql::Parsed;
+
+/// What names stand for, as a transaction sees it. A catalogue is asked one name after the other, and this has looked
+/// all of them up before.
+#[derive(Debug, Default)]
+pub(super) struct Names(pub(super) Vec<(String, Relation)>);
+
+impl Catalogue for Names {
+    fn relation(&self, name: &str) -> Result<Relation, EngineError> {
+        let known = self.0.iter().find(|(known, _)| known == name);
+        let nothing = Relation::Stream { number: None, rows: None, keys: Vec::new() };
+        Ok(known.map_or(nothing, |(_, relation)| relation.clone()))
+    }
+}
+
+/// Looks up what a query may read.
+pub(super) fn names(
+    transaction: &mut Transaction<'_>,
+    parsed: &Parsed,
+) -> Result<Names, Failure> {
+    // What is not known stands for a stream without events: that is enough to find out the names.
+    let runnable = postgresql::rewrite(parsed, &Names::default())?;
+    let mut names = Names::default();
+    for name in runnable.reads {
+        if let Some(relation) = relation(transaction, &name)? {
+            names.0.push((name, relation));
+        }
+    }
+    Ok(names)
+}
+
+fn relation(transaction: &mut Transaction<'_>, name: &str) -> Result<Option<Relation>, Failure> {
+    let select = "SELECT number FROM stride.streams WHERE name = $1";
+    if let Some(row) = transaction.query_opt(select, &[&name])? {
+        let number: i64 = row.get(0);
+        let rows = Some(format!("stream = {number}"));
+        let keys = storage::keys(transaction, number)?;
+        return Ok(Some(Relation::Stream { number: Some(number), rows, keys }));
+    }
+    let select = "SELECT rows, columns FROM stride.processes WHERE name = $1";
+    let Some(row) = transaction.query_opt(select, &[&name])? else { return Ok(None) };
+    let names: Vec<String> = row.get(1);
+    let columns = names.into_iter().map(|name| Column { name, boolean: false, time: false });
+    Ok(Some(Relation::Process { select: row.get(0), columns: columns.collect() }))
+}
+
+/// Runs a query, all of which sees one moment.
+pub(super) fn run(
+    client: &mut Client,
+    limits: &Limits,
+    parsed: &Parsed,
+) -> Result<Rows, EngineError> {
+    let mut transaction = client
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()?;
+    let names = names(&mut transaction, parsed).map_err(|failure| failure.error)?;
+    let runnable = postgresql::rewrite(parsed, &names)?;
+    let columns = columns_of(&mut transaction, &runnable)?;
+    let sql = postgresql::as_json(&runnable.sql, columns.len());
+    let keys: Vec<String> = columns
+        .iter()
+        .enumerate()
+        .map(|(place, column)| {
+            let comma = if place == 0 { "{" } else { "," };
+            format!("{comma}{}:", serde_json::Value::from(column.name.as_str()))
+        })
+        .collect();
+    let deadline = Instant::now() + limits.query_time;
+    let mut json = b"[".to_vec();
+    let mut count = 0;
+    let mut rows = transaction
+        .query_raw::<_, &i32, [&i32; 0]>(&sql, [])
+        .map_err(query_error)?;
+    while let Some(row) = rows.next().map_err(query_error)? {
+        if count > 0 {
+            json.push(b',');
+        }
+        count += 1;
+        for (place, key) in keys.iter().enumerate() {
+            json.extend_from_slice(key.as_bytes());
+            let value: Option<&str> = row.get(place);
+            json.extend_from_slice(value.unwrap_or("null").as_bytes());
+        }
+        if keys.is_empty() {
+            json.push(b'{');
+        }
+        json.push(b'}');
+        if count > limits.query_rows {
+            let most = limits.query_rows;
+            return Err(EngineError::Invalid(format!("the result has more than {most} rows")));
+        }
+        if json.len() > limits.query_bytes {
+            let most = limits.query_bytes;
+            return Err(EngineError::Invalid(format!("the result has more than {most} bytes")));
+        }
+        if Instant::now() > deadline {
+            return Err(EngineError::Invalid("the query takes too long".to_owned()));
+        }
+    }
+    json.push(b']');
+    Ok(Rows { json: json.into(), stale: Vec::new() })
+}
+
+/// The columns of a result; also checks that the database understands the query.
+pub(super) fn columns_of(
+    transaction: &mut Transaction<'_>,
+    runnable: &Runnable,
+) -> Result<Vec<Column>, EngineError> {
+    let statement = transaction.prepare(&runnable.sql).map_err(query_error)?;
+    let named = statement.columns().iter().map(|column| Column {
+        name: column.name().to_owned(),
+        boolean: false,
+        time: false,
+    });
+    let named: Vec<Column> = named.collect();
+    Ok(match &runnable.columns {
+        Some(columns) if columns.len() == named.len() => columns.clone(),
+        _ => unique(named),
+    })
+}

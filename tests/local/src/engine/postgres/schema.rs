@@ -1,0 +1,105 @@
+//! The tables, in a schema of their own.
+
+use postgres::{Client, Transaction};
+
+use super::error::Failure;
+use crate::engine::EngineError;
+use crate::events::ids::Ids;
+
+/// Raised when the tables change.
+const VERSION: i64 = 1;
+
+/// Advisory locks are known by two numbers, of which this is the first of ours.
+pub(super) const LOCKS: i32 = 0x5374_7264;
+
+/// The lock of those who make and delete streams and processes, which share their names.
+pub(super) const NAMES: i32 = 0;
+
+/// Every table leads with the stream or the process that its rows are of. Ids are found by their hashes, because an
+/// entry of an index holds no more than 2,704 bytes.
+const TABLES: &str = "
+CREATE SCHEMA IF NOT EXISTS stride;
+CREATE TABLE IF NOT EXISTS stride.meta (key text PRIMARY KEY, value bigint NOT NULL);
+CREATE TABLE IF NOT EXISTS stride.streams (
+    number bigint PRIMARY KEY,
+    name text COLLATE \"C\" NOT NULL UNIQUE,
+    next bigint NOT NULL,        -- the event to come
+    keys_version bigint NOT NULL,
+    first_seen text NOT NULL,
+    last_seen text NOT NULL
+);
+CREATE TABLE IF NOT EXISTS stride.keys (
+    stream bigint NOT NULL,
+    place integer NOT NULL,
+    name text COLLATE \"C\" NOT NULL,
+    kinds smallint NOT NULL,
+    PRIMARY KEY (stream, place)
+);
+CREATE TABLE IF NOT EXISTS stride.events (
+    stream bigint NOT NULL,
+    place bigint NOT NULL,
+    at timestamptz NOT NULL,     -- when it was stored
+    time timestamptz NOT NULL,   -- its $timestamp
+    id bytea,                    -- if a client gave it
+    event text NOT NULL,
+    doc text,                    -- what queries read, if that is not the event itself
+    PRIMARY KEY (stream, place)
+);
+CREATE UNIQUE INDEX IF NOT EXISTS event_ids ON stride.events (stream, sha256(id)) WHERE id IS NOT NULL;
+CREATE TABLE IF NOT EXISTS stride.processes (
+    number bigint PRIMARY KEY,
+    name text COLLATE \"C\" NOT NULL UNIQUE,
+    query text NOT NULL
+);
+CREATE TABLE IF NOT EXISTS stride.queries (name text COLLATE \"C\" PRIMARY KEY, query text NOT NULL);
+";
+
+/// What is drawn once for a storage.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drawn {
+    pub(super) epoch: u64,
+    pub(super) ids: Ids,
+}
+
+/// Makes what is not there yet. Servers that start together take turns.
+pub(super) fn create(client: &mut Client) -> Result<Drawn, EngineError> {
+    let mut transaction = client.transaction()?;
+    let work = |transaction: &mut Transaction<'_>| -> Result<Drawn, Failure> {
+        lock_names(transaction)?;
+        transaction.batch_execute(TABLES)?;
+        let version = number(transaction, "version", VERSION)?;
+        if version != VERSION {
+            let why = format!("the database is of version {version}, and this program knows {VERSION}");
+            return Err(EngineError::Invalid(why).into());
+        }
+        let ids = number(transaction, "ids", Ids::draw().cast_signed())?.cast_unsigned();
+        let epoch = number(transaction, "epoch", Ids::draw().cast_signed())?.cast_unsigned();
+        for counter in ["streams", "deleted", "processes"] {
+            number(transaction, counter, 0)?;
+        }
+        Ok(Drawn { epoch, ids: Ids::new(ids) })
+    };
+    let drawn = work(&mut transaction).map_err(|failure| failure.error)?;
+    transaction.commit()?;
+    Ok(drawn)
+}
+
+/// No other server makes or deletes a stream or a process until the transaction ends.
+pub(super) fn lock_names(transaction: &mut Transaction<'_>) -> Result<(), Failure> {
+    transaction.execute("SELECT pg_advisory_xact_lock($1, $2)", &[&LOCKS, &NAMES])?;
+    Ok(())
+}
+
+/// A number that is kept, which is `first` if there is none yet.
+fn number(transaction: &mut Transaction<'_>, key: &str, first: i64) -> Result<i64, Failure> {
+    let insert = "INSERT INTO stride.meta VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    transaction.execute(insert, &[&key, &first])?;
+    let select = "SELECT value FROM stride.meta WHERE key = $1";
+    Ok(transaction.query_one(select, &[&key])?.get(0))
+}
+
+/// The next number of a stream or of a process. No other is ever given it.
+pub(super) fn next_number(transaction: &mut Transaction<'_>, of: &str) -> Result<i64, Failure> {
+    let update = "UPDATE stride.meta SET value = value + 1 WHERE key = $1 RETURNING value";
+    Ok(transaction.query_one(update, &[&of])?.get(0))
+}

@@ -1,0 +1,285 @@
+//! What a transaction does with new events.
+//!
+//! A transaction locks the row of each of its streams, in the order of their names, before it adds to it. So the
+//! events of a stream have places without holes, in the order in which they are committed, whichever server they
+//! come by; and whoever reads up to the place in that row lacks none of them.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use postgres::Transaction;
+use serde_json::Value;
+
+use super::error::Failure;
+use super::schema::{Drawn, lock_names, next_number};
+use crate::engine::EngineError;
+use crate::events::batch::{Batch, GIVEN_ID};
+use crate::events::ids::EventId;
+use crate::events::keys::{Kinds, MOST};
+use crate::sql::places::{parts, place};
+use crate::subscribers::records::{DELIMITER, Records};
+
+/// The end of the year 9999, in microseconds since 1970: later times are taken for it.
+const LATEST: i64 = 253_402_300_799_999_999;
+
+/// A stream whose row is locked.
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    pub(super) number: i64,
+    /// The event to come.
+    pub(super) next: i64,
+    /// Raised when a key is new, or has a new kind of value.
+    pub(super) keys_version: i64,
+}
+
+/// Locks the streams of a request, and makes those that are not there yet.
+pub(super) fn lock(
+    transaction: &mut Transaction<'_>,
+    names: &[&str],
+    now: &str,
+) -> Result<Vec<Stream>, Failure> {
+    let known = "SELECT count(*) FROM stride.streams WHERE name = ANY($1)";
+    let known: i64 = transaction.query_one(known, &[&names])?.get(0);
+    if usize::try_from(known) != Ok(names.len()) {
+        // Before any stream is locked: whoever deletes one does it in this order, too.
+        lock_names(transaction)?;
+        let taken = "SELECT name FROM stride.processes WHERE name = ANY($1) LIMIT 1";
+        if let Some(taken) = transaction.query_opt(taken, &[&names])? {
+            let name: &str = taken.get(0);
+            let why = format!("{name:?} is a process, not a stream");
+            return Err(EngineError::Conflict(why).into());
+        }
+        for name in names {
+            let known = "SELECT 1 FROM stride.streams WHERE name = $1";
+            if transaction.query_opt(known, &[name])?.is_none() {
+                let number = next_number(transaction, "streams")?;
+                let insert = "INSERT INTO stride.streams VALUES ($1, $2, 1, 0, $3, $3)";
+                transaction.execute(insert, &[&number, name, &now])?;
+            }
+        }
+    }
+    let mut streams = Vec::with_capacity(names.len());
+    let select =
+        transaction.prepare("SELECT number, next, keys_version FROM stride.streams WHERE name = $1 FOR UPDATE")?;
+    for name in names {
+        let Some(row) = transaction.query_opt(&select, &[name])? else {
+            // It was deleted just now: the next try makes it anew.
+            let error = EngineError::Unavailable(format!("the stream {name:?} is being deleted"));
+            return Err(Failure { error, again: true });
+        };
+        streams.push(Stream { number: row.get(0), next: row.get(1), keys_version: row.get(2) });
+    }
+    Ok(streams)
+}
+
+/// The keys that a stream has had.
+pub(super) fn keys(
+    transaction: &mut Transaction<'_>,
+    stream: i64,
+) -> Result<Vec<(String, Kinds)>, Failure> {
+    let select = "SELECT name, kinds FROM stride.keys WHERE stream = $1 ORDER BY place";
+    let rows = transaction.query(select, &[&stream])?;
+    let keys = rows.iter().map(|row| {
+        let kinds = u8::try_from(row.get::<_, i16>(1)).unwrap_or(Kinds::JSON.0);
+        (row.get(0), Kinds(kinds))
+    });
+    Ok(keys.collect())
+}
+
+/// Notes the keys of new events, and returns whether anything about them is new.
+fn note_keys(
+    transaction: &mut Transaction<'_>,
+    stream: &mut Stream,
+    known: &mut Vec<(String, Kinds)>,
+    batch: &Batch,
+) -> Result<bool, Failure> {
+    let mut news = false;
+    let places: HashMap<String, usize> =
+        known.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
+    for (name, kinds) in batch.keys.iter() {
+        let place = match places.get(name) {
+            Some(place) if known[*place].1.with(kinds) == known[*place].1 => continue,
+            Some(place) => *place,
+            None if known.len() < MOST => {
+                known.push((name.to_owned(), Kinds::NULL));
+                known.len() - 1
+            }
+            None => continue,
+        };
+        known[place].1 = known[place].1.with(kinds);
+        let upsert = "INSERT INTO stride.keys VALUES ($1, $2, $3, $4)
+            ON CONFLICT (stream, place) DO UPDATE SET kinds = excluded.kinds";
+        let (number, kinds) = (i32::try_from(place).unwrap_or(i32::MAX), i16::from(known[place].1.0));
+        transaction.execute(upsert, &[&stream.number, &number, &name, &kinds])?;
+        news = true;
+    }
+    stream.keys_version += i64::from(news);
+    Ok(news)
+}
+
+/// Keys of streams as this server has read them, with their version: they are only added to.
+pub(super) type KnownKeys = HashMap<i64, (i64, Vec<(String, Kinds)>)>;
+
+/// Adds to a stream what it does not have, and returns how many events that were.
+pub(super) fn add(
+    transaction: &mut Transaction<'_>,
+    drawn: Drawn,
+    stream: &mut Stream,
+    keys: &mut Vec<(String, Kinds)>,
+    batch: &mut Batch,
+    now: &str,
+) -> Result<u64, Failure> {
+    note_keys(transaction, stream, keys, batch)?;
+    let known = known_ids(transaction, drawn, stream, batch)?;
+    let (mut new, mut in_request) = (Vec::new(), HashSet::new());
+    let (mut start, first) = (0, stream.next);
+    for record in &batch.records {
+        let event = start..record.end - DELIMITER.len();
+        start = record.end;
+        let id = record.id.as_ref().map(bytes);
+        match &id {
+            Some(id) if known.contains(id) || !in_request.insert(id.clone()) => continue,
+            Some(_) => {}
+            None => {
+                let given = drawn.ids.give(place(stream.number, stream.next).cast_unsigned());
+                let id = record.end - GIVEN_ID.end..record.end - GIVEN_ID.start;
+                batch.text[id].copy_from_slice(&given);
+            }
+        }
+        new.push((stream.next, record.at.min(LATEST), id, event));
+        stream.next += 1;
+    }
+    let (mut places, mut times) = (Vec::new(), Vec::new());
+    let (mut ids, mut texts, mut docs) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, at, id, event) in new {
+        let event = std::str::from_utf8(&batch.text[event])
+            .map_err(|_| EngineError::Broken("an event is not UTF-8".to_owned()))?;
+        places.push(place);
+        times.push(at);
+        ids.push(id);
+        docs.push(doc(event));
+        texts.push(event);
+    }
+    if !places.is_empty() {
+        let insert = "INSERT INTO stride.events SELECT $1, place, $2::text::timestamptz,
+            timestamptz 'epoch' + time * interval '1 microsecond', id, event, doc
+            FROM unnest($3::bigint[], $4::bigint[], $5::bytea[], $6::text[], $7::text[])
+            AS new (place, time, id, event, doc)";
+        transaction
+            .execute(insert, &[&stream.number, &now, &places, &times, &ids, &texts, &docs])?;
+    }
+    let update = "UPDATE stride.streams SET next = $2, keys_version = $3, last_seen = $4
+        WHERE number = $1";
+    transaction.execute(update, &[&stream.number, &stream.next, &stream.keys_version, &now])?;
+    Ok(stream.next.abs_diff(first))
+}
+
+/// Those ids of a batch that its stream knows.
+fn known_ids(
+    transaction: &mut Transaction<'_>,
+    drawn: Drawn,
+    stream: &Stream,
+    batch: &Batch,
+) -> Result<HashSet<Vec<u8>>, Failure> {
+    let ids = || batch.records.iter().filter_map(|record| record.id.as_ref());
+    let all: Vec<Vec<u8>> = ids().map(bytes).collect();
+    if all.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let select = "SELECT id FROM stride.events WHERE stream = $1 AND id IS NOT NULL
+        AND sha256(id) IN (SELECT sha256(new) FROM unnest($2::bytea[]) AS new)";
+    let rows = transaction.query(select, &[&stream.number, &all])?;
+    let mut known: HashSet<Vec<u8>> = rows.iter().map(|row| row.get(0)).collect();
+    // Those that were given, and that a client sends back.
+    let given: HashMap<i64, &EventId> =
+        ids().filter_map(|id| Some((given_place(drawn, stream.number, id)?, id))).collect();
+    if !given.is_empty() {
+        let places: Vec<i64> = given.keys().copied().collect();
+        let select = "SELECT place FROM stride.events
+            WHERE stream = $1 AND place = ANY($2) AND id IS NULL";
+        for row in transaction.query(select, &[&stream.number, &places])? {
+            known.extend(given.get(&row.get::<_, i64>(0)).map(|id| bytes(id)));
+        }
+    }
+    Ok(known)
+}
+
+/// The place in its stream that an id has if it was given in this one.
+pub(super) fn given_place(drawn: Drawn, stream: i64, id: &EventId) -> Option<i64> {
+    let EventId::Text(id) = id else { return None };
+    let (of, place) = parts(drawn.ids.place(id)?.cast_signed());
+    (of == stream).then_some(place)
+}
+
+/// An id as it is kept. A number and a text are never the same.
+pub(super) fn bytes(id: &EventId) -> Vec<u8> {
+    match id {
+        EventId::Text(text) => [b"t", text.as_bytes()].concat(),
+        EventId::Unsigned(number) => format!("n{number}").into_bytes(),
+        EventId::Negative(number) => format!("n{number}").into_bytes(),
+    }
+}
+
+/// What queries read in the place of an event that PostgreSQL's `jsonb` would fail at: it holds no NUL, and no
+/// number of any exponent.
+fn doc(event: &str) -> Option<String> {
+    let text = event.as_bytes();
+    let has_nul = memchr::memmem::find(text, b"\\u0000").is_some();
+    let has_exponent = memchr::memchr2_iter(b'e', b'E', text).any(|at| {
+        let digits = &text[at + 1..];
+        let digits = digits.strip_prefix(b"+").or_else(|| digits.strip_prefix(b"-")).unwrap_or(digits);
+        digits.len() >= 4 && digits[..4].iter().all(u8::is_ascii_digit)
+    });
+    if !has_nul && !has_exponent {
+        return None;
+    }
+    let mut value: Value = serde_json::from_str(event).ok()?;
+    without_nul(&mut value);
+    Some(value.to_string())
+}
+
+fn without_nul(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),
+        Value::Array(values) => values.iter_mut().for_each(without_nul),
+        Value::Object(members) => {
+            for (key, mut value) in std::mem::take(members) {
+                without_nul(&mut value);
+                members.insert(key.replace('\0', "\u{fffd}"), value);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Deletes a stream with all that was kept of it.
+pub(super) fn delete(transaction: &mut Transaction<'_>, name: &str) -> Result<bool, Failure> {
+    lock_names(transaction)?;
+    let delete = "DELETE FROM stride.streams WHERE name = $1 RETURNING number";
+    let Some(row) = transaction.query_opt(delete, &[&name])? else { return Ok(false) };
+    let number: i64 = row.get(0);
+    transaction.execute("DELETE FROM stride.keys WHERE stream = $1", &[&number])?;
+    transaction.execute("DELETE FROM stride.events WHERE stream = $1", &[&number])?;
+    let note = "UPDATE stride.meta SET value = greatest(value, $1) WHERE key = 'deleted'";
+    transaction.execute(note, &[&number])?;
+    Ok(true)
+}
+
+/// Text of events, with where each ends.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    pub(super) text: Vec<u8>,
+    pub(super) ends: Vec<usize>,
+}
+
+impl Events {
+    pub(super) fn push(&mut self, event: &str) {
+        self.text.extend_from_slice(event.as_bytes());
+        self.text.extend_from_slice(DELIMITER);
+        self.ends.push(self.text.len());
+    }
+
+    pub(super) fn into_records(self) -> Records {
+        Records { text: Bytes::from(self.text), ends: self.ends }
+    }
+}
