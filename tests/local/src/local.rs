@@ -16,8 +16,10 @@ use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::changes::Changes;
+#[cfg(feature = "postgres")]
+use crate::engine::postgres::Postgres;
 use crate::engine::sqlite::Sqlite;
-use crate::engine::{EngineError, PageLimit, Start};
+use crate::engine::{EngineError, Listener, PageLimit, SharedEngine, Start};
 use crate::http::accept::{self, Command};
 use crate::http::auth::Keys;
 use crate::http::faults::{Fault, Faults};
@@ -25,6 +27,8 @@ use crate::http::limits::Rooms;
 use crate::http::metrics::Counters;
 use crate::rates::Rates;
 use crate::settings::Builder;
+#[cfg(feature = "postgres")]
+use crate::settings::Database;
 use crate::shared::Shared;
 use crate::subscribers::Announcer;
 use crate::subscribers::hub::{Hub, Source};
@@ -325,13 +329,13 @@ impl Builder {
             rates: Arc::clone(&rates),
             changes: Arc::clone(&changes),
         };
-        let engine = Sqlite::open(self.data.as_deref(), &self.limits, Arc::new(announcer))?;
+        let engine = self.open(Arc::new(announcer))?;
         let shared = Arc::new(Shared {
             addr,
             keys: self.keys,
             rooms: Rooms::new(&self.limits)?,
             limits: self.limits,
-            engine: Arc::new(engine),
+            engine,
             subscribers,
             rates,
             faults: Faults::default(),
@@ -353,6 +357,22 @@ impl Builder {
             })?;
         tracing::info!(%addr, "listening");
         Ok(Local::new(shared, commands, thread))
+    }
+}
+
+impl Builder {
+    /// Opens what everything is kept in.
+    fn open(&self, listener: Arc<dyn Listener>) -> io::Result<SharedEngine> {
+        #[cfg(feature = "postgres")]
+        if let Some(Database { url, reader }) = &self.database {
+            if self.data.is_some() {
+                let why = "everything is kept in a file or in a database, not in both";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+            let reader = reader.as_deref();
+            return Ok(Arc::new(Postgres::open(url, reader, &self.limits, listener)?));
+        }
+        Ok(Arc::new(Sqlite::open(self.data.as_deref(), &self.limits, listener)?))
     }
 }
 

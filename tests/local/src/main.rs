@@ -80,6 +80,19 @@ struct Options {
           global = true)]
     data: Option<PathBuf>,
 
+    /// PostgreSQL database to keep everything in, as postgres://user@host/database; any number of servers can
+    /// share it. Better set in the environment if it holds a password
+    #[cfg(feature = "postgres")]
+    #[arg(long, value_name = "URL", env = "STRIDE_LOCAL_DATABASE", hide_env_values = true,
+          help_heading = STORAGE, conflicts_with = "data")]
+    database: Option<String>,
+
+    /// The same with the login by which queries run, which is given nothing but the right to read
+    #[cfg(feature = "postgres")]
+    #[arg(long, value_name = "URL", env = "STRIDE_LOCAL_DATABASE_READER", hide_env_values = true,
+          help_heading = STORAGE, requires = "database")]
+    database_reader: Option<String>,
+
     /// Seconds that open requests and subscriptions have to finish at the end
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     grace: u64,
@@ -156,6 +169,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if let Some(file) = options.data {
         builder = builder.data(file);
+    }
+    #[cfg(feature = "postgres")]
+    if let Some(url) = options.database {
+        builder = builder.database(url, options.database_reader);
     }
     // Listened for from before the start: a signal that comes early must not be missed.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -15,6 +15,8 @@ pub struct Builder {
     pub(crate) keys: Keys,
     pub(crate) threads: usize,
     pub(crate) data: Option<PathBuf>,
+    #[cfg(feature = "postgres")]
+    pub(crate) database: Option<Database>,
     pub(crate) limits: Limits,
 }
 
@@ -31,6 +33,8 @@ impl Builder {
             keys: Keys { secret: "secret_key".to_owned(), open: None, open_streams: None },
             threads: 1,
             data: None,
+            #[cfg(feature = "postgres")]
+            database: None,
             limits: Limits::default(),
         }
     }
@@ -76,6 +80,23 @@ impl Builder {
         self.data = Some(file.into());
         self
     }
+
+    /// The PostgreSQL database to keep everything in, in the place of a file: `postgres://user@host/database`. Any
+    /// number of servers can share it. `reader`: the URL of the login by which queries run; it needs no privileges, and
+    /// is given that of reading. Without one they run by the same login, in transactions that only read.
+    #[cfg(feature = "postgres")]
+    pub fn database(mut self, url: impl Into<String>, reader: Option<String>) -> Self {
+        self.database = Some(Database { url: url.into(), reader });
+        self
+    }
+}
+
+/// A PostgreSQL database, by the URLs of its logins.
+#[cfg(feature = "postgres")]
+#[derive(Clone)]
+pub(crate) struct Database {
+    pub(crate) url: String,
+    pub(crate) reader: Option<String>,
 }
 
 /// A limit, as the command line has it.

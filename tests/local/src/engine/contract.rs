@@ -314,11 +314,18 @@ pub(super) fn a_process_has_what_was_stored_before_and_after_it<S: Subject>() {
     assert_eq!((stats.rows, stats.skipped, stats.stale), (3, 0, false), "{:?}", stats.last_error);
 
     let query = Some("SELECT k, min(x) AS n FROM s GROUP BY k".to_owned());
-    let ttl = Some(Ttl { duration: "1 day".to_owned(), column: "k".to_owned() });
-    it.engine.change_process("groups", &Change { query, ttl: ttl.clone() }).unwrap();
+    it.engine.change_process("groups", &Change { query, ttl: None }).unwrap();
     let least = json!([{"k": "a", "n": 1}, {"k": "b", "n": 2}, {"k": "c", "n": 0.5}]);
     it.wait_until("SELECT * FROM groups ORDER BY k", &least);
-    assert_eq!(it.engine.process("groups").unwrap().ttl, ttl);
+}
+
+/// Not of the suite: an engine may refuse it.
+pub(super) fn a_time_to_live_is_kept<S: Subject>() {
+    let it = Fixture::<S>::new();
+    it.process("p", "SELECT k, count(*) AS n FROM s GROUP BY k").unwrap();
+    let ttl = Some(Ttl { duration: "1 day".to_owned(), column: "k".to_owned() });
+    it.engine.change_process("p", &Change { query: None, ttl: ttl.clone() }).unwrap();
+    assert_eq!(it.engine.process("p").unwrap().ttl, ttl);
 }
 
 pub(super) fn a_listener_is_told_what_was_committed<S: Subject>() {

@@ -25,7 +25,8 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use std::{fmt, io};
@@ -35,19 +36,19 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use self::connections::Connections;
-use self::follow::{CHANNEL, EVERYTHING, Follower};
-use self::inner::{Counted, Inner, Work};
+use self::follow::Follower;
+use self::inner::{Counted, Inner, Snapshot};
 use crate::engine::position::Position;
 use crate::engine::{
     Author, Change, Commit, Definition, Deliver, Engine, EngineCounters, EngineError, Listener,
-    Page, PageLimit, ProcessStats, Rows, Start, Summary,
+    Page, PageLimit, ProcessStats, Rows, Start, Summary, Ttl,
 };
 use crate::events::batch::Batch;
 use crate::events::ids::EventId;
 use crate::events::timestamp;
 use crate::pool::Pool;
 use crate::settings::Limits;
-use crate::sql::{self, postgresql};
+use crate::sql::{self, postgresql, print};
 
 /// How many requests one server works on at once: each takes a connection.
 const WRITERS: usize = 8;
@@ -58,7 +59,7 @@ const READERS: usize = 4;
 /// Events, processes and saved queries in a PostgreSQL database.
 pub(crate) struct Postgres {
     inner: Arc<Inner>,
-    follower: Mutex<Option<JoinHandle<()>>>,
+    background: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl fmt::Debug for Postgres {
@@ -96,10 +97,15 @@ impl Postgres {
         limits: Limits,
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
-        let config = |url: &str| url.parse::<Config>().map_err(|error| {
-            // Without the text, which may hold a password.
-            io::Error::new(io::ErrorKind::InvalidInput, format!("bad URL of a database: {error}"))
-        });
+        let config = |url: &str| {
+            url.parse::<Config>().map_err(|error| {
+                // Without the text, which may hold a password.
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("bad URL of a database: {error}"),
+                )
+            })
+        };
         let settings = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1;
             SET standard_conforming_strings = on; SET search_path = pg_catalog;";
         let storage = Connections::new(config(database)?, settings.to_owned());
@@ -109,7 +115,25 @@ impl Postgres {
         );
         let readers = Connections::new(config(reader)?, only_reads);
         let drawn = storage.with(schema::create).map_err(io::Error::other)?;
-        readers.with(|client| client.batch_execute("SELECT FROM stride.events WHERE false"))
+        let role = config(reader)?.get_user().map(str::to_owned);
+        if let Some(role) =
+            role.filter(|role| config(database).is_ok_and(|it| it.get_user() != Some(role)))
+        {
+            let role = print::name(&role);
+            let grant = format!(
+                "GRANT USAGE ON SCHEMA stride TO {role};
+                 GRANT SELECT ON ALL TABLES IN SCHEMA stride TO {role};
+                 ALTER DEFAULT PRIVILEGES IN SCHEMA stride GRANT SELECT ON TABLES TO {role}"
+            );
+            storage
+                .transaction(|transaction| {
+                    schema::lock_names(transaction)?;
+                    Ok(transaction.batch_execute(&grant)?)
+                })
+                .map_err(io::Error::other)?;
+        }
+        readers
+            .with(|client| client.batch_execute("SELECT FROM stride.events WHERE false"))
             .map_err(|error| io::Error::other(EngineError::from(error)))?;
         let inner = Arc::new(Inner {
             storage,
@@ -121,15 +145,25 @@ impl Postgres {
             listener,
             counted: Counted::default(),
             keys: Mutex::new(HashMap::new()),
-            work: Mutex::new(Work::default()),
+            snapshots: Mutex::default(),
+            work: Mutex::default(),
             changed: Condvar::new(),
         });
         let follower = Follower::new(&inner).map_err(io::Error::other)?;
+        let engine = Self { inner: Arc::clone(&inner), background: Mutex::default() };
+        let thread = |name: &str| {
+            let thread = std::thread::Builder::new().name(format!("stride-local-{name}"));
+            thread.stack_size(sql::STACK)
+        };
         let following = Arc::clone(&inner);
-        let follower = std::thread::Builder::new()
-            .name("stride-local-follower".to_owned())
-            .spawn(move || follower.work(&following))?;
-        Ok(Self { inner, follower: Mutex::new(Some(follower)) })
+        let follower = thread("follower").spawn(move || follower.work(&following))?;
+        engine.background().push(follower);
+        engine.background().push(thread("process").spawn(move || inner.rerun())?);
+        Ok(engine)
+    }
+
+    fn background(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.background.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn names(&self, sql: &'static str) -> Result<Vec<String>, EngineError> {
@@ -150,8 +184,15 @@ fn no_stream(name: &str) -> EngineError {
     EngineError::NotFound(format!("there is no stream {name:?}"))
 }
 
-fn no_process(name: &str) -> EngineError {
-    EngineError::NotFound(format!("there is no process {name:?}"))
+/// A clear error is better than rows that stay.
+fn refuse(ttl: Option<&Ttl>) -> Result<(), EngineError> {
+    match ttl {
+        Some(_) => {
+            let why = "a ttl is not supported on PostgreSQL: use a condition on \"$timestamp\"";
+            Err(EngineError::Invalid(why.to_owned()))
+        }
+        None => Ok(()),
+    }
 }
 
 fn no_query(name: &str) -> EngineError {
@@ -192,7 +233,8 @@ impl Engine for Postgres {
     fn stream(&self, name: &str) -> Result<Summary, EngineError> {
         let stream = name.to_owned();
         let summary = self.inner.transaction(move |transaction| {
-            let select = "SELECT next - 1, first_seen, last_seen FROM stride.streams WHERE name = $1";
+            let select =
+                "SELECT next - 1, first_seen, last_seen FROM stride.streams WHERE name = $1";
             let row = transaction.query_opt(select, &[&stream])?;
             Ok(row.map(|row| Summary {
                 count: row.get::<_, i64>(0).unsigned_abs(),
@@ -212,7 +254,8 @@ impl Engine for Postgres {
 
     fn position(&self, stream: &str, start: Start<'_>) -> Result<Position, EngineError> {
         let (stream, drawn) = (stream.to_owned(), self.inner.drawn);
-        let after: Option<EventId> = if let Start::After(id) = start { Some(id.clone()) } else { None };
+        let after: Option<EventId> =
+            if let Start::After(id) = start { Some(id.clone()) } else { None };
         let is_oldest = matches!(start, Start::Oldest);
         self.inner.transaction(move |transaction| {
             let start = match &after {
@@ -236,12 +279,26 @@ impl Engine for Postgres {
         })
     }
 
-    fn snapshot(&self, process: &str, _most: usize, _deliver: Deliver) -> Result<(), EngineError> {
-        Err(no_process(process))
+    fn snapshot(&self, process: &str, most: usize, deliver: Deliver) -> Result<(), EngineError> {
+        let process = process.to_owned();
+        self.inner.wait_for(
+            |inner| &inner.writers,
+            move |inner| {
+                let (done, is_done) = mpsc::sync_channel(1);
+                inner.snapshots().push(Snapshot { process, most, deliver, done });
+                inner.wake()?;
+                is_done.recv().map_err(|_| inner::ended())?
+            },
+        )
     }
 
-    fn create_process(&self, _name: &str, _definition: &Definition) -> Result<(), EngineError> {
-        Err(EngineError::Invalid("processes are not kept on PostgreSQL yet".to_owned()))
+    fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError> {
+        let (name, Definition { query, ttl }) = (name.to_owned(), definition.clone());
+        refuse(ttl.as_ref())?;
+        self.inner.transaction(move |transaction| {
+            process::create(transaction, &name, &query)?;
+            Ok(())
+        })
     }
 
     fn processes(&self) -> Result<Vec<String>, EngineError> {
@@ -249,19 +306,41 @@ impl Engine for Postgres {
     }
 
     fn process(&self, name: &str) -> Result<Definition, EngineError> {
-        Err(no_process(name))
+        let process = name.to_owned();
+        let query = self.inner.transaction(move |transaction| {
+            let select = "SELECT query FROM stride.processes WHERE name = $1";
+            Ok(transaction.query_opt(select, &[&process])?.map(|row| row.get(0)))
+        })?;
+        let query = query.ok_or_else(|| process::no_process(name))?;
+        Ok(Definition { query, ttl: None })
     }
 
     fn process_stats(&self, name: &str) -> Result<ProcessStats, EngineError> {
-        Err(no_process(name))
+        let name = name.to_owned();
+        self.inner.transaction(move |transaction| process::stats(transaction, &name))
     }
 
-    fn change_process(&self, name: &str, _change: &Change) -> Result<(), EngineError> {
-        Err(no_process(name))
+    fn change_process(&self, name: &str, change: &Change) -> Result<(), EngineError> {
+        let (name, Change { query, ttl }) = (name.to_owned(), change.clone());
+        refuse(ttl.as_ref())?;
+        self.inner.transaction(move |transaction| {
+            match &query {
+                Some(query) => {
+                    let number = process::change(transaction, &name, query)?;
+                    inner::tell(transaction, number)?;
+                }
+                None => drop(process::find(transaction, &name)?),
+            }
+            Ok(())
+        })
     }
 
     fn delete_process(&self, name: &str) -> Result<(), EngineError> {
-        Err(no_process(name))
+        let name = name.to_owned();
+        self.inner.transaction(move |transaction| {
+            let number = process::delete(transaction, &name)?;
+            inner::tell(transaction, number)
+        })
     }
 
     fn save_query(&self, name: &str, query: &str) -> Result<(), EngineError> {
@@ -271,9 +350,9 @@ impl Engine for Postgres {
             move |inner| {
                 let parsed = postgresql::parse_without_values(&query)?;
                 inner.storage.transaction(|transaction| {
+                    // Of what types its values are depends on events to come.
                     let names = query::names(transaction, &parsed)?;
-                    let runnable = postgresql::rewrite(&parsed, &names)?;
-                    query::columns_of(transaction, &runnable)?;
+                    postgresql::rewrite(&parsed, &names)?;
                     let upsert = "INSERT INTO stride.queries VALUES ($1, $2)
                         ON CONFLICT (name) DO UPDATE SET query = excluded.query";
                     transaction.execute(upsert, &[&name, &query])?;
@@ -338,23 +417,23 @@ impl Engine for Postgres {
 
     fn close(&self) {
         self.inner.close();
-        let follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(follower) = follower else { return };
-        let ending = std::thread::scope(|scope| {
-            let inner = &self.inner;
-            let wake = || {
-                let notify = "SELECT pg_notify($1, $2)";
-                // Without it, the follower wakes a moment later.
-                drop(inner.storage.with(|client| client.execute(notify, &[&CHANNEL, &EVERYTHING])));
-                let joined = follower.join();
-                inner.storage.close();
-                inner.readers.close();
-                joined
-            };
-            scope.spawn(wake).join()
-        });
-        if !matches!(ending, Ok(Ok(()))) {
-            tracing::error!("the follower panicked");
+        let background = std::mem::take(&mut *self.background());
+        if background.is_empty() {
+            return;
+        }
+        let inner = &self.inner;
+        let end = move || {
+            // Without it, the follower wakes a moment later.
+            drop(inner.wake());
+            let joined =
+                background.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+            inner.storage.close();
+            inner.readers.close();
+            joined
+        };
+        let panicked = std::thread::scope(|scope| scope.spawn(end).join());
+        if !matches!(panicked, Ok(0)) {
+            tracing::error!("a thread of the engine panicked");
         }
     }
 }

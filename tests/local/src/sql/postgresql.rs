@@ -3,7 +3,7 @@
 //! Only what is on a list of functions and types is let through, and every name of a relation is one of a stream, a
 //! process or a part of the query. The columns of a stream have types, by the kinds of values that its events have had.
 
-
+pub(crate) mod plan;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -28,20 +28,83 @@ use crate::events::keys::Kinds;
 /// The functions that a query may call: what they do depends on nothing but their arguments and the time, and they
 /// give nothing much longer than those.
 const FUNCTIONS: [&str; 73] = [
-    "abs", "array_agg", "avg", "bool_and", "bool_or", "btrim", "ceil", "ceiling", "char_length",
-    "clock_timestamp", "coalesce", "concat", "concat_ws", "count", "current_date",
-    "current_timestamp", "date_part", "date_trunc", "dense_rank", "exp", "extract", "first_value",
-    "floor", "greatest", "json_agg", "json_array_length", "jsonb_agg", "jsonb_array_length",
-    "jsonb_typeof", "lag", "last_value", "lead", "least", "left", "length", "ln", "log", "lower",
-    "ltrim", "make_interval", "max", "md5", "min", "mod", "now", "nth_value", "ntile", "nullif",
-    "octet_length", "percent_rank", "percentile_cont", "percentile_disc", "pow", "power", "random",
-    "rank", "replace", "reverse", "right", "round", "row_number", "rtrim", "sign", "split_part",
-    "sqrt", "starts_with", "string_agg", "strpos", "substr", "sum", "to_char", "trunc", "upper",
+    "abs",
+    "array_agg",
+    "avg",
+    "bool_and",
+    "bool_or",
+    "btrim",
+    "ceil",
+    "ceiling",
+    "char_length",
+    "clock_timestamp",
+    "coalesce",
+    "concat",
+    "concat_ws",
+    "count",
+    "current_date",
+    "current_timestamp",
+    "date_part",
+    "date_trunc",
+    "dense_rank",
+    "exp",
+    "extract",
+    "first_value",
+    "floor",
+    "greatest",
+    "json_agg",
+    "json_array_length",
+    "jsonb_agg",
+    "jsonb_array_length",
+    "jsonb_typeof",
+    "lag",
+    "last_value",
+    "lead",
+    "least",
+    "left",
+    "length",
+    "ln",
+    "log",
+    "lower",
+    "ltrim",
+    "make_interval",
+    "max",
+    "md5",
+    "min",
+    "mod",
+    "now",
+    "nth_value",
+    "ntile",
+    "nullif",
+    "octet_length",
+    "percent_rank",
+    "percentile_cont",
+    "percentile_disc",
+    "pow",
+    "power",
+    "random",
+    "rank",
+    "replace",
+    "reverse",
+    "right",
+    "round",
+    "row_number",
+    "rtrim",
+    "sign",
+    "split_part",
+    "sqrt",
+    "starts_with",
+    "string_agg",
+    "strpos",
+    "substr",
+    "sum",
+    "to_char",
+    "trunc",
+    "upper",
 ];
 
 /// Those whose result changes with time, or at random.
-const CLOCKS: [&str; 5] =
-    ["clock_timestamp", "current_date", "current_timestamp", "now", "random"];
+const CLOCKS: [&str; 5] = ["clock_timestamp", "current_date", "current_timestamp", "now", "random"];
 
 /// How long a name can be in PostgreSQL, in bytes: longer ones would be cut, and might then be the same.
 const LONGEST_NAME: usize = 63;
@@ -125,13 +188,7 @@ impl Check<'_> {
         self.clock_reads += usize::from(CLOCKS.contains(&&*name));
         // Of a key with values of several types, the numbers are added up.
         if matches!(&*name, "sum" | "avg") {
-            arguments_mut(function).for_each(|value| {
-                let mut number = call("", [take(value)]);
-                if let Expr::Function(function) = &mut number {
-                    function.name = ObjectName::from(vec![Ident::new("stride"), Ident::new("num")]);
-                }
-                *value = number;
-            });
+            arguments_mut(function).for_each(|value| *value = own("num", take(value)));
         }
         Ok(())
     }
@@ -145,15 +202,22 @@ impl Check<'_> {
             Json::Null => Expr::Value(Value::Null.into()),
             Json::Bool(value) => Expr::Value(Value::Boolean(*value).into()),
             Json::Number(value) => match value.to_string() {
-                digits if digits.starts_with('-') => {
-                    Expr::Nested(Box::new(negative(&digits[1..])))
-                }
+                digits if digits.starts_with('-') => Expr::Nested(Box::new(negative(&digits[1..]))),
                 digits => number(digits),
             },
             Json::String(value) => text(value.clone()),
             json => text(json.to_string()),
         })
     }
+}
+
+/// A call of a function of ours.
+fn own(name: &str, argument: Expr) -> Expr {
+    let mut called = call(name, [argument]);
+    if let Expr::Function(function) = &mut called {
+        function.name = ObjectName::from(vec![Ident::new("stride"), Ident::new(name)]);
+    }
+    called
 }
 
 /// What a query is made of may be other statements than a `SELECT`.

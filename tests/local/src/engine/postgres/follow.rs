@@ -10,9 +10,9 @@ use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator as _;
 
 use super::error::Failure;
-use super::inner::Inner;
+use super::inner::{Inner, Snapshot};
 use super::{pages, process};
-use crate::engine::PageLimit;
+use crate::engine::{EngineError, PageLimit};
 
 /// Where servers tell each other.
 pub(super) const CHANNEL: &str = "stride";
@@ -73,7 +73,7 @@ pub(super) struct Follower {
 
 impl Follower {
     /// One that tells of what is committed from now on.
-    pub(super) fn new(inner: &Inner) -> Result<Self, crate::engine::EngineError> {
+    pub(super) fn new(inner: &Inner) -> Result<Self, EngineError> {
         inner.storage.transaction(|transaction| {
             let streams = transaction.query("SELECT number, next FROM stride.streams", &[])?;
             let streams = streams.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -88,7 +88,7 @@ impl Follower {
     pub(super) fn work(mut self, inner: &Inner) {
         let mut client = None;
         loop {
-            let is_last = inner.is_closed();
+            let is_last = inner.is_over();
             if let Err(error) = self.turn(inner, &mut client, is_last) {
                 tracing::debug!(error = %error.error, "what others store cannot be followed now");
                 client = None;
@@ -118,7 +118,25 @@ impl Follower {
                 News::everything()
             }
         };
-        self.tell(inner, &news)
+        self.tell(inner, &news)?;
+        let snapshots = std::mem::take(&mut *inner.snapshots());
+        for snapshot in snapshots {
+            let done = snapshot.done.clone();
+            // The caller waits, but its thread may be gone.
+            drop(done.send(self.snapshot(inner, snapshot)));
+        }
+        Ok(())
+    }
+
+    /// Tells what changed before a snapshot, and delivers it.
+    fn snapshot(&mut self, inner: &Inner, snapshot: Snapshot) -> Result<(), EngineError> {
+        let Snapshot { process, most, deliver, .. } = snapshot;
+        let (number, next, rows) = inner
+            .storage
+            .transaction(|transaction| process::snapshot(transaction, &process, most))?;
+        self.tell_changes_of(inner, number, &process, next).map_err(|failure| failure.error)?;
+        deliver(rows);
+        Ok(())
     }
 
     fn tell(&mut self, inner: &Inner, news: &News) -> Result<(), Failure> {
@@ -142,9 +160,9 @@ impl Follower {
             }
             while *told < next {
                 let from = *told;
-                let events = inner.storage.transaction(|transaction| {
-                    pages::read(transaction, number, from, next, MOST)
-                });
+                let events = inner
+                    .storage
+                    .transaction(|transaction| pages::read(transaction, number, from, next, MOST));
                 let Ok(events) = events else { break };
                 if events.ends.is_empty() {
                     // The stream was deleted.
@@ -171,20 +189,31 @@ impl Follower {
             stays
         });
         for (number, name, next) in processes {
-            let (_, told) = self.processes.entry(number).or_insert((name.clone(), 1));
-            if !inner.listener.wants_changes(&name) {
-                *told = next.max(*told);
-            }
-            if *told < next {
-                let from = *told;
-                let changes = inner.storage.transaction(|transaction| {
-                    process::changes(transaction, number, from, next)
-                })?;
-                *told = next;
-                match changes {
-                    Some(changes) => inner.listener.changed(&name, &changes),
-                    None => inner.listener.changed_unseen(&name),
-                }
+            self.tell_changes_of(inner, number, &name, next)?;
+        }
+        Ok(())
+    }
+
+    fn tell_changes_of(
+        &mut self,
+        inner: &Inner,
+        number: i64,
+        name: &str,
+        next: i64,
+    ) -> Result<(), Failure> {
+        let (_, told) = self.processes.entry(number).or_insert((name.to_owned(), 1));
+        if !inner.listener.wants_changes(name) {
+            *told = next.max(*told);
+        }
+        if *told < next {
+            let from = *told;
+            let changes = inner
+                .storage
+                .transaction(|transaction| process::changes(transaction, number, from, next))?;
+            *told = next;
+            match changes {
+                Some(changes) => inner.listener.changed(name, &changes),
+                None => inner.listener.changed_unseen(name),
             }
         }
         Ok(())
@@ -194,11 +223,14 @@ impl Follower {
 /// Waits for notifications; after a pause without one, everything may have news.
 fn wait(client: &mut Client) -> Result<News, Failure> {
     let mut news = News::default();
+    let first = client.notifications().timeout_iter(PAUSE).next()?;
+    let Some(first) = first else {
+        // A connection that has ended waits for nothing.
+        client.batch_execute("")?;
+        return Ok(News::everything());
+    };
+    news.add(first.payload());
     let mut notifications = client.notifications();
-    match notifications.timeout_iter(PAUSE).next()? {
-        Some(first) => news.add(first.payload()),
-        None => return Ok(News::everything()),
-    }
     let mut waiting = notifications.iter();
     while let Some(next) = waiting.next()? {
         news.add(next.payload());

@@ -1,6 +1,6 @@
 //! What the threads of the engine share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,14 +9,24 @@ use postgres::Transaction;
 
 use super::connections::Connections;
 use super::error::Failure;
-use super::follow::{self, CHANNEL};
+use super::follow::{self, CHANNEL, EVERYTHING};
+use super::process;
 use super::schema::Drawn;
 use super::storage::{self, KnownKeys};
-use super::process;
-use crate::engine::{EngineCounters, EngineError, Listener};
+use crate::engine::{Deliver, EngineCounters, EngineError, Listener};
 use crate::events::batch::Batch;
+use crate::events::keys::Kinds;
 use crate::pool::Pool;
 use crate::settings::Limits;
+
+/// How long to wait before processes are run again.
+const RERUN: Duration = Duration::from_secs(1);
+
+/// How long changes of processes are kept for the other servers.
+const KEPT: &str = "10 minutes";
+
+/// Of how many streams the keys are kept in memory.
+const MOST_KNOWN: usize = 10_000;
 
 /// What the threads of the engine share.
 pub(super) struct Inner {
@@ -30,15 +40,27 @@ pub(super) struct Inner {
     pub(super) listener: Arc<dyn Listener>,
     pub(super) counted: Counted,
     pub(super) keys: Mutex<KnownKeys>,
+    /// Snapshots that wait for the follower, who knows what was told.
+    pub(super) snapshots: Mutex<Vec<Snapshot>>,
     /// How much is under way, and whether no more is taken.
     pub(super) work: Mutex<Work>,
     pub(super) changed: Condvar,
+}
+
+/// Somebody who wants the rows of a process.
+pub(super) struct Snapshot {
+    pub(super) process: String,
+    pub(super) most: usize,
+    pub(super) deliver: Deliver,
+    pub(super) done: mpsc::SyncSender<Result<(), EngineError>>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Work {
     under_way: usize,
     closed: bool,
+    /// What was under way is done, too.
+    over: bool,
 }
 
 #[derive(Debug, Default)]
@@ -51,8 +73,6 @@ pub(super) struct Counted {
     pub(super) query_micros: AtomicU64,
     pub(super) running: AtomicU64,
     pub(super) skipped: AtomicU64,
-    /// Whether a connection could not be had last.
-    pub(super) is_down: AtomicBool,
 }
 
 impl Counted {
@@ -89,6 +109,11 @@ impl Inner {
         while work.under_way > 0 {
             work = self.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
         }
+        work.over = true;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.work().over
     }
 
     /// Waits, unless the engine ends.
@@ -145,7 +170,11 @@ impl Inner {
     }
 
     /// One request: all of it or nothing.
-    pub(super) fn append(&self, batches: &mut [(String, Batch)], now: &str) -> Result<(), EngineError> {
+    pub(super) fn append(
+        &self,
+        batches: &mut [(String, Batch)],
+        now: &str,
+    ) -> Result<(), EngineError> {
         batches.sort_by(|one, other| one.0.cmp(&other.0));
         // A stream comes into being with its first event, and an empty array has none.
         let mut batches: Vec<&mut (String, Batch)> =
@@ -164,8 +193,7 @@ impl Inner {
                 let from = stream.next;
                 let new = storage::add(transaction, self.drawn, stream, &mut keys, batch, now)?;
                 if new > 0 {
-                    let news =
-                        process::added(transaction, name, stream, &keys, from..stream.next)?;
+                    let news = process::added(transaction, name, stream, &keys, from..stream.next)?;
                     processes.extend(news.changed);
                     skipped += news.skipped;
                 }
@@ -178,11 +206,60 @@ impl Inner {
             Ok((added, known, skipped))
         })?;
         // Now that they are committed.
-        self.known_keys().extend(known);
+        let mut keys = self.known_keys();
+        // They are read again when they are needed.
+        if keys.len() > MOST_KNOWN {
+            keys.clear();
+        }
+        keys.extend(known);
+        drop(keys);
         self.counted.events.fetch_add(added, Ordering::Relaxed);
         self.counted.skipped.fetch_add(skipped, Ordering::Relaxed);
         self.counted.transactions.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Runs processes again, until the engine has ended.
+    pub(super) fn rerun(&self) {
+        while !self.is_closed() {
+            if let Err(error) = self.rerun_all() {
+                tracing::debug!(%error, "processes cannot be run again now");
+                self.failed(&error);
+            }
+            self.pause(RERUN);
+        }
+    }
+
+    fn rerun_all(&self) -> Result<(), EngineError> {
+        for number in self.storage.transaction(process::recomputed)? {
+            let run = self.storage.transaction(|transaction| {
+                let changed = process::run_again(transaction, number)?;
+                if changed {
+                    tell(transaction, number)?;
+                }
+                Ok(())
+            });
+            if let Err(error) = run {
+                tracing::warn!(process = number, %error, "a process could not be run again");
+                self.failed(&error);
+            }
+        }
+        self.storage.transaction(|transaction| {
+            let trim = format!("DELETE FROM stride.changes WHERE at < now() - interval '{KEPT}'");
+            transaction.batch_execute(&trim)?;
+            Ok(())
+        })
+    }
+
+    /// Wakes the followers.
+    pub(super) fn wake(&self) -> Result<(), EngineError> {
+        let notify = "SELECT pg_notify($1, $2)";
+        self.storage.with(|client| client.execute(notify, &[&CHANNEL, &EVERYTHING]))?;
+        Ok(())
+    }
+
+    pub(super) fn snapshots(&self) -> MutexGuard<'_, Vec<Snapshot>> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known_keys(&self) -> MutexGuard<'_, KnownKeys> {
@@ -194,13 +271,20 @@ impl Inner {
         &self,
         transaction: &mut Transaction<'_>,
         stream: &storage::Stream,
-    ) -> Result<Vec<(String, crate::events::keys::Kinds)>, Failure> {
+    ) -> Result<Vec<(String, Kinds)>, Failure> {
         let known = self.known_keys().get(&stream.number).cloned();
         match known.filter(|(version, _)| *version == stream.keys_version) {
             Some((_, keys)) => Ok(keys),
             None => storage::keys(transaction, stream.number),
         }
     }
+}
+
+/// Tells all servers that a process has changed.
+pub(super) fn tell(transaction: &mut Transaction<'_>, process: i64) -> Result<(), Failure> {
+    let notice = follow::notice(&[], &[process]);
+    transaction.execute("SELECT pg_notify($1, $2)", &[&CHANNEL, &notice])?;
+    Ok(())
 }
 
 /// Notes that a job has ended, however it did.

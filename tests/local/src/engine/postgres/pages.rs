@@ -89,7 +89,8 @@ pub(super) fn read(
     while let Some(row) = rows.next()? {
         let event: &str = row.get(1);
         // The first is taken however long it is, or there would be no end.
-        if !events.ends.is_empty() && events.text.len() + event.len() + DELIMITER.len() > most.bytes {
+        if !events.ends.is_empty() && events.text.len() + event.len() + DELIMITER.len() > most.bytes
+        {
             break;
         }
         if row.get::<_, i64>(0).abs_diff(from) != events.ends.len() as u64 {

@@ -9,11 +9,11 @@ use super::error::{Failure, query_error};
 use super::storage;
 use crate::engine::{EngineError, Rows};
 use crate::settings::Limits;
+use crate::sql::Parsed;
 use crate::sql::columns::{Column, unique};
 use crate::sql::postgresql;
 use crate::sql::relations::{Catalogue, Relation};
 use crate::sql::rewrite::Runnable;
-use crate::sql::Parsed;
 
 /// What names stand for, as a transaction sees it. A catalogue is asked one name after the other, and this has looked
 /// all of them up before.
@@ -29,10 +29,7 @@ impl Catalogue for Names {
 }
 
 /// Looks up what a query may read.
-pub(super) fn names(
-    transaction: &mut Transaction<'_>,
-    parsed: &Parsed,
-) -> Result<Names, Failure> {
+pub(super) fn names(transaction: &mut Transaction<'_>, parsed: &Parsed) -> Result<Names, Failure> {
     // What is not known stands for a stream without events: that is enough to find out the names.
     let runnable = postgresql::rewrite(parsed, &Names::default())?;
     let mut names = Names::default();
@@ -85,9 +82,7 @@ pub(super) fn run(
     let deadline = Instant::now() + limits.query_time;
     let mut json = b"[".to_vec();
     let mut count = 0;
-    let mut rows = transaction
-        .query_raw::<_, &i32, [&i32; 0]>(&sql, [])
-        .map_err(query_error)?;
+    let mut rows = transaction.query_raw::<_, &i32, [&i32; 0]>(&sql, []).map_err(query_error)?;
     while let Some(row) = rows.next().map_err(query_error)? {
         if count > 0 {
             json.push(b',');

@@ -49,10 +49,87 @@ CREATE UNIQUE INDEX IF NOT EXISTS event_ids ON stride.events (stream, sha256(id)
 CREATE TABLE IF NOT EXISTS stride.processes (
     number bigint PRIMARY KEY,
     name text COLLATE \"C\" NOT NULL UNIQUE,
-    query text NOT NULL
+    query text NOT NULL,
+    stream text COLLATE \"C\",   -- that its events are added from; without one it is recomputed
+    reads text[] NOT NULL,
+    rows text NOT NULL,          -- a SELECT of its rows
+    columns text[] NOT NULL,     -- their names
+    types text[] NOT NULL,       -- of the columns of its table
+    next bigint NOT NULL,        -- the change to come
+    seen text,                   -- what it was last computed of
+    skipped bigint NOT NULL,
+    error text                   -- why its rows are old
+);
+CREATE INDEX IF NOT EXISTS processes_of ON stride.processes (stream, name);
+CREATE TABLE IF NOT EXISTS stride.changes (
+    process bigint NOT NULL,
+    place bigint NOT NULL,
+    at timestamptz NOT NULL,
+    changes text NOT NULL,
+    PRIMARY KEY (process, place)
 );
 CREATE TABLE IF NOT EXISTS stride.queries (name text COLLATE \"C\" PRIMARY KEY, query text NOT NULL);
 ";
+
+/// Functions of ours, by type. `value`: a value of a key that has had several types. `num`: what is added up of a value.
+/// `key`: the one form of values that are equal. `out`: what a client gets to see.
+const FUNCTIONS: &str = "
+CREATE OR REPLACE FUNCTION stride.value(jsonb) RETURNS jsonb IMMUTABLE LANGUAGE sql AS $$
+    SELECT CASE jsonb_typeof($1) WHEN 'null' THEN NULL
+        WHEN 'number' THEN to_jsonb(trim_scale(($1 #>> '{}')::numeric)) ELSE $1 END $$;
+CREATE OR REPLACE FUNCTION stride.num(numeric) RETURNS numeric IMMUTABLE LANGUAGE sql AS $$ SELECT $1 $$;
+CREATE OR REPLACE FUNCTION stride.num(double precision) RETURNS double precision IMMUTABLE LANGUAGE sql
+    AS $$ SELECT $1 $$;
+CREATE OR REPLACE FUNCTION stride.num(bigint) RETURNS numeric IMMUTABLE LANGUAGE sql
+    AS $$ SELECT $1::numeric $$;
+CREATE OR REPLACE FUNCTION stride.num(integer) RETURNS numeric IMMUTABLE LANGUAGE sql
+    AS $$ SELECT $1::numeric $$;
+CREATE OR REPLACE FUNCTION stride.num(boolean) RETURNS numeric IMMUTABLE LANGUAGE sql
+    AS $$ SELECT $1::int::numeric $$;
+CREATE OR REPLACE FUNCTION stride.num(text) RETURNS numeric IMMUTABLE LANGUAGE sql AS $$
+    SELECT CASE WHEN $1 ~ '^[-+]?[0-9]{1,300}(\\.[0-9]{1,300})?$' THEN $1::numeric END $$;
+CREATE OR REPLACE FUNCTION stride.num(jsonb) RETURNS numeric IMMUTABLE LANGUAGE sql AS $$
+    SELECT CASE jsonb_typeof($1) WHEN 'number' THEN ($1 #>> '{}')::numeric
+        WHEN 'boolean' THEN ($1 #>> '{}')::boolean::int::numeric
+        WHEN 'string' THEN stride.num($1 #>> '{}') END $$;
+CREATE OR REPLACE FUNCTION stride.key(numeric) RETURNS numeric IMMUTABLE LANGUAGE sql
+    AS $$ SELECT trim_scale($1) $$;
+CREATE OR REPLACE FUNCTION stride.out(numeric) RETURNS numeric IMMUTABLE LANGUAGE sql
+    AS $$ SELECT trim_scale($1) $$;
+CREATE OR REPLACE FUNCTION stride.out(timestamptz) RETURNS text STABLE LANGUAGE sql AS $$
+    SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') $$;
+CREATE OR REPLACE FUNCTION stride.out(timestamp) RETURNS text STABLE LANGUAGE sql AS $$
+    SELECT to_char($1, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') $$;
+";
+
+/// Types whose values `key` and `out` leave as they are. All are named, because PostgreSQL would otherwise have several
+/// functions to choose from.
+const PLAIN: [&str; 11] = [
+    "bigint",
+    "boolean",
+    "date",
+    "double precision",
+    "integer",
+    "interval",
+    "json",
+    "jsonb",
+    "real",
+    "text",
+    "anyarray",
+];
+
+/// The functions of those types.
+fn plain_functions() -> String {
+    let of = |name: &str, of: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION stride.{name}({of}) RETURNS {of} IMMUTABLE LANGUAGE sql \
+             AS $$ SELECT $1 $$;"
+        )
+    };
+    let times = ["timestamptz", "timestamp"].map(|time| of("key", time));
+    let plain = PLAIN.iter().flat_map(|plain| [of("key", plain), of("out", plain)]);
+    plain.chain(times).collect()
+}
 
 /// What is drawn once for a storage.
 #[derive(Clone, Copy, Debug)]
@@ -67,9 +144,12 @@ pub(super) fn create(client: &mut Client) -> Result<Drawn, EngineError> {
     let work = |transaction: &mut Transaction<'_>| -> Result<Drawn, Failure> {
         lock_names(transaction)?;
         transaction.batch_execute(TABLES)?;
+        transaction.batch_execute(FUNCTIONS)?;
+        transaction.batch_execute(&plain_functions())?;
         let version = number(transaction, "version", VERSION)?;
         if version != VERSION {
-            let why = format!("the database is of version {version}, and this program knows {VERSION}");
+            let why =
+                format!("the database is of version {version}, and this program knows {VERSION}");
             return Err(EngineError::Invalid(why).into());
         }
         let ids = number(transaction, "ids", Ids::draw().cast_signed())?.cast_unsigned();

@@ -59,8 +59,9 @@ pub(super) fn lock(
         }
     }
     let mut streams = Vec::with_capacity(names.len());
-    let select =
-        transaction.prepare("SELECT number, next, keys_version FROM stride.streams WHERE name = $1 FOR UPDATE")?;
+    let select = transaction.prepare(
+        "SELECT number, next, keys_version FROM stride.streams WHERE name = $1 FOR UPDATE",
+    )?;
     for name in names {
         let Some(row) = transaction.query_opt(&select, &[name])? else {
             // It was deleted just now: the next try makes it anew.
@@ -109,7 +110,8 @@ fn note_keys(
         known[place].1 = known[place].1.with(kinds);
         let upsert = "INSERT INTO stride.keys VALUES ($1, $2, $3, $4)
             ON CONFLICT (stream, place) DO UPDATE SET kinds = excluded.kinds";
-        let (number, kinds) = (i32::try_from(place).unwrap_or(i32::MAX), i16::from(known[place].1.0));
+        let (number, kinds) =
+            (i32::try_from(place).unwrap_or(i32::MAX), i16::from(known[place].1.0));
         transaction.execute(upsert, &[&stream.number, &number, &name, &kinds])?;
         news = true;
     }
@@ -227,7 +229,8 @@ fn doc(event: &str) -> Option<String> {
     let has_nul = memchr::memmem::find(text, b"\\u0000").is_some();
     let has_exponent = memchr::memchr2_iter(b'e', b'E', text).any(|at| {
         let digits = &text[at + 1..];
-        let digits = digits.strip_prefix(b"+").or_else(|| digits.strip_prefix(b"-")).unwrap_or(digits);
+        let digits =
+            digits.strip_prefix(b"+").or_else(|| digits.strip_prefix(b"-")).unwrap_or(digits);
         digits.len() >= 4 && digits[..4].iter().all(u8::is_ascii_digit)
     });
     if !has_nul && !has_exponent {

@@ -20,9 +20,11 @@ impl Subject for OnPostgres {
     fn open(place: &Path, listener: Arc<dyn Listener>) -> Postgres {
         let server = std::env::var(SERVER).unwrap();
         // A database of its own for each place.
-        let name: String = place.to_string_lossy().chars().filter(char::is_ascii_alphanumeric).collect();
+        let name: String =
+            place.to_string_lossy().chars().filter(char::is_ascii_alphanumeric).collect();
         let name = format!("stride_test_{}", name.to_ascii_lowercase());
-        let mut client = postgres::Client::connect(&format!("{server}/postgres"), postgres::NoTls).unwrap();
+        let mut client =
+            postgres::Client::connect(&format!("{server}/postgres"), postgres::NoTls).unwrap();
         let known = "SELECT 1 FROM pg_database WHERE datname = $1";
         if client.query_opt(known, &[&name]).unwrap().is_none() {
             client.batch_execute(&format!("CREATE DATABASE {name}")).unwrap();

@@ -18,3 +18,4 @@ impl Subject for OnSqlite {
 }
 
 contract!(OnSqlite);
+contract!(OnSqlite: a_time_to_live_is_kept);
