@@ -10,6 +10,25 @@
 //!   `statement_timeout`. Only known functions and types are let through. The keys of a stream become columns with
 //!   types: `boolean`, `numeric` or `text` if all their values were that, else `jsonb`; `"$timestamp"` and
 //!   `arrival_timestamp` are `timestamptz`.
+//! * **Processes** that can be added to are, by one upsert in the transaction that stores the events, while it holds the
+//!   lock of their stream. The others are run again when what they read has changed, at most once a second, by one
+//!   server at a time: an advisory lock says which, and goes with its transaction. What changed is kept for ten minutes,
+//!   in which every server reads it. When a key has other kinds of values than before, the table of a process is made
+//!   anew over all events.
+//! * **Errors**: SQLSTATE classes 08, 25, 53, 55, 57 and 58, and a database that cannot be reached, are `Unavailable`; a
+//!   transaction that the database ended (40, or before its commit was asked for) is done again.
+//!
+//! # What differs from SQLite
+//!
+//! * SQL is PostgreSQL's, held to a list of functions. There are no `ifnull`, `iif`, `total`, `strftime` or `json_each`. A
+//!   comparison of a key that has had values of several types with a text or a number is refused, and so is
+//!   arithmetic on a key that no event has had, because its type is not known. Division by zero gives `NULL`.
+//! * Numbers are `numeric`: `5 / 2` is 2.5, and fractions are exact. Times are sent in UTC with six digits of a second.
+//! * What a `\u0000` stands for in an event is a U+FFFD in queries. Subscribers get the event as it came.
+//! * Not supported: a `ttl` (refused), retention (a stream keeps all of its events until it is deleted, whatever
+//!   `max-events`, `max-event-mib` and `max-days` say), the limits of the open key on storage and on new streams, and TLS
+//!   to the database (a URL with `sslmode=require` is refused). Of a process's statistics, those since the start are 0.
+//! * A column of a process has a name of at most 63 bytes.
 
 mod connections;
 mod error;

@@ -10,7 +10,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use serde_json::Value as Json;
 use sqlparser::ast::{
-    DataType, Expr, Function, Ident, ObjectName, Query, Select, SetExpr, Value, ValueWithSpan,
+    BinaryOperator, DataType, Expr, Function, Ident, ObjectName, Query, Select, SetExpr, Value,
+    ValueWithSpan,
 };
 
 use super::columns::{Outputs, unique};
@@ -171,6 +172,13 @@ impl Change for Check<'_> {
             Expr::TypedString(typed) if !is_known(&typed.data_type) => {
                 let data_type = &typed.data_type;
                 Err(EngineError::Invalid(format!("a literal of {data_type} is not supported")))
+            }
+            // One event is not to fail a query, nor a process.
+            Expr::BinaryOp {
+                op: BinaryOperator::Divide | BinaryOperator::Modulo, right, ..
+            } => {
+                **right = call("nullif", [take(right), number("0")]);
+                Ok(())
             }
             Expr::Collate { .. } => Err(invalid("COLLATE is not supported")),
             _ => Ok(()),
