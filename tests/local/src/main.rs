@@ -80,8 +80,8 @@ struct Options {
           global = true)]
     data: Option<PathBuf>,
 
-    /// PostgreSQL database to keep everything in, as postgres://user@host/database; any number of servers can
-    /// share it. Better set in the environment if it holds a password
+    /// URL of a PostgreSQL database to keep everything in, in the place of a file; any number of servers can share
+    /// it. Better set in the environment if it holds a password
     #[cfg(feature = "postgres")]
     #[arg(long, value_name = "URL", env = "STRIDE_LOCAL_DATABASE", hide_env_values = true,
           help_heading = STORAGE, conflicts_with = "data")]

@@ -279,8 +279,7 @@ pub(crate) fn folded(name: &str) -> String {
     if folded.len() + folded.matches(['\0', print::MARK]).count() > LONGEST_NAME {
         let mut hasher = DefaultHasher::new();
         folded.hash(&mut hasher);
-        folded.truncate(folded.floor_char_boundary(24));
-        folded.retain(|letter| letter != '\0');
+        folded = folded.chars().filter(|letter| !letter.is_control()).take(10).collect();
         folded.push_str(&format!("~{:016x}", hasher.finish()));
     }
     folded

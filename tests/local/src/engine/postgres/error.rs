@@ -58,7 +58,7 @@ pub(super) fn query_error(error: Error) -> EngineError {
 }
 
 fn is_io(error: &Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
 }
 
 /// The message with those of its sources, which say what it was.
