@@ -285,6 +285,7 @@ pub(crate) trait Listener: Send + Sync + fmt::Debug {
     /// These events were added to `stream`, after `position`.
     fn stored(&self, stream: &str, position: Position, events: &Records);
     /// Whether anybody wants to know what is added to `stream`: an engine that has to read it need not tell others.
+    #[cfg(feature = "postgres")]
     fn wants_events(&self, _stream: &str) -> bool {
         true
     }

@@ -30,6 +30,7 @@ impl Listener for Announcer {
         self.subscribers.tell(Source::Stream, stream, Some(after), events);
     }
 
+    #[cfg(feature = "postgres")]
     fn wants_events(&self, stream: &str) -> bool {
         self.subscribers.of(Source::Stream, stream) > 0
     }
