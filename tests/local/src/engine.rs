@@ -1,7 +1,7 @@
 //! The engine keeps events, keeps processes up to date and answers queries. It knows no HTTP.
 //!
 //! The rest of the server knows of its database only one narrow trait, `Engine`. [SQLite](sqlite) is behind
-//! it. This page says how another database would take its place.
+//! it, or PostgreSQL with the feature `postgres`. This page says how another database would take its place.
 //!
 //! # With a database that keeps views itself
 //!

@@ -226,6 +226,9 @@
 //!
 //! # Another database
 //!
+//! With the feature `postgres`, `--database URL` keeps everything in PostgreSQL, which any number of servers can share.
+//! `src/engine/postgres.rs` says what differs.
+//!
 //! SQLite sits behind one narrow trait: append events, create, change, show and delete streams, processes
 //! and saved queries, run a query, and tell a listener what was committed. A database that keeps
 //! continuous views itself, and speaks PostgreSQL's protocol as RisingWave and Materialize do, can take its
