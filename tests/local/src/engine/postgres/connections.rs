@@ -37,24 +37,33 @@ impl Connections {
         Ok(client)
     }
 
-    /// Lends a connection. One that has failed is not lent again, nor are those that waited beside it.
+    /// Lends a connection.
     pub(super) fn with<T, E: From<postgres::Error>>(
         &self,
         work: impl FnOnce(&mut Client) -> Result<T, E>,
     ) -> Result<T, E> {
-        let waiting = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut client = match waiting.filter(|client| !client.is_closed()) {
-            Some(client) => client,
-            None => self.connect()?,
-        };
+        let mut client = self.take()?;
         let result = work(&mut client);
+        self.put_back(client);
+        result
+    }
+
+    fn take(&self) -> Result<Client, postgres::Error> {
+        let waiting = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match waiting.filter(|client| !client.is_closed()) {
+            Some(client) => Ok(client),
+            None => self.connect(),
+        }
+    }
+
+    /// One that has failed is not lent again, nor are those that waited beside it.
+    fn put_back(&self, client: Client) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         match client.is_closed() {
             // The server it was connected to has ended, as likely as not.
             true => idle.clear(),
             false => idle.push(client),
         }
-        result
     }
 
     /// Does `work` in a transaction, again if the database ended it. It is not done again once its commit was
@@ -66,7 +75,9 @@ impl Connections {
         let mut tries = 0;
         loop {
             tries += 1;
-            let done = self.with(|client| {
+            // Whoever gets none is told at once, and may ask again.
+            let mut client = self.take()?;
+            let mut attempt = || {
                 let mut transaction = client.transaction()?;
                 let value = work(&mut transaction)?;
                 transaction.commit().map_err(|error| {
@@ -75,7 +86,9 @@ impl Connections {
                     Failure { error: error.into(), again }
                 })?;
                 Ok(value)
-            });
+            };
+            let done = attempt();
+            self.put_back(client);
             match done {
                 Err(Failure { again: true, .. }) if tries < MOST_TRIES => {}
                 done => return done.map_err(|failure| failure.error),
