@@ -16,7 +16,7 @@ pub use client::{Builder, Chunks, Client, Data, Events};
 pub use failure::{chain, failed};
 pub use log::Log;
 pub use proxy::Proxy;
-pub use watchdog::watchdog;
+pub use watchdog::{watchdog, watchdog_of};
 pub use world::{Ending, Over, Received, Reply, World};
 
 /// Instantiates scenarios for transports, or whatever else they run over: a test's name carries its

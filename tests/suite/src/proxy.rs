@@ -22,7 +22,7 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     seed: u64,
-    server: Mutex<SocketAddr>,
+    servers: Mutex<Vec<SocketAddr>>,
     calm: AtomicBool,
     ended: AtomicBool,
     troubled: AtomicU64,
@@ -51,7 +51,7 @@ impl Proxy {
         let address = listener.local_addr().expect("it is bound");
         let shared = Arc::new(Shared {
             seed,
-            server: Mutex::new(server),
+            servers: Mutex::new(vec![server]),
             calm: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             troubled: AtomicU64::new(0),
@@ -80,7 +80,12 @@ impl Proxy {
 
     /// The server is somewhere else now.
     pub fn redirect(&self, server: SocketAddr) {
-        *self.shared.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
+        self.balance(&[server]);
+    }
+
+    /// There are several servers now, which take turns. One that refuses a connection is passed over.
+    pub fn balance(&self, servers: &[SocketAddr]) {
+        *self.shared.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers.to_vec();
     }
 
     /// Lets everything through from now on; a connection that is stalled stays so.
@@ -124,9 +129,13 @@ impl Shared {
     }
 
     fn connect(&self, client: &TcpStream, connection: u64) {
-        let server = *self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let turn = (connection as usize).checked_rem(servers.len());
+        servers.rotate_left(turn.unwrap_or_default());
         // Without a server the client finds its connection closed.
-        let Ok(server) = TcpStream::connect(server) else { return };
+        let Some(server) = servers.iter().find_map(|it| TcpStream::connect(it).ok()) else {
+            return;
+        };
         for socket in [client, &server] {
             drop(socket.set_nodelay(true));
         }

@@ -8,12 +8,20 @@ const HUNG: Duration = Duration::from_secs(50);
 
 /// Runs a test on another thread, returns what it returns, and fails when it hangs.
 pub fn watchdog<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+    watchdog_of(HUNG, test)
+}
+
+/// [`watchdog`] with another limit, for a long test.
+pub fn watchdog_of<T: Send + 'static>(
+    limit: Duration,
+    test: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let (done, result) = mpsc::channel();
     let runner = thread::spawn(move || {
         // Nobody listens after the watchdog has given up.
         let _ = done.send(test());
     });
-    match result.recv_timeout(HUNG) {
+    match result.recv_timeout(limit) {
         Ok(result) => result,
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("the test hangs"),
         Err(mpsc::RecvTimeoutError::Disconnected) => {

@@ -1,0 +1,248 @@
+//! Real PostgreSQL servers, each in a temporary folder.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Where the programs of a PostgreSQL are, such as `initdb`.
+const PROGRAMS: &str = "STRIDE_TEST_POSTGRES_BIN";
+
+/// `nobody` and its group: PostgreSQL does not run as root.
+const ORDINARY: u32 = 65534;
+
+/// Far longer than a server takes for anything here: a limit that must not be reached.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The superuser of the servers here, which let in whoever reaches their sockets.
+const USER: &str = "postgres";
+
+/// The programs of one version of PostgreSQL.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs(PathBuf);
+
+impl Programs {
+    /// Those that the environment names. Without them it says so, past what the test harness captures.
+    pub(crate) fn find(test: &str) -> Option<Self> {
+        let found = std::env::var_os(PROGRAMS).map(PathBuf::from);
+        if found.is_none() {
+            drop(writeln!(io::stderr(), "SKIPPED {test}: {PROGRAMS} is not set"));
+        }
+        Some(Self(found?))
+    }
+
+    /// One of them, to be run by an ordinary user.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.0.join(program));
+        if is_root() {
+            command.uid(ORDINARY).gid(ORDINARY);
+        }
+        for (name, _) in std::env::vars_os() {
+            // PostgreSQL would take settings from these.
+            if name.as_encoded_bytes().starts_with(b"PG") {
+                command.env_remove(name);
+            }
+        }
+        command.env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    fn run<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> String {
+        let output = self.command(program).args(arguments).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|it| it.uid() == 0)
+}
+
+/// A server, which ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    programs: Programs,
+    process: Option<Child>,
+    /// Holds its data, its socket and its log.
+    folder: TempDir,
+}
+
+impl Server {
+    /// A new one.
+    pub(crate) fn start(programs: &Programs) -> Self {
+        let mut server = Self::new(programs);
+        let data = server.data();
+        programs.run(
+            "initdb",
+            &[
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+                &format!("--username={USER}"),
+                &format!("--pgdata={}", data.display()),
+            ],
+        );
+        server.run();
+        server
+    }
+
+    /// A standby of this server. From here on it commits nothing that the standby does not have.
+    pub(crate) fn synchronous_standby(&self) -> Self {
+        let mut standby = Self::new(&self.programs);
+        let from = format!("host={} user={USER} application_name=standby", self.host());
+        let to = standby.data().display().to_string();
+        let arguments = ["-d", &from, "-D", &to, "-R", "-X", "stream", "-c", "fast"];
+        self.programs.run("pg_basebackup", &arguments);
+        standby.run();
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'");
+        self.sql("SELECT pg_reload_conf()");
+        wait_until("the standby follows", || {
+            self.sql("SELECT sync_state FROM pg_stat_replication") == "sync"
+        });
+        standby
+    }
+
+    fn new(programs: &Programs) -> Self {
+        // A short path: that of a socket has 107 bytes at most.
+        let folder = tempfile::Builder::new().prefix("stride-pg").tempdir_in("/tmp").unwrap();
+        if is_root() {
+            chown(folder.path(), Some(ORDINARY), Some(ORDINARY)).unwrap();
+        }
+        Self { programs: programs.clone(), process: None, folder }
+    }
+
+    /// Starts it over its data, and waits until it takes connections.
+    fn run(&mut self) {
+        let log = File::create(self.log()).unwrap();
+        let mut command = self.programs.command("postgres");
+        command.arg("-D").arg(self.data());
+        for setting in [
+            // Only a socket in the folder: there is no port that another could have.
+            "listen_addresses=",
+            &format!("unix_socket_directories={}", self.folder.path().display()),
+            // Left behind by a kill, it would stay in memory for ever.
+            "dynamic_shared_memory_type=mmap",
+        ] {
+            command.args(["-c", setting]);
+        }
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        self.process = Some(command.spawn().unwrap());
+        wait_until("the server starts", || {
+            let ended = self.process.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "{}", fs::read_to_string(self.log()).unwrap());
+            let host = self.host();
+            let mut ready = self.programs.command("pg_isready");
+            ready.args(["-q", "-h", &host]).status().unwrap().success()
+        });
+    }
+
+    /// With SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        process.kill().unwrap();
+        process.wait().unwrap();
+        // What a killed server leaves in the system's memory, of which its lock file has key and number.
+        let lock = fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+        if let Some(number) = lock.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) {
+            drop(Command::new("ipcrm").args(["-m", number]).status());
+        }
+    }
+
+    /// Makes a standby a server of its own.
+    pub(crate) fn promote(&self) {
+        let data = self.data().display().to_string();
+        self.programs.run("pg_ctl", &["promote", "-w", "-D", &data]);
+    }
+
+    /// The rows that a statement gives, as psql prints them.
+    pub(crate) fn sql(&self, statement: &str) -> String {
+        self.sql_in("postgres", statement)
+    }
+
+    /// The same in another of its databases.
+    pub(crate) fn sql_in(&self, database: &str, statement: &str) -> String {
+        let host = self.host();
+        let arguments = ["-XAtq", "-h", &host, "-U", USER, "-d", database, "-c", statement];
+        self.programs.run("psql", &arguments).trim_end().to_owned()
+    }
+
+    /// A connection string for one of its databases.
+    pub(crate) fn url(&self, database: &str) -> String {
+        url(&[self], database)
+    }
+
+    fn host(&self) -> String {
+        self.folder.path().display().to_string()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let data = self.data().display().to_string();
+            let mut stop = self.programs.command("pg_ctl");
+            let stopped = stop.args(["stop", "-s", "-m", "immediate", "-D", &data]).status();
+            if !stopped.is_ok_and(|it| it.success()) {
+                drop(process.kill());
+            }
+            drop(process.wait());
+        }
+    }
+}
+
+/// A connection string that takes whichever of these servers can be written to.
+pub(crate) fn url(servers: &[&Server], database: &str) -> String {
+    let hosts: Vec<String> =
+        servers.iter().map(|server| server.host().replace('/', "%2F")).collect();
+    format!("postgres://{USER}@{}/{database}?target_session_attrs=read-write", hosts.join(","))
+}
+
+/// Waits for what another process does.
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the failover below stands on: nothing of ours is in it.
+    #[test]
+    fn a_standby_has_what_a_killed_primary_has_committed() {
+        let Some(programs) = Programs::find("a_standby_has_what_a_killed_primary_has_committed")
+        else {
+            return;
+        };
+        stride_tests::watchdog(move || {
+            let mut primary = Server::start(&programs);
+            primary.sql("CREATE TABLE t (n int)");
+            let standby = primary.synchronous_standby();
+            primary.sql("INSERT INTO t SELECT generate_series(1, 1000)");
+            primary.kill();
+            standby.promote();
+            assert_eq!(standby.sql("SELECT count(*) FROM t"), "1000");
+            standby.sql("INSERT INTO t VALUES (0)");
+        });
+    }
+}

@@ -1,0 +1,8 @@
+//! Several servers on one PostgreSQL: they are killed, it is killed, and nothing that matters is lost.
+
+mod child;
+mod cluster;
+mod failover;
+mod load;
+mod servers;
+mod several;
