@@ -262,6 +262,8 @@ pub mod engine;
 mod events;
 mod http;
 mod local;
+#[cfg(feature = "postgres")]
+mod migrate;
 mod pool;
 mod rates;
 mod settings;
@@ -273,9 +275,15 @@ mod subscribers;
 #[doc = include_str!("../docs/postgresql.md")]
 pub mod coming_from_postgresql {}
 
+#[cfg(doc)]
+#[doc = include_str!("../docs/servers.md")]
+pub mod several_servers {}
+
 pub use self::engine::sqlite::backup::backup;
 pub use self::http::faults::Fault;
 pub use self::local::{Local, StorageError};
+#[cfg(feature = "postgres")]
+pub use self::migrate::migrate;
 pub use self::settings::{Builder, Limit};
 
 /// The example of the README.

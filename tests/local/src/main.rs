@@ -113,6 +113,14 @@ enum Command {
         /// Where to write the copy; the file must not exist yet
         file: PathBuf,
     },
+    /// Copies what the file of --data holds to a PostgreSQL database that holds nothing of a Stride yet. No server
+    /// may have either open; after an interruption, run it again
+    #[cfg(feature = "postgres")]
+    Migrate {
+        /// URL of the database
+        #[arg(long, value_name = "URL")]
+        database: String,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -149,6 +157,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let data = options.data.ok_or("say with --data what to copy")?;
         stride_local::backup(&data, &file)
             .map_err(|error| format!("cannot copy {}: {error}", data.display()))?;
+        return Ok(());
+    }
+    #[cfg(feature = "postgres")]
+    if let Some(Command::Migrate { database }) = options.command {
+        let data = options.data.ok_or("say with --data what to copy")?;
+        let copied = stride_local::migrate(&data, &database)
+            .map_err(|error| format!("cannot copy {}: {error}", data.display()))?;
+        tracing::info!(events = copied, "copied");
         return Ok(());
     }
 

@@ -33,6 +33,7 @@
 mod connections;
 mod error;
 mod follow;
+pub(crate) mod import;
 mod inner;
 mod pages;
 mod process;

@@ -48,6 +48,8 @@ mod compiled;
 mod counters;
 mod diff;
 mod error;
+#[cfg(feature = "postgres")]
+pub(crate) mod export;
 mod functions;
 mod home;
 mod inner;

@@ -4,5 +4,6 @@ mod child;
 mod cluster;
 mod failover;
 mod load;
+mod migrate;
 mod servers;
 mod several;

@@ -30,7 +30,7 @@ pub(super) fn position(
         return Ok(Position { epoch: drawn.epoch, stream, place: 0 });
     };
     let next = match start {
-        Start::Oldest => 1,
+        Start::Oldest => oldest(transaction, number, next)?,
         Start::Newest => next,
         Start::After(id) => {
             place_of(transaction, drawn, number, id)?.ok_or_else(no_such_event)? + 1
@@ -67,10 +67,11 @@ pub(super) fn after(
     let Some((number, next)) = found else {
         return Ok(Page { events: Records::default(), missing: 0, end: position });
     };
-    let from = i64::try_from(position.place).unwrap_or(i64::MAX).saturating_add(1);
+    let asked = i64::try_from(position.place).unwrap_or(i64::MAX).saturating_add(1);
+    let from = oldest(transaction, number, next)?.max(asked);
     let events = read(transaction, number, from, next, most)?;
     let to = from.saturating_add_unsigned(events.ends.len() as u64);
-    Ok(Page { events, missing: 0, end: before(drawn, number, to) })
+    Ok(Page { events, missing: from.abs_diff(asked), end: before(drawn, number, to) })
 }
 
 /// Events at places from `from` up to, but without, `next`.
@@ -100,6 +101,13 @@ pub(super) fn read(
         events.push(event);
     }
     Ok(events.into_records())
+}
+
+/// The place of the oldest event that is left. What came from a file may have lost others before.
+fn oldest(transaction: &mut Transaction<'_>, stream: i64, next: i64) -> Result<i64, Failure> {
+    let select = "SELECT min(place) FROM stride.events WHERE stream = $1";
+    let oldest: Option<i64> = transaction.query_one(select, &[&stream])?.get(0);
+    Ok(oldest.unwrap_or(next))
 }
 
 /// The position before the event to come at a place of a stream.

@@ -20,7 +20,7 @@ use crate::sql::places::{parts, place};
 use crate::subscribers::records::{DELIMITER, Records};
 
 /// The end of the year 9999, in microseconds since 1970: later times are taken for it.
-const LATEST: i64 = 253_402_300_799_999_999;
+pub(super) const LATEST: i64 = 253_402_300_799_999_999;
 
 /// A stream whose row is locked.
 #[derive(Clone, Debug)]
@@ -224,7 +224,7 @@ pub(super) fn bytes(id: &EventId) -> Vec<u8> {
 
 /// What queries read in the place of an event that PostgreSQL's `jsonb` would fail at: it holds no NUL, and no
 /// number of any exponent.
-fn doc(event: &str) -> Option<String> {
+pub(super) fn doc(event: &str) -> Option<String> {
     let text = event.as_bytes();
     let has_nul = memchr::memmem::find(text, b"\\u0000").is_some();
     let has_exponent = memchr::memchr2_iter(b'e', b'E', text).any(|at| {
