@@ -7,3 +7,4 @@ mod load;
 mod migrate;
 mod servers;
 mod several;
+mod throughput;
