@@ -27,7 +27,8 @@ pub fn migrate(data: &Path, database: &str) -> io::Result<u64> {
     let export = Export::open(data)?;
     let copied = import::streams(database, &export)?;
     let subscribers = Arc::new(Hub::new(0));
-    let listener = Announcer { subscribers, changes: Arc::new(Changes::default()) };
+    let listener =
+        Announcer { subscribers, rates: Arc::default(), changes: Arc::new(Changes::default()) };
     let engine = Postgres::open(database, None, &Limits::default(), Arc::new(listener))?;
     import::definitions(&engine, &export).map_err(io::Error::other)?;
     import::end(database, &export)?;

@@ -61,7 +61,7 @@ use self::inner::{Counted, Inner, Snapshot};
 use crate::engine::position::Position;
 use crate::engine::{
     Author, Change, Commit, Definition, Deliver, Engine, EngineCounters, EngineError, Listener,
-    Page, PageLimit, ProcessStats, Rows, Start, Summary, Ttl,
+    Overview, Page, PageLimit, ProcessStats, Rows, Start, Summary, Ttl, Wanted,
 };
 use crate::events::batch::Batch;
 use crate::events::ids::EventId;
@@ -403,16 +403,26 @@ impl Engine for Postgres {
         if deleted > 0 { Ok(()) } else { Err(no_query(name)) }
     }
 
-    fn query(&self, sql: &str, parameters: &[(String, Value)]) -> Result<Rows, EngineError> {
+    fn query_while(
+        &self,
+        sql: &str,
+        parameters: &[(String, Value)],
+        wanted: &Wanted,
+    ) -> Result<Rows, EngineError> {
         let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
+        let wanted = wanted.clone();
         self.inner.wait_for(
             |inner| &inner.threads,
             move |inner| {
+                // It may have waited for its turn.
+                if wanted.is_given_up() {
+                    return Err(EngineError::unwanted());
+                }
                 let counted = &inner.counted;
                 let start = Instant::now();
                 counted.running.fetch_add(1, Ordering::Relaxed);
                 let rows = postgresql::parse(&sql, &parameters).and_then(|parsed| {
-                    inner.readers.with(|client| query::run(client, &inner.limits, &parsed))
+                    inner.readers.with(|client| query::run(client, &inner.limits, &parsed, &wanted))
                 });
                 counted.running.fetch_sub(1, Ordering::Relaxed);
                 counted.queries.fetch_add(1, Ordering::Relaxed);
@@ -422,6 +432,33 @@ impl Engine for Postgres {
                 rows
             },
         )
+    }
+
+    fn overview(&self) -> Result<Overview, EngineError> {
+        let (streams, bytes) = self.inner.transaction(|transaction| {
+            let select = "SELECT name, next - 1, first_seen, last_seen FROM stride.streams
+                ORDER BY name";
+            let streams = transaction.query(select, &[])?;
+            let streams = streams.iter().map(|row| {
+                let count = row.get::<_, i64>(1).unsigned_abs();
+                (row.get(0), Summary { count, first_seen: row.get(2), last_seen: row.get(3) })
+            });
+            let streams = streams.collect::<Vec<_>>();
+            let bytes = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint
+                FROM pg_class WHERE relnamespace = 'stride'::regnamespace AND relkind = 'r'";
+            let bytes: i64 = transaction.query_one(bytes, &[])?.get(0);
+            Ok((streams, bytes.unsigned_abs()))
+        })?;
+        let mut processes = Vec::new();
+        for name in self.processes()? {
+            match self.process(&name).and_then(|it| Ok((it, self.process_stats(&name)?))) {
+                Ok((definition, stats)) => processes.push((name, definition, stats)),
+                // It was deleted meanwhile.
+                Err(EngineError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Overview { kept: true, bytes, streams, processes })
     }
 
     fn health(&self) -> Result<(), EngineError> {

@@ -87,6 +87,9 @@ impl Counted {
             query_micros: of(&self.query_micros),
             skipped_events: of(&self.skipped),
             stale_processes: 0,
+            incremental_processes: 0,
+            recomputed_processes: 0,
+            filling_processes: 0,
             running_queries: usize::try_from(of(&self.running)).unwrap_or(usize::MAX),
         }
     }

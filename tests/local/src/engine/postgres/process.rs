@@ -418,7 +418,7 @@ pub(super) fn stats(
     let mut stats = ProcessStats::new(mode);
     stats.rows = rows.unsigned_abs();
     stats.skipped = process.skipped.unsigned_abs();
-    stats.stale = process.error.is_some();
+    stats.set_stale(process.error.is_some());
     stats.last_error = process.error;
     Ok(stats)
 }

@@ -7,7 +7,7 @@ use postgres::{Client, Transaction};
 
 use super::error::{Failure, query_error};
 use super::storage;
-use crate::engine::{EngineError, Rows};
+use crate::engine::{EngineError, Rows, Wanted};
 use crate::settings::Limits;
 use crate::sql::Parsed;
 use crate::sql::columns::{Column, unique};
@@ -61,6 +61,7 @@ pub(super) fn run(
     client: &mut Client,
     limits: &Limits,
     parsed: &Parsed,
+    wanted: &Wanted,
 ) -> Result<Rows, EngineError> {
     let mut transaction = client
         .build_transaction()
@@ -104,6 +105,9 @@ pub(super) fn run(
         if json.len() > limits.query_bytes {
             let most = limits.query_bytes;
             return Err(EngineError::Invalid(format!("the result has more than {most} bytes")));
+        }
+        if wanted.is_given_up() {
+            return Err(EngineError::unwanted());
         }
         if Instant::now() > deadline {
             return Err(EngineError::Invalid("the query takes too long".to_owned()));

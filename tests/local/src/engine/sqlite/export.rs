@@ -160,6 +160,7 @@ mod tests {
         let file = folder.path().join("a.db");
         assert!(Export::open(&file).is_err(), "there is no file");
         let listener = Announcer {
+            rates: Arc::default(),
             subscribers: Arc::new(Hub::new(1 << 20)),
             changes: Arc::new(Changes::default()),
         };

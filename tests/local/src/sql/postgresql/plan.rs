@@ -230,7 +230,9 @@ impl Change for Split<'_> {
         }
         match expr {
             Expr::Function(function) => match aggregate(function) {
-                Some(found) if function.filter.is_none() => *expr = self.state(function, found),
+                Some(found) if function.filter.is_none() && found != Aggregate::CountDistinct => {
+                    *expr = self.state(function, found);
+                }
                 Some(_) => return Err(no_part()),
                 None if check_functions(&Expr::Function(function.clone())).is_none() => {
                     return Err(no_part());
@@ -268,6 +270,8 @@ impl Split<'_> {
             Aggregate::Sum | Aggregate::Total => format!("(a{})", keep("sum", Merge::Add)),
             Aggregate::Min => format!("(a{})", keep("min", Merge::Min)),
             Aggregate::Max => format!("(a{})", keep("max", Merge::Max)),
+            // It is not taken apart.
+            Aggregate::CountDistinct => String::new(),
             Aggregate::Average => {
                 let (sum, count) = (keep("sum", Merge::Add), keep("count", Merge::Add));
                 format!("(a{sum} / nullif(a{count}, 0))")

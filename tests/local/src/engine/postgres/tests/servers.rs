@@ -30,8 +30,11 @@ struct Server {
 impl Server {
     fn start(url: &str, reader: Option<&str>) -> Self {
         let (subscribers, changes) = (Arc::new(Hub::new(1 << 20)), Arc::new(Changes::default()));
-        let announcer =
-            Announcer { subscribers: Arc::clone(&subscribers), changes: Arc::clone(&changes) };
+        let announcer = Announcer {
+            subscribers: Arc::clone(&subscribers),
+            rates: Arc::default(),
+            changes: Arc::clone(&changes),
+        };
         let engine = Postgres::open(url, reader, &Limits::default(), Arc::new(announcer)).unwrap();
         Self { engine, subscribers, changes }
     }
