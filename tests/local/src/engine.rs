@@ -39,6 +39,8 @@ pub mod sqlite;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(feature = "postgres")]
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -304,15 +306,46 @@ pub(crate) trait Listener: Send + Sync + fmt::Debug {
 /// Takes the rows of a process, which are told of like changes. It must not wait for anything.
 pub(crate) type Deliver = Box<dyn FnOnce(Records) + Send>;
 
-/// Whether the result of a query is still wanted, which the query asks while it runs.
-#[derive(Clone, Debug, Default)]
+/// Whether the result of a query is still wanted, which the query asks while it runs, or is told.
+#[derive(Clone, Default)]
 pub(crate) struct Wanted {
     given_up: Arc<AtomicBool>,
+    /// Called when it is given up.
+    #[cfg(feature = "postgres")]
+    calls: Arc<Mutex<Calls>>,
+}
+
+#[cfg(feature = "postgres")]
+type Calls = Vec<Box<dyn FnOnce() + Send>>;
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wanted").field("given_up", &self.is_given_up()).finish_non_exhaustive()
+    }
 }
 
 impl Wanted {
     pub(crate) fn give_up(&self) {
         self.given_up.store(true, Ordering::Relaxed);
+        #[cfg(feature = "postgres")]
+        for call in std::mem::take(&mut *self.calls()) {
+            call();
+        }
+    }
+
+    /// Has `call` called once it is given up, at once if it was. It must not wait for anything.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn when_given_up(&self, call: impl FnOnce() + Send + 'static) {
+        self.calls().push(Box::new(call));
+        // Should it have been given up just before.
+        if self.is_given_up() {
+            self.give_up();
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_given_up(&self) -> bool {

@@ -42,22 +42,23 @@ mod schema;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use postgres::Config;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use self::connections::Connections;
 use self::follow::Follower;
 use self::inner::{Counted, Inner, Snapshot};
+use self::query::Caller;
 use crate::engine::position::Position;
 use crate::engine::{
     Author, Change, Commit, Definition, Deliver, Engine, EngineCounters, EngineError, Listener,
@@ -75,6 +76,12 @@ const WRITERS: usize = 8;
 
 /// How many queries one server runs at once.
 const READERS: usize = 4;
+
+/// How long a transaction waits for a lock.
+const LOCKED: Duration = Duration::from_secs(20);
+
+/// How long the database keeps the locks of a transaction whose server has stopped in the middle of it.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// Events, processes and saved queries in a PostgreSQL database.
 pub(crate) struct Postgres {
@@ -117,29 +124,23 @@ impl Postgres {
         limits: Limits,
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
-        let config = |url: &str| {
-            url.parse::<Config>().map_err(|error| {
-                // Without the text, which may hold a password.
-                io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    format!("bad URL of a database: {error}"),
-                )
-            })
-        };
         let settings = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1;
             SET standard_conforming_strings = on; SET search_path = pg_catalog;";
-        let storage = Connections::new(config(database)?, settings.to_owned());
+        let (lock, idle) = (LOCKED.as_millis(), IDLE.as_millis());
+        let writes = format!(
+            "{settings} SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle};"
+        );
+        let storage = Connections::that_write(database, writes)?;
         let timeout = limits.query_time.as_millis().max(1);
         let only_reads = format!(
             "{settings} SET statement_timeout = {timeout}; SET default_transaction_read_only = on;"
         );
-        let readers = Connections::new(config(reader)?, only_reads);
-        let drawn = storage.with(schema::create).map_err(io::Error::other)?;
-        let role = config(reader)?.get_user().map(str::to_owned);
-        if let Some(role) =
-            role.filter(|role| config(database).is_ok_and(|it| it.get_user() != Some(role)))
-        {
-            let role = print::name(&role);
+        let readers = Connections::new(reader, only_reads)?;
+        let mut first = storage.connect().map_err(io::Error::other)?;
+        let drawn = schema::create(&mut first).map_err(io::Error::other)?;
+        storage.put_back(first);
+        if let Some(role) = readers.user().filter(|role| storage.user() != Some(role)) {
+            let role = print::name(role);
             let grant = format!(
                 "GRANT USAGE ON SCHEMA stride TO {role};
                  GRANT SELECT ON ALL TABLES IN SCHEMA stride TO {role};
@@ -154,12 +155,13 @@ impl Postgres {
         }
         readers
             .with(|client| client.batch_execute("SELECT FROM stride.events WHERE false"))
-            .map_err(|error| io::Error::other(EngineError::from(error)))?;
+            .map_err(io::Error::other)?;
         let inner = Arc::new(Inner {
             storage,
             readers,
             writers: Pool::start("writer", WRITERS, sql::STACK)?,
             threads: Pool::start("query", READERS, sql::STACK)?,
+            cancels: Pool::start("cancel", 1, sql::STACK)?,
             drawn,
             limits,
             listener,
@@ -410,28 +412,39 @@ impl Engine for Postgres {
         wanted: &Wanted,
     ) -> Result<Rows, EngineError> {
         let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
-        let wanted = wanted.clone();
-        self.inner.wait_for(
+        let (caller, result) = Caller::new();
+        let (waiting, inner) = (caller.clone(), Arc::clone(&self.inner));
+        wanted.when_given_up(move || {
+            if waiting.stop_waiting() {
+                let engine = Arc::clone(&inner);
+                inner.cancels.run(move || waiting.cancel(|query| engine.readers.cancel(query)));
+            }
+        });
+        let caller = caller.held();
+        self.inner.run(
             |inner| &inner.threads,
             move |inner| {
                 // It may have waited for its turn.
-                if wanted.is_given_up() {
-                    return Err(EngineError::unwanted());
+                if !caller.waits() {
+                    return;
                 }
                 let counted = &inner.counted;
                 let start = Instant::now();
                 counted.running.fetch_add(1, Ordering::Relaxed);
-                let rows = postgresql::parse(&sql, &parameters).and_then(|parsed| {
-                    inner.readers.with(|client| query::run(client, &inner.limits, &parsed, &wanted))
-                });
+                let rows = postgresql::parse(&sql, &parameters)
+                    .and_then(|parsed| query::run(&inner.readers, &inner.limits, &parsed, &caller));
                 counted.running.fetch_sub(1, Ordering::Relaxed);
                 counted.queries.fetch_add(1, Ordering::Relaxed);
                 counted.failed_queries.fetch_add(u64::from(rows.is_err()), Ordering::Relaxed);
                 let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
                 counted.query_micros.fetch_add(micros, Ordering::Relaxed);
-                rows
+                if let Err(error) = &rows {
+                    inner.failed(error);
+                }
+                caller.tell(rows);
             },
-        )
+        )?;
+        result.recv().unwrap_or_else(|_| Err(inner::ended()))
     }
 
     fn overview(&self) -> Result<Overview, EngineError> {

@@ -3,8 +3,9 @@
 
 use std::io;
 
-use postgres::{Client, NoTls, Transaction};
+use postgres::{Client, Transaction};
 
+use super::connections::Connections;
 use super::error::Failure;
 use super::schema::{self, lock_names};
 use super::storage::{LATEST, bytes, doc};
@@ -44,10 +45,9 @@ pub(crate) fn streams(database: &str, export: &Export) -> io::Result<u64> {
 
 /// What is copied does not depend on the settings of a login.
 fn connect(database: &str) -> io::Result<Client> {
-    let mut client = Client::connect(database, NoTls).map_err(io::Error::other)?;
     let settings = "SET timezone = 'UTC'; SET search_path = pg_catalog";
-    client.batch_execute(settings).map_err(io::Error::other)?;
-    Ok(client)
+    let connections = Connections::that_write(database, settings.to_owned())?;
+    connections.connect().map_err(io::Error::other)
 }
 
 /// Makes what is left: processes over the streams, and saved queries.

@@ -35,6 +35,8 @@ pub(super) struct Inner {
     pub(super) readers: Connections,
     pub(super) writers: Pool,
     pub(super) threads: Pool,
+    /// Ends queries that nobody waits for.
+    pub(super) cancels: Pool,
     pub(super) drawn: Drawn,
     pub(super) limits: Limits,
     pub(super) listener: Arc<dyn Listener>,

@@ -1,13 +1,17 @@
 //! Queries, by a login that may only read.
 
+mod caller;
+
 use std::time::Instant;
 
 use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::{Client, Transaction};
 
-use super::error::{Failure, query_error};
+pub(super) use self::caller::Caller;
+use super::connections::{Connections, MOST_TRIES};
+use super::error::{self, Failure, query_error};
 use super::storage;
-use crate::engine::{EngineError, Rows, Wanted};
+use crate::engine::{EngineError, Rows};
 use crate::settings::Limits;
 use crate::sql::Parsed;
 use crate::sql::columns::{Column, unique};
@@ -56,19 +60,49 @@ fn relation(transaction: &mut Transaction<'_>, name: &str) -> Result<Option<Rela
     Ok(Some(Relation::Process { select: row.get(0), columns: columns.collect() }))
 }
 
-/// Runs a query, all of which sees one moment.
+/// Runs a query for somebody, again if the database ended it: it changes nothing.
 pub(super) fn run(
-    client: &mut Client,
+    readers: &Connections,
     limits: &Limits,
     parsed: &Parsed,
-    wanted: &Wanted,
+    caller: &Caller,
 ) -> Result<Rows, EngineError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut client = readers.take()?;
+        if !caller.begins(client.cancel_token()) {
+            readers.put_back(client);
+            return Err(EngineError::unwanted());
+        }
+        let done = once(&mut client, limits, parsed);
+        if caller.ends() {
+            readers.put_back(client);
+        }
+        match done {
+            Err(Failure { again: true, .. }) if tries < MOST_TRIES => {}
+            done => return done.map_err(|failure| failure.error),
+        }
+    }
+}
+
+/// Runs a query, all of which sees one moment.
+fn once(client: &mut Client, limits: &Limits, parsed: &Parsed) -> Result<Rows, Failure> {
+    let too_long = || {
+        let most = limits.query_time.as_millis();
+        let why = format!("the query takes more than {most} ms, which is the most that is allowed");
+        Failure::from(EngineError::Invalid(why))
+    };
+    let failed = |error| match Failure::of_query(error) {
+        failure if failure.error == error::too_long() => too_long(),
+        failure => failure,
+    };
     let mut transaction = client
         .build_transaction()
         .isolation_level(postgres::IsolationLevel::RepeatableRead)
         .read_only(true)
         .start()?;
-    let names = names(&mut transaction, parsed).map_err(|failure| failure.error)?;
+    let names = names(&mut transaction, parsed)?;
     let runnable = postgresql::rewrite(parsed, &names)?;
     let columns = columns_of(&mut transaction, &runnable)?;
     let sql = postgresql::as_json(&runnable.sql, columns.len());
@@ -83,8 +117,8 @@ pub(super) fn run(
     let deadline = Instant::now() + limits.query_time;
     let mut json = b"[".to_vec();
     let mut count = 0;
-    let mut rows = transaction.query_raw::<_, &i32, [&i32; 0]>(&sql, []).map_err(query_error)?;
-    while let Some(row) = rows.next().map_err(query_error)? {
+    let mut rows = transaction.query_raw::<_, &i32, [&i32; 0]>(&sql, []).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
         if count > 0 {
             json.push(b',');
         }
@@ -100,17 +134,16 @@ pub(super) fn run(
         json.push(b'}');
         if count > limits.query_rows {
             let most = limits.query_rows;
-            return Err(EngineError::Invalid(format!("the result has more than {most} rows")));
+            let why = format!("the result has more than {most} rows: use LIMIT");
+            return Err(EngineError::Invalid(why).into());
         }
         if json.len() > limits.query_bytes {
             let most = limits.query_bytes;
-            return Err(EngineError::Invalid(format!("the result has more than {most} bytes")));
-        }
-        if wanted.is_given_up() {
-            return Err(EngineError::unwanted());
+            let why = format!("the result has more than {most} bytes");
+            return Err(EngineError::Invalid(why).into());
         }
         if Instant::now() > deadline {
-            return Err(EngineError::Invalid("the query takes too long".to_owned()));
+            return Err(too_long());
         }
     }
     json.push(b']');

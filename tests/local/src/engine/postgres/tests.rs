@@ -1,11 +1,16 @@
 //! What is told of PostgreSQL alone, and the suite that every engine passes. They need a database.
 
 mod contract;
+mod failures;
+mod queries;
 mod servers;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
+
+use crate::engine::contract::skipped;
 
 /// The URL of a server where databases can be made, without the name of one, as `postgres://user@host:5432`. Tests that
 /// need it are skipped without it, and say so.
@@ -27,4 +32,13 @@ fn database(place: &Path) -> String {
         client.batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
     }
     format!("{server}/{name}")
+}
+
+/// Waits for what the database does.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

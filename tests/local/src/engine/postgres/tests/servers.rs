@@ -21,31 +21,35 @@ use crate::subscribers::mailbox::Want;
 /// A limit that must not be reached.
 const WAIT: Duration = Duration::from_secs(60);
 
-struct Server {
-    engine: Postgres,
+pub(super) struct Server {
+    pub(super) engine: Postgres,
     subscribers: Arc<Hub>,
     changes: Arc<Changes>,
 }
 
 impl Server {
     fn start(url: &str, reader: Option<&str>) -> Self {
+        Self::start_with(url, reader, &Limits::default())
+    }
+
+    pub(super) fn start_with(url: &str, reader: Option<&str>, limits: &Limits) -> Self {
         let (subscribers, changes) = (Arc::new(Hub::new(1 << 20)), Arc::new(Changes::default()));
         let announcer = Announcer {
             subscribers: Arc::clone(&subscribers),
             rates: Arc::default(),
             changes: Arc::clone(&changes),
         };
-        let engine = Postgres::open(url, reader, &Limits::default(), Arc::new(announcer)).unwrap();
+        let engine = Postgres::open(url, reader, limits, Arc::new(announcer)).unwrap();
         Self { engine, subscribers, changes }
     }
 
-    fn append(&self, json: &Value) -> Commit {
+    pub(super) fn append(&self, json: &Value) -> Commit {
         let (author, may_write) = (Author::Trusted, &|_: &str| true);
         let collector = Collector { engine: &self.engine, author, limit: 1 << 20, may_write };
         collector.map(&json.to_string()).unwrap()
     }
 
-    fn query(&self, sql: &str) -> Value {
+    pub(super) fn query(&self, sql: &str) -> Value {
         let rows = self.engine.query(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error}"));
         serde_json::from_slice(&rows.json).unwrap()
     }
