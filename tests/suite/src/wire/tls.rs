@@ -79,7 +79,13 @@ impl Authority {
     /// A certificate for a client, and its key, both as text.
     #[must_use]
     pub fn client(&self) -> (String, String) {
-        let (certificate, key) = self.sign(&params("client"));
+        self.pair("client")
+    }
+
+    /// A certificate for this host, and its key, both as text.
+    #[must_use]
+    pub fn pair(&self, host: &str) -> (String, String) {
+        let (certificate, key) = self.sign(&params(host));
         (certificate.pem(), key.serialize_pem())
     }
 

@@ -1,15 +1,17 @@
 //! Real PostgreSQL servers, each in a temporary folder.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use stride_tests::wire::tls::Authority;
 use tempfile::TempDir;
 
 /// Where the programs of a PostgreSQL are, such as `initdb`.
@@ -73,12 +75,61 @@ pub(crate) struct Server {
     process: Option<Child>,
     /// Holds its data, its socket and its log.
     folder: TempDir,
+    /// Further settings.
+    settings: Vec<String>,
 }
 
 impl Server {
     /// A new one.
     pub(crate) fn start(programs: &Programs) -> Self {
-        let mut server = Self::new(programs);
+        let mut server = Self::initialised(programs);
+        server.run();
+        server
+    }
+
+    /// A new one that lets in whoever knows a password. The superuser still needs none.
+    pub(crate) fn with_passwords(programs: &Programs) -> Self {
+        let mut server = Self::initialised(programs);
+        server.let_in("local all all scram-sha-256");
+        server.run();
+        server
+    }
+
+    /// A new one that others than the superuser reach by TLS alone, at a port of the loopback, with a password.
+    /// It shows a certificate for `host`. `None`, which is said, if it was built without TLS.
+    pub(crate) fn secured(
+        programs: &Programs,
+        authority: &Authority,
+        host: &str,
+    ) -> Option<(Self, u16)> {
+        let mut server = Self::initialised(programs);
+        server.let_in("hostssl all all all scram-sha-256");
+        let (certificate, key) = authority.pair(host);
+        server.settings = vec!["ssl=on".to_owned(), "listen_addresses=127.0.0.1".to_owned()];
+        for (setting, pem) in [("ssl_cert_file", certificate), ("ssl_key_file", key)] {
+            let file = server.folder.path().join(setting);
+            server.write(&file, &pem);
+            server.settings.push(format!("{setting}={}", file.display()));
+        }
+        for _ in 0..20 {
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            server.settings.push(format!("port={port}"));
+            // Another may have taken it by now.
+            if server.runs() {
+                return Some((server, port));
+            }
+            server.settings.pop();
+        }
+        let why = fs::read_to_string(server.log()).unwrap();
+        assert!(why.contains("SSL is not supported by this build"), "{why}");
+        drop(writeln!(io::stderr(), "SKIPPED TLS to the database: {}", why.trim()));
+        None
+    }
+
+    fn initialised(programs: &Programs) -> Self {
+        let server = Self::new(programs);
         let data = server.data();
         programs.run(
             "initdb",
@@ -91,8 +142,21 @@ impl Server {
                 &format!("--pgdata={}", data.display()),
             ],
         );
-        server.run();
         server
+    }
+
+    /// Lets in whom the line says, as well as the superuser.
+    fn let_in(&self, line: &str) {
+        self.write(&self.data().join("pg_hba.conf"), &format!("local all {USER} trust\n{line}\n"));
+    }
+
+    /// Writes a file that only the server's user can read.
+    fn write(&self, file: &Path, text: &str) {
+        fs::write(file, text).unwrap();
+        fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
+        if is_root() {
+            chown(file, Some(ORDINARY), Some(ORDINARY)).unwrap();
+        }
     }
 
     /// A standby of this server. From here on it commits nothing that the standby does not have.
@@ -117,11 +181,15 @@ impl Server {
         if is_root() {
             chown(folder.path(), Some(ORDINARY), Some(ORDINARY)).unwrap();
         }
-        Self { programs: programs.clone(), process: None, folder }
+        Self { programs: programs.clone(), process: None, folder, settings: Vec::new() }
     }
 
     /// Starts it over its data, and waits until it takes connections.
-    fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
+        assert!(self.runs(), "{}", fs::read_to_string(self.log()).unwrap());
+    }
+
+    fn runs(&mut self) -> bool {
         let log = File::create(self.log()).unwrap();
         let mut command = self.programs.command("postgres");
         command.arg("-D").arg(self.data());
@@ -134,15 +202,23 @@ impl Server {
         ] {
             command.args(["-c", setting]);
         }
+        for setting in &self.settings {
+            command.args(["-c", setting]);
+        }
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.process = Some(command.spawn().unwrap());
+        let mut ended = false;
         wait_until("the server starts", || {
-            let ended = self.process.as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "{}", fs::read_to_string(self.log()).unwrap());
+            ended = self.process.as_mut().unwrap().try_wait().unwrap().is_some();
             let host = self.host();
             let mut ready = self.programs.command("pg_isready");
-            ready.args(["-q", "-h", &host]).status().unwrap().success()
+            ready.args(["-q", "-h", &host, "-p", self.port()]);
+            ended || ready.status().unwrap().success()
         });
+        if ended {
+            self.process = None;
+        }
+        !ended
     }
 
     /// With SIGKILL.
@@ -170,9 +246,14 @@ impl Server {
 
     /// The same in another of its databases.
     pub(crate) fn sql_in(&self, database: &str, statement: &str) -> String {
-        let host = self.host();
-        let arguments = ["-XAtq", "-h", &host, "-U", USER, "-d", database, "-c", statement];
+        let (host, port) = (self.host(), self.port());
+        let to = ["-h", &host, "-p", port, "-U", USER, "-d", database];
+        let arguments = [&["-XAtq"], &to[..], &["-c", statement]].concat();
         self.programs.run("psql", &arguments).trim_end().to_owned()
+    }
+
+    fn port(&self) -> &str {
+        self.settings.iter().find_map(|it| it.strip_prefix("port=")).unwrap_or("5432")
     }
 
     /// A connection string for one of its databases.
@@ -180,7 +261,7 @@ impl Server {
         url(&[self], database)
     }
 
-    fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         self.folder.path().display().to_string()
     }
 

@@ -1,5 +1,6 @@
 //! Several servers on one PostgreSQL: they are killed, it is killed, and nothing that matters is lost.
 
+mod away;
 mod child;
 mod cluster;
 mod failover;
@@ -8,3 +9,4 @@ mod migrate;
 mod servers;
 mod several;
 mod throughput;
+mod tls;
