@@ -17,6 +17,9 @@ use tempfile::TempDir;
 /// Where the programs of a PostgreSQL are, such as `initdb`.
 const PROGRAMS: &str = "STRIDE_TEST_POSTGRES_BIN";
 
+/// Where to put servers: whoever set it ends those that a test was killed before it could end.
+const FOLDER: &str = "STRIDE_TEST_POSTGRES_FOLDER";
+
 /// `nobody` and its group: PostgreSQL does not run as root.
 const ORDINARY: u32 = 65534;
 
@@ -177,7 +180,8 @@ impl Server {
 
     fn new(programs: &Programs) -> Self {
         // A short path: that of a socket has 107 bytes at most.
-        let folder = tempfile::Builder::new().prefix("stride-pg").tempdir_in("/tmp").unwrap();
+        let place = std::env::var_os(FOLDER).unwrap_or_else(|| "/tmp".into());
+        let folder = tempfile::Builder::new().prefix("pg").tempdir_in(place).unwrap();
         if is_root() {
             chown(folder.path(), Some(ORDINARY), Some(ORDINARY)).unwrap();
         }
