@@ -117,8 +117,8 @@ enum Command {
     /// may have either open; after an interruption, run it again
     #[cfg(feature = "postgres")]
     Migrate {
-        /// URL of the database
-        #[arg(long, value_name = "URL")]
+        /// URL of the database. Better set in the environment if it holds a password
+        #[arg(long, value_name = "URL", env = "STRIDE_LOCAL_DATABASE", hide_env_values = true)]
         database: String,
     },
 }

@@ -15,8 +15,11 @@
 //!   server at a time: an advisory lock says which, and goes with its transaction. What changed is kept for ten minutes,
 //!   in which every server reads it. When a key has other kinds of values than before, the table of a process is made
 //!   anew over all events.
-//! * **Errors**: SQLSTATE classes 08, 25, 53, 55, 57 and 58, and a database that cannot be reached, are `Unavailable`; a
-//!   transaction that the database ended (40, or before its commit was asked for) is done again.
+//! * **Connections** are encrypted as their string says, and their number is bounded. A query that nobody waits for any
+//!   longer is cancelled on the database. While that is away, one at a time tries to reach it, and the others are told at once.
+//! * **Errors**: SQLSTATE classes 08, 25, 28, 3D, 53, 55, 57 and 58, and a database that cannot be reached, are
+//!   `Unavailable`; a transaction that the database ended (40, or before its commit was asked for) is done again. A commit
+//!   of which nobody knows whether it succeeded is `Unavailable`, too, and not done again.
 //!
 //! # What differs from SQLite
 //!
@@ -26,8 +29,8 @@
 //! * Numbers are `numeric`: `5 / 2` is 2.5, and fractions are exact. Times are sent in UTC with six digits of a second.
 //! * What a `\u0000` stands for in an event is a U+FFFD in queries. Subscribers get the event as it came.
 //! * Not supported: a `ttl` (refused), retention (a stream keeps all of its events until it is deleted, whatever
-//!   `max-events`, `max-event-mib` and `max-days` say), the limits of the open key on storage and on new streams, and TLS
-//!   to the database (a URL with `sslmode=require` is refused). Of a process's statistics, those since the start are 0.
+//!   `max-events`, `max-event-mib` and `max-days` say), and the limits of the open key on storage and on new streams.
+//!   Of a process's statistics, those since the start are 0.
 //! * A column of a process has a name of at most 63 bytes.
 
 mod connections;
