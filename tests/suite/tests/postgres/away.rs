@@ -46,6 +46,8 @@ fn a_server_goes_on_when_its_database_is_back_and_shows_no_password() {
         let collect = || client.post("/collect/s", &json!({"x": 1})).unwrap();
         let query = || client.post("/analyze", &json!({"query": "SELECT x FROM s"})).unwrap();
         assert_eq!((collect().status().as_u16(), query().status().as_u16()), (200, 200));
+        let process = json!({"query": "SELECT count(*) AS n FROM s", "action": "MATERIALIZE"});
+        assert_eq!(client.post("/process/p", &process).unwrap().status().as_u16(), 201);
         let mut seen = get(server.address, "/overview") + &get(server.address, "/metrics");
         assert!(seen.starts_with("HTTP/1.1 200"), "{seen}");
 
@@ -58,7 +60,7 @@ fn a_server_goes_on_when_its_database_is_back_and_shows_no_password() {
                 seen += &String::from_utf8_lossy(refused.body());
             }
         }
-        for path in ["/healthz", "/overview"] {
+        for path in ["/healthz", "/overview", "/v1/process/p/subscribe?snapshot=1"] {
             let response = get(server.address, path);
             assert!(response.starts_with("HTTP/1.1 503"), "{response}");
             seen += &response;
@@ -70,7 +72,9 @@ fn a_server_goes_on_when_its_database_is_back_and_shows_no_password() {
         assert!(healthy.starts_with("HTTP/1.1 200"), "{healthy}");
         drop(server);
         seen += &fs::read_to_string(&log).unwrap();
-        assert!(seen.contains("listening"), "it logged");
+        for told in ["no connection to the database", "the database can be reached again"] {
+            assert!(seen.contains(told), "{seen}");
+        }
         assert!(!seen.contains(PASSWORD) && !seen.contains("postgres://"), "{seen}");
     });
 }

@@ -292,11 +292,11 @@ impl Drop for Server {
     }
 }
 
-/// A connection string that takes whichever of these servers can be written to.
+/// A connection string of these servers, one of which can be written to.
 pub(crate) fn url(servers: &[&Server], database: &str) -> String {
     let hosts: Vec<String> =
         servers.iter().map(|server| server.host().replace('/', "%2F")).collect();
-    format!("postgres://{USER}@{}/{database}?target_session_attrs=read-write", hosts.join(","))
+    format!("postgres://{USER}@{}/{database}", hosts.join(","))
 }
 
 /// Waits for what another process does.

@@ -78,7 +78,7 @@ fn a_server_without_tls_is_refused_where_it_is_required() {
     let Some(programs) = Programs::find(test) else { return };
     watchdog(move || {
         let database = Server::start(&programs);
-        let error = start(&format!("{}&sslmode=require", database.url("postgres"))).unwrap_err();
+        let error = start(&format!("{}?sslmode=require", database.url("postgres"))).unwrap_err();
         assert!(error.to_string().contains("server does not support TLS"), "{error}");
     });
 }

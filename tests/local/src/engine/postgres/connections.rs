@@ -119,12 +119,17 @@ impl Connections {
         });
         match connected {
             Ok(client) => {
-                self.state().away = None;
+                if self.state().away.take().is_some() {
+                    tracing::info!("the database can be reached again");
+                }
                 Ok(client)
             }
             Err(error) => {
                 let why = EngineError::from(error);
-                self.state().away = Some(Away::new(&why, Instant::now()));
+                let before = self.state().away.replace(Away::new(&why, Instant::now()));
+                if before.is_none_or(|before| before.why != why) {
+                    tracing::warn!(%why, "no connection to the database");
+                }
                 Err(why)
             }
         }

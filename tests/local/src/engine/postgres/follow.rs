@@ -92,6 +92,11 @@ impl Follower {
             if let Err(error) = self.turn(inner, &mut client, is_last) {
                 tracing::debug!(error = %error.error, "what others store cannot be followed now");
                 client = None;
+                // Whoever waits for one holds a thread that others need to be told the same.
+                let snapshots = std::mem::take(&mut *inner.snapshots());
+                for snapshot in snapshots {
+                    drop(snapshot.done.send(Err(error.error.clone())));
+                }
                 inner.pause(PAUSE);
             }
             inner.listener.progressed();
