@@ -107,11 +107,11 @@ impl Postgres {
         limits: &Limits,
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
-        let (database, limits) = (database.to_owned(), *limits);
-        let reader = reader.map_or_else(|| database.clone(), str::to_owned);
+        let (database, reader) = (database.to_owned(), reader.map(str::to_owned));
+        let limits = *limits;
         std::thread::scope(|scope| {
             // The driver has a runtime of its own, which cannot be used inside of another.
-            let open = || Self::open_here(&database, &reader, limits, listener);
+            let open = || Self::open_here(&database, reader.as_deref(), limits, listener);
             let opening = std::thread::Builder::new()
                 .name("stride-local-open".to_owned())
                 .spawn_scoped(scope, open)?;
@@ -123,7 +123,7 @@ impl Postgres {
 
     fn open_here(
         database: &str,
-        reader: &str,
+        reader: Option<&str>,
         limits: Limits,
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
@@ -138,7 +138,11 @@ impl Postgres {
         let only_reads = format!(
             "{settings} SET statement_timeout = {timeout}; SET default_transaction_read_only = on;"
         );
-        let readers = Connections::new(reader, only_reads)?;
+        let readers = match reader {
+            Some(reader) => Connections::new(reader, only_reads)?,
+            // Not to a standby, which lags behind.
+            None => Connections::that_write(database, only_reads)?,
+        };
         let mut first = storage.connect().map_err(io::Error::other)?;
         let drawn = schema::create(&mut first).map_err(io::Error::other)?;
         storage.put_back(first);
@@ -164,7 +168,8 @@ impl Postgres {
             readers,
             writers: Pool::start("writer", WRITERS, sql::STACK)?,
             threads: Pool::start("query", READERS, sql::STACK)?,
-            cancels: Pool::start("cancel", 1, sql::STACK)?,
+            // As many as can run: one that does not end must not keep others from it.
+            cancels: Pool::start("cancel", READERS, sql::STACK)?,
             drawn,
             limits,
             listener,

@@ -67,7 +67,7 @@ pub(super) fn run(
     parsed: &Parsed,
     caller: &Caller,
 ) -> Result<Rows, EngineError> {
-    let mut tries = 0;
+    let (mut tries, begin) = (0, Instant::now());
     loop {
         tries += 1;
         let mut client = readers.take()?;
@@ -80,7 +80,8 @@ pub(super) fn run(
             readers.put_back(client);
         }
         match done {
-            Err(Failure { again: true, .. }) if tries < MOST_TRIES => {}
+            Err(Failure { again: true, .. })
+                if tries < MOST_TRIES && begin.elapsed() < limits.query_time => {}
             done => return done.map_err(|failure| failure.error),
         }
     }

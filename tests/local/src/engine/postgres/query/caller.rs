@@ -10,8 +10,12 @@ use crate::engine::{EngineError, Rows};
 
 type Result = std::result::Result<Rows, EngineError>;
 
-/// How long a query that is cancelled takes to end, unless it was between two statements and did not notice.
+/// How long a query that is cancelled takes to end, unless it was between two statements and did not notice. After that
+/// it is cancelled again, after twice as long each time.
 const AGAIN: Duration = Duration::from_millis(50);
+
+/// No longer than that.
+const MOST: Duration = Duration::from_secs(5);
 
 /// Who waits for a query. It is told once: by the query, or by itself when it stops waiting.
 #[derive(Clone)]
@@ -54,13 +58,14 @@ impl Caller {
 
     /// Cancels the query until it has ended.
     pub(in crate::engine::postgres) fn cancel(&self, cancel: impl Fn(&CancelToken)) {
-        let mut state = self.state();
+        let (mut state, mut pause) = (self.state(), AGAIN);
         while let Some(query) = state.running.clone() {
             drop(state);
             cancel(&query);
             let runs = |state: &mut State| state.running.is_some();
-            let waited = self.0.ended.wait_timeout_while(self.state(), AGAIN, runs);
+            let waited = self.0.ended.wait_timeout_while(self.state(), pause, runs);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            pause = (2 * pause).min(MOST);
         }
     }
 
