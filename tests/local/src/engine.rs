@@ -52,6 +52,7 @@ use self::position::Position;
 use crate::events::batch::Batch;
 use crate::events::ids::EventId;
 use crate::events::timestamp;
+use crate::sql::times;
 use crate::subscribers::records::Records;
 
 /// Why the engine did not do what it was asked to. The message is for the client.
@@ -160,6 +161,24 @@ pub(crate) struct Definition {
 pub(crate) struct Ttl {
     pub(crate) duration: String,
     pub(crate) column: String,
+}
+
+impl Ttl {
+    /// The place of its column among those of a process, and how old a row may get, in microseconds.
+    pub(crate) fn of<'a>(
+        &self,
+        mut columns: impl Iterator<Item = &'a str>,
+    ) -> Result<(usize, i64), EngineError> {
+        let micros = times::duration(&self.duration)?;
+        if micros <= 0 {
+            return Err(EngineError::Invalid("a ttl lasts longer than nothing".to_owned()));
+        }
+        let column = columns.position(|column| column == self.column);
+        let column = column.ok_or_else(|| {
+            EngineError::Invalid(format!("the query has no column {:?} for the ttl", self.column))
+        })?;
+        Ok((column, micros))
+    }
 }
 
 /// What to change of a process; `None` leaves it as it is.
@@ -284,6 +303,8 @@ pub(crate) struct EngineCounters {
 /// Is told what was committed, in the order of the transactions, by the thread that wrote: it must
 /// not wait for anything.
 pub(crate) trait Listener: Send + Sync + fmt::Debug {
+    /// So many events were added to `stream`.
+    fn added(&self, stream: &str, events: u64);
     /// These events were added to `stream`, after `position`.
     fn stored(&self, stream: &str, position: Position, events: &Records);
     /// Whether anybody wants to know what is added to `stream`: an engine that has to read it need not tell others.

@@ -54,7 +54,7 @@ impl Default for Rates {
 
 impl Rates {
     /// This stream got so many events now.
-    pub(crate) fn note(&self, stream: &str, events: usize) {
+    pub(crate) fn note(&self, stream: &str, events: u64) {
         self.state().note(stream, events, self.start.elapsed().as_secs());
     }
 
@@ -69,7 +69,7 @@ impl Rates {
 }
 
 impl State {
-    fn note(&mut self, stream: &str, events: usize, now: u64) {
+    fn note(&mut self, stream: &str, events: u64, now: u64) {
         if now >= self.sweep_at {
             self.sweep_at = now + SWEEP;
             self.streams.retain(|_, counts| counts.back().is_some_and(|(at, _)| is_kept(*at, now)));

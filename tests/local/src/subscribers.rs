@@ -25,8 +25,11 @@ pub(crate) struct Announcer {
 }
 
 impl Listener for Announcer {
+    fn added(&self, stream: &str, events: u64) {
+        self.rates.note(stream, events);
+    }
+
     fn stored(&self, stream: &str, after: Position, events: &Records) {
-        self.rates.note(stream, events.ends.len());
         self.subscribers.tell(Source::Stream, stream, Some(after), events);
     }
 

@@ -4,6 +4,7 @@
 //! computed in the background is waited for.
 
 mod positions;
+mod retention;
 
 use std::cell::RefCell;
 use std::io::{self, Write as _};
@@ -19,13 +20,22 @@ pub(super) use self::positions::{
     a_position_that_is_none_of_its_own_is_gone, a_stream_that_is_deleted_starts_again_as_another,
     places_have_no_holes_over_duplicates_and_restarts,
 };
+pub(super) use self::retention::{
+    a_reader_is_told_how_many_events_went_before_it_came, a_time_to_live_is_kept,
+    an_id_is_known_for_as_long_as_its_event,
+    events_past_the_bound_go_but_not_what_was_made_of_them, events_past_the_size_go,
+    rows_go_when_their_time_is_over, the_open_key_fills_the_storage_up_to_its_limit,
+    the_open_key_makes_so_many_streams, what_is_added_is_counted_whoever_listens,
+};
 use super::position::Position;
 use super::{
-    Author, Change, Commit, Definition, Engine, EngineError, Listener, Page, PageLimit, Start, Ttl,
+    Author, Change, Commit, Definition, Engine, EngineError, Listener, Page, PageLimit, Start,
     Wanted,
 };
 use crate::changes::Changes;
 use crate::events::Collector;
+use crate::rates::Rates;
+use crate::settings::Limits;
 use crate::subscribers::Announcer;
 use crate::subscribers::hub::{Hub, Source, Subscriber};
 use crate::subscribers::mailbox::{Next, Want};
@@ -35,7 +45,11 @@ pub(super) trait Subject {
     type Engine: Engine;
 
     /// Opens what is kept at `place`, which may be nothing yet.
-    fn open(place: &Path, listener: Arc<dyn Listener>) -> Self::Engine;
+    fn open_with(place: &Path, limits: &Limits, listener: Arc<dyn Listener>) -> Self::Engine;
+
+    fn open(place: &Path, listener: Arc<dyn Listener>) -> Self::Engine {
+        Self::open_with(place, &Limits::default(), listener)
+    }
 
     /// Whether what it needs is there. Tests are skipped without it, and say so.
     fn is_there() -> bool {
@@ -66,6 +80,15 @@ macro_rules! contract {
             a_stream_that_is_deleted_starts_again_as_another,
             a_position_that_is_none_of_its_own_is_gone,
             a_listener_is_told_where_events_stand,
+            events_past_the_bound_go_but_not_what_was_made_of_them,
+            events_past_the_size_go,
+            an_id_is_known_for_as_long_as_its_event,
+            a_reader_is_told_how_many_events_went_before_it_came,
+            a_time_to_live_is_kept,
+            rows_go_when_their_time_is_over,
+            the_open_key_makes_so_many_streams,
+            the_open_key_fills_the_storage_up_to_its_limit,
+            what_is_added_is_counted_whoever_listens,
             all_of_it_survives_the_end,
             after_the_end_nothing_is_taken,
         );
@@ -97,37 +120,48 @@ struct Fixture<S: Subject> {
     engine: S::Engine,
     subscribers: Arc<Hub>,
     changes: Arc<Changes>,
+    rates: Arc<Rates>,
+    limits: Limits,
     place: tempfile::TempDir,
 }
 
 impl<S: Subject> Fixture<S> {
     fn new() -> Self {
-        Self::at(tempfile::tempdir().unwrap())
+        Self::with(Limits::default())
     }
 
-    fn at(place: tempfile::TempDir) -> Self {
+    fn with(limits: Limits) -> Self {
+        Self::at(tempfile::tempdir().unwrap(), limits)
+    }
+
+    fn at(place: tempfile::TempDir, limits: Limits) -> Self {
         let subscribers = Arc::new(Hub::new(1 << 20));
         let changes = Arc::new(Changes::default());
+        let rates = Arc::new(Rates::default());
         let announcer = Announcer {
             subscribers: Arc::clone(&subscribers),
-            rates: Arc::default(),
+            rates: Arc::clone(&rates),
             changes: Arc::clone(&changes),
         };
-        let engine = S::open(place.path(), Arc::new(announcer));
-        Self { engine, subscribers, changes, place }
+        let engine = S::open_with(place.path(), &limits, Arc::new(announcer));
+        Self { engine, subscribers, changes, rates, limits, place }
     }
 
     /// Ends the engine and opens what it kept.
     fn reopen(self) -> Self {
-        let Self { engine, place, .. } = self;
+        let Self { engine, place, limits, .. } = self;
         engine.close();
         drop(engine);
-        Self::at(place)
+        Self::at(place, limits)
     }
 
     fn append(&self, json: &Value) -> Commit {
-        let (author, may_write) = (Author::Trusted, &|_: &str| true);
-        let collector = Collector { engine: &self.engine, author, limit: 1 << 20, may_write };
+        self.append_as(Author::Trusted, json)
+    }
+
+    fn append_as(&self, author: Author, json: &Value) -> Commit {
+        let may_write = &|_: &str| true;
+        let collector = Collector { engine: &self.engine, author, limit: 4 << 20, may_write };
         collector.map(&json.to_string()).unwrap()
     }
 
@@ -317,15 +351,6 @@ pub(super) fn a_process_has_what_was_stored_before_and_after_it<S: Subject>() {
     it.engine.change_process("groups", &Change { query, ttl: None }).unwrap();
     let least = json!([{"k": "a", "n": 1}, {"k": "b", "n": 2}, {"k": "c", "n": 0.5}]);
     it.wait_until("SELECT * FROM groups ORDER BY k", &least);
-}
-
-/// Not of the suite: an engine may refuse it.
-pub(super) fn a_time_to_live_is_kept<S: Subject>() {
-    let it = Fixture::<S>::new();
-    it.process("p", "SELECT k, count(*) AS n FROM s GROUP BY k").unwrap();
-    let ttl = Some(Ttl { duration: "1 day".to_owned(), column: "k".to_owned() });
-    it.engine.change_process("p", &Change { query: None, ttl: ttl.clone() }).unwrap();
-    assert_eq!(it.engine.process("p").unwrap().ttl, ttl);
 }
 
 pub(super) fn a_listener_is_told_what_was_committed<S: Subject>() {

@@ -41,8 +41,10 @@ mod inner;
 mod pages;
 mod process;
 mod query;
+mod retention;
 mod schema;
 mod storage;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -62,10 +64,11 @@ use self::connections::Connections;
 use self::follow::Follower;
 use self::inner::{Counted, Inner, Snapshot};
 use self::query::Caller;
+use self::sweep::Sweeper;
 use crate::engine::position::Position;
 use crate::engine::{
     Author, Change, Commit, Definition, Deliver, Engine, EngineCounters, EngineError, Listener,
-    Overview, Page, PageLimit, ProcessStats, Rows, Start, Summary, Ttl, Wanted,
+    Overview, Page, PageLimit, ProcessStats, Rows, Start, Summary, Wanted,
 };
 use crate::events::batch::Batch;
 use crate::events::ids::EventId;
@@ -175,6 +178,7 @@ impl Postgres {
             listener,
             counted: Counted::default(),
             keys: Mutex::new(HashMap::new()),
+            room: Mutex::default(),
             snapshots: Mutex::default(),
             work: Mutex::default(),
             changed: Condvar::new(),
@@ -188,6 +192,9 @@ impl Postgres {
         let following = Arc::clone(&inner);
         let follower = thread("follower").spawn(move || follower.work(&following))?;
         engine.background().push(follower);
+        let sweeping = Arc::clone(&inner);
+        let sweeper = move || Sweeper::default().work(&sweeping);
+        engine.background().push(thread("sweeper").spawn(sweeper)?);
         engine.background().push(thread("process").spawn(move || inner.rerun())?);
         Ok(engine)
     }
@@ -214,23 +221,12 @@ fn no_stream(name: &str) -> EngineError {
     EngineError::NotFound(format!("there is no stream {name:?}"))
 }
 
-/// A clear error is better than rows that stay.
-fn refuse(ttl: Option<&Ttl>) -> Result<(), EngineError> {
-    match ttl {
-        Some(_) => {
-            let why = "a ttl is not supported on PostgreSQL: use a condition on \"$timestamp\"";
-            Err(EngineError::Invalid(why.to_owned()))
-        }
-        None => Ok(()),
-    }
-}
-
 fn no_query(name: &str) -> EngineError {
     EngineError::NotFound(format!("there is no saved query {name:?}"))
 }
 
 impl Engine for Postgres {
-    fn append(&self, mut batches: Vec<(String, Batch)>, _author: Author) -> Commit {
+    fn append(&self, mut batches: Vec<(String, Batch)>, author: Author) -> Commit {
         let (done, commit) = oneshot::channel();
         let done = Arc::new(Mutex::new(Some(done)));
         let answer = |done: &Mutex<Option<oneshot::Sender<_>>>, result| {
@@ -242,7 +238,7 @@ impl Engine for Postgres {
         let run = self.inner.run(
             |inner| &inner.writers,
             move |inner| {
-                let result = inner.append(&mut batches, &timestamp::now());
+                let result = inner.append(&mut batches, author, &timestamp::now());
                 if let Err(error) = &result {
                     inner.failed(error);
                 }
@@ -277,9 +273,10 @@ impl Engine for Postgres {
 
     fn delete_stream(&self, name: &str) -> Result<(), EngineError> {
         let stream = name.to_owned();
-        let deleted =
-            self.inner.transaction(move |transaction| storage::delete(transaction, &stream))?;
-        if deleted { Ok(()) } else { Err(no_stream(name)) }
+        self.inner.transaction(move |transaction| {
+            let number = storage::delete(transaction, &stream)?;
+            inner::notify(transaction, &[number.ok_or_else(|| no_stream(&stream))?], &[])
+        })
     }
 
     fn position(&self, stream: &str, start: Start<'_>) -> Result<Position, EngineError> {
@@ -324,10 +321,10 @@ impl Engine for Postgres {
 
     fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError> {
         let (name, Definition { query, ttl }) = (name.to_owned(), definition.clone());
-        refuse(ttl.as_ref())?;
         self.inner.transaction(move |transaction| {
-            process::create(transaction, &name, &query)?;
-            Ok(())
+            let number = process::create(transaction, &name, &query)?;
+            process::set_ttl(transaction, number, ttl.as_ref())?;
+            inner::tell(transaction, number)
         })
     }
 
@@ -337,12 +334,13 @@ impl Engine for Postgres {
 
     fn process(&self, name: &str) -> Result<Definition, EngineError> {
         let process = name.to_owned();
-        let query = self.inner.transaction(move |transaction| {
-            let select = "SELECT query FROM stride.processes WHERE name = $1";
-            Ok(transaction.query_opt(select, &[&process])?.map(|row| row.get(0)))
+        let definition = self.inner.transaction(move |transaction| {
+            let select = "SELECT number, query FROM stride.processes WHERE name = $1";
+            let Some(row) = transaction.query_opt(select, &[&process])? else { return Ok(None) };
+            let ttl = process::ttl(transaction, row.get(0))?;
+            Ok(Some(Definition { query: row.get(1), ttl }))
         })?;
-        let query = query.ok_or_else(|| process::no_process(name))?;
-        Ok(Definition { query, ttl: None })
+        definition.ok_or_else(|| process::no_process(name))
     }
 
     fn process_stats(&self, name: &str) -> Result<ProcessStats, EngineError> {
@@ -352,16 +350,13 @@ impl Engine for Postgres {
 
     fn change_process(&self, name: &str, change: &Change) -> Result<(), EngineError> {
         let (name, Change { query, ttl }) = (name.to_owned(), change.clone());
-        refuse(ttl.as_ref())?;
         self.inner.transaction(move |transaction| {
-            match &query {
-                Some(query) => {
-                    let number = process::change(transaction, &name, query)?;
-                    inner::tell(transaction, number)?;
-                }
-                None => drop(process::find(transaction, &name)?),
-            }
-            Ok(())
+            let number = match &query {
+                Some(query) => process::change(transaction, &name, query)?,
+                None => process::find(transaction, &name)?.number,
+            };
+            process::set_ttl(transaction, number, ttl.as_ref())?;
+            inner::tell(transaction, number)
         })
     }
 

@@ -112,6 +112,8 @@ pub(in crate::engine) fn a_position_that_is_none_of_its_own_is_gone<S: Subject>(
 struct Recorder(Mutex<Vec<(String, Position, usize)>>);
 
 impl Listener for Recorder {
+    fn added(&self, _: &str, _: u64) {}
+
     fn stored(&self, stream: &str, position: Position, events: &Records) {
         self.0.lock().unwrap().push((stream.to_owned(), position, events.ends.len()));
     }

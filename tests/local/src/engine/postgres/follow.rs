@@ -13,17 +13,21 @@ use super::error::Failure;
 use super::inner::{Inner, Snapshot};
 use super::{pages, process};
 use crate::engine::{EngineError, PageLimit};
+use crate::subscribers::records::Records;
 
 /// Where servers tell each other.
 pub(super) const CHANNEL: &str = "stride";
 
 /// Said when there is too much to name.
-pub(super) const EVERYTHING: &str = "*";
+const EVERYTHING: &str = "*";
+
+/// Said to wake a follower, and no more.
+pub(super) const NOTHING: &str = "";
 
 /// How many streams and processes a notification names.
 const MOST_NAMED: usize = 200;
 
-/// How long to wait before looking for what nobody told of, or for a connection.
+/// How long to wait before looking whether the connection is still there, or for another one.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is read at once of a stream.
@@ -53,7 +57,7 @@ impl News {
     }
 
     fn add(&mut self, notice: &str) {
-        for word in notice.split(' ') {
+        for word in notice.split_terminator(' ') {
             let (kind, number) = word.split_at_checked(1).unwrap_or_default();
             match (kind, number.parse()) {
                 ("s", Ok(number)) => drop(self.streams.insert(number)),
@@ -77,9 +81,10 @@ impl Follower {
         inner.storage.transaction(|transaction| {
             let streams = transaction.query("SELECT number, next FROM stride.streams", &[])?;
             let streams = streams.iter().map(|row| (row.get(0), row.get(1))).collect();
-            let processes = process::ends(transaction)?;
+            let processes = "SELECT number, name, next FROM stride.processes";
+            let processes = transaction.query(processes, &[])?;
             let processes =
-                processes.into_iter().map(|(number, name, next)| (number, (name, next))).collect();
+                processes.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
             Ok(Self { streams, processes })
         })
     }
@@ -153,27 +158,32 @@ impl Follower {
             let streams = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2)));
             Ok(streams.collect::<Vec<(i64, String, i64)>>())
         })?;
+        let there: BTreeSet<i64> = streams.iter().map(|(number, ..)| *number).collect();
         if all {
-            let there: BTreeSet<i64> = streams.iter().map(|(number, ..)| *number).collect();
             self.streams.retain(|number, _| there.contains(number));
+        }
+        for gone in named.iter().filter(|number| !there.contains(number)) {
+            self.streams.remove(gone);
         }
         for (number, name, next) in streams {
             let told = self.streams.entry(number).or_insert(1);
+            inner.listener.added(&name, (next - *told).max(0).unsigned_abs());
             // Asked after `next` was read: whoever subscribes later begins there or behind it.
             if !inner.listener.wants_events(&name) {
                 *told = next.max(*told);
             }
             while *told < next {
                 let from = *told;
-                let events = inner
+                let read = inner
                     .storage
                     .transaction(|transaction| pages::read(transaction, number, from, next, MOST));
-                let Ok(events) = events else { break };
-                if events.ends.is_empty() {
-                    // The stream was deleted.
-                    break;
-                }
-                *told += i64::try_from(events.ends.len()).unwrap_or(i64::MAX);
+                let (from, events) = match read {
+                    Ok(read) => read,
+                    // Whoever reads the stream finds out.
+                    Err(EngineError::Damaged(_)) => (next, Records::default()),
+                    Err(error) => return Err(error.into()),
+                };
+                *told = from + i64::try_from(events.ends.len()).unwrap_or(i64::MAX);
                 inner.listener.stored(&name, pages::before(inner.drawn, number, from), &events);
             }
         }
@@ -184,16 +194,22 @@ impl Follower {
         if !news.everything && news.processes.is_empty() {
             return Ok(());
         }
-        let processes = inner.storage.transaction(process::ends)?;
-        let there: BTreeSet<i64> = processes.iter().map(|(number, ..)| *number).collect();
+        let (all, named) = (news.everything, Vec::from_iter(news.processes.iter().copied()));
+        let processes = inner.storage.transaction(|transaction| {
+            let select = "SELECT number, name, next FROM stride.processes
+                WHERE $1 OR number = ANY($2)";
+            let rows = transaction.query(select, &[&all, &named])?;
+            let processes = rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2))));
+            Ok(processes.collect::<BTreeMap<i64, (String, i64)>>())
+        })?;
         self.processes.retain(|number, (name, _)| {
-            let stays = there.contains(number);
-            if !stays {
+            let is_gone = (all || named.contains(number)) && !processes.contains_key(number);
+            if is_gone {
                 inner.listener.process_deleted(name);
             }
-            stays
+            !is_gone
         });
-        for (number, name, next) in processes {
+        for (number, (name, next)) in processes {
             self.tell_changes_of(inner, number, &name, next)?;
         }
         Ok(())
@@ -225,14 +241,13 @@ impl Follower {
     }
 }
 
-/// Waits for notifications; after a pause without one, everything may have news.
+/// Waits for notifications, but not for ever: a connection that has ended gets none.
 fn wait(client: &mut Client) -> Result<News, Failure> {
     let mut news = News::default();
     let first = client.notifications().timeout_iter(PAUSE).next()?;
     let Some(first) = first else {
-        // A connection that has ended waits for nothing.
         client.batch_execute("")?;
-        return Ok(News::everything());
+        return Ok(news);
     };
     news.add(first.payload());
     let mut notifications = client.notifications();

@@ -8,7 +8,7 @@ use postgres::{Client, Transaction};
 use super::connections::Connections;
 use super::error::Failure;
 use super::schema::{self, lock_names};
-use super::storage::{LATEST, bytes, doc};
+use super::storage::{LATEST, ROOM, bytes, doc};
 use crate::engine::sqlite::export::{Export, ExportedEvent, ExportedStream};
 use crate::engine::{Engine, EngineError};
 use crate::events::batch::Batch;
@@ -127,7 +127,9 @@ fn begin(client: &mut Client, export: &Export) -> Result<bool, Failure> {
 fn slice(client: &mut Client, export: &Export, stream: &ExportedStream) -> Result<u64, Failure> {
     let mut transaction = client.transaction()?;
     let ExportedStream { number, name, first, first_seen, last_seen, .. } = stream;
-    let make = "INSERT INTO stride.streams VALUES ($1, $2, $3, 1, $4, $5) ON CONFLICT DO NOTHING";
+    let make =
+        "INSERT INTO stride.streams (number, name, next, keys_version, first_seen, last_seen, first)
+        VALUES ($1, $2, $3, 1, $4, $5, $3) ON CONFLICT DO NOTHING";
     transaction.execute(make, &[number, name, first, first_seen, last_seen])?;
     let next = "SELECT next FROM stride.streams WHERE number = $1 FOR UPDATE";
     let next: i64 = transaction.query_one(next, &[number])?.get(0);
@@ -135,8 +137,14 @@ fn slice(client: &mut Client, export: &Export, stream: &ExportedStream) -> Resul
     if let Some(last) = events.last() {
         let keys = insert(&mut transaction, *number, &events)?;
         note_keys(&mut transaction, *number, &export.keys(stream)?, &keys)?;
-        let update = "UPDATE stride.streams SET next = $2, keys_version = keys_version + 1 WHERE number = $1";
-        transaction.execute(update, &[number, &(last.place + 1)])?;
+        let update = format!(
+            "UPDATE stride.streams SET next = $2, keys_version = keys_version + 1,
+                bytes = streams.bytes + copied.bytes, room = streams.room + copied.room
+            FROM (SELECT sum(octet_length(event)) AS bytes, sum({ROOM}) AS room FROM stride.events
+                WHERE stream = $1 AND place >= $3 AND place < $2) AS copied
+            WHERE number = $1"
+        );
+        transaction.execute(&update, &[number, &(last.place + 1), &next])?;
     }
     transaction.commit()?;
     Ok(events.len() as u64)

@@ -3,17 +3,17 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres::Transaction;
 
 use super::connections::Connections;
 use super::error::Failure;
-use super::follow::{self, CHANNEL, EVERYTHING};
-use super::process;
+use super::follow::{self, CHANNEL, NOTHING};
 use super::schema::Drawn;
 use super::storage::{self, KnownKeys};
-use crate::engine::{Deliver, EngineCounters, EngineError, Listener};
+use super::{process, retention};
+use crate::engine::{Author, Deliver, EngineCounters, EngineError, Listener};
 use crate::events::batch::Batch;
 use crate::events::keys::Kinds;
 use crate::pool::Pool;
@@ -22,8 +22,8 @@ use crate::settings::Limits;
 /// How long to wait before processes are run again.
 const RERUN: Duration = Duration::from_secs(1);
 
-/// How long changes of processes are kept for the other servers.
-const KEPT: &str = "10 minutes";
+/// How long this server goes by what it has measured the database to take, and by what it has added since.
+const MEASURED: Duration = Duration::from_secs(1);
 
 /// Of how many streams the keys are kept in memory.
 const MOST_KNOWN: usize = 10_000;
@@ -42,11 +42,19 @@ pub(super) struct Inner {
     pub(super) listener: Arc<dyn Listener>,
     pub(super) counted: Counted,
     pub(super) keys: Mutex<KnownKeys>,
+    pub(super) room: Mutex<Room>,
     /// Snapshots that wait for the follower, who knows what was told.
     pub(super) snapshots: Mutex<Vec<Snapshot>>,
     /// How much is under way, and whether no more is taken.
     pub(super) work: Mutex<Work>,
     pub(super) changed: Condvar,
+}
+
+/// How much the database takes, as far as this server knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    used: u64,
+    measured: Option<Instant>,
 }
 
 /// Somebody who wants the rows of a process.
@@ -178,8 +186,10 @@ impl Inner {
     pub(super) fn append(
         &self,
         batches: &mut [(String, Batch)],
+        author: Author,
         now: &str,
     ) -> Result<(), EngineError> {
+        self.check_room(author)?;
         batches.sort_by(|one, other| one.0.cmp(&other.0));
         // A stream comes into being with its first event, and an empty array has none.
         let mut batches: Vec<&mut (String, Batch)> =
@@ -190,7 +200,7 @@ impl Inner {
         let names: Vec<String> = batches.iter().map(|(name, _)| name.clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let (added, known, skipped) = self.storage.transaction(|transaction| {
-            let mut streams = storage::lock(transaction, &names, now)?;
+            let mut streams = storage::lock(transaction, &names, author, now)?;
             let (mut added, mut known, mut skipped) = (0, Vec::new(), 0);
             let mut processes = Vec::new();
             for (stream, (name, batch)) in streams.iter_mut().zip(&mut batches) {
@@ -201,16 +211,18 @@ impl Inner {
                     let news = process::added(transaction, name, stream, &keys, from..stream.next)?;
                     processes.extend(news.changed);
                     skipped += news.skipped;
+                    retention::let_go(transaction, stream, &self.limits, new)?;
                 }
                 added += new;
                 known.push((stream.number, (stream.keys_version, keys)));
             }
             let numbers: Vec<i64> = streams.iter().map(|stream| stream.number).collect();
-            let notice = follow::notice(&numbers, &processes);
-            transaction.execute("SELECT pg_notify($1, $2)", &[&CHANNEL, &notice])?;
+            notify(transaction, &numbers, &processes)?;
             Ok((added, known, skipped))
         })?;
         // Now that they are committed.
+        let text: usize = batches.iter().map(|(_, batch)| batch.text.len()).sum();
+        self.room().used += text as u64;
         let mut keys = self.known_keys();
         // They are read again when they are needed.
         if keys.len() > MOST_KNOWN {
@@ -249,17 +261,42 @@ impl Inner {
                 self.failed(&error);
             }
         }
-        self.storage.transaction(|transaction| {
-            let trim = format!("DELETE FROM stride.changes WHERE at < now() - interval '{KEPT}'");
-            transaction.batch_execute(&trim)?;
-            Ok(())
-        })
+        Ok(())
     }
 
-    /// Wakes the followers.
+    /// Refuses the open key once the database is as large as it may make it. All that events leave behind counts.
+    fn check_room(&self, author: Author) -> Result<(), EngineError> {
+        let most = self.limits.max_open_bytes as u64;
+        if author == Author::Trusted {
+            return Ok(());
+        }
+        let known = *self.room();
+        let used = match known.measured {
+            Some(at) if at.elapsed() < MEASURED => known.used,
+            _ => {
+                let used = self.storage.transaction(retention::used)?;
+                *self.room() = Room { used, measured: Some(Instant::now()) };
+                used
+            }
+        };
+        if used < most {
+            return Ok(());
+        }
+        Err(EngineError::Full(format!(
+            "the database has {} MiB, and the open key may add nothing past {} MiB",
+            used >> 20,
+            most >> 20
+        )))
+    }
+
+    fn room(&self) -> MutexGuard<'_, Room> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the followers, of which one is its own.
     pub(super) fn wake(&self) -> Result<(), EngineError> {
         let notify = "SELECT pg_notify($1, $2)";
-        self.storage.with(|client| client.execute(notify, &[&CHANNEL, &EVERYTHING]))?;
+        self.storage.with(|client| client.execute(notify, &[&CHANNEL, &NOTHING]))?;
         Ok(())
     }
 
@@ -285,9 +322,18 @@ impl Inner {
     }
 }
 
-/// Tells all servers that a process has changed.
+/// Tells all servers that a process has changed, or is no more.
 pub(super) fn tell(transaction: &mut Transaction<'_>, process: i64) -> Result<(), Failure> {
-    let notice = follow::notice(&[], &[process]);
+    notify(transaction, &[], &[process])
+}
+
+/// Tells all servers that something is new about these, or that they are no more.
+pub(super) fn notify(
+    transaction: &mut Transaction<'_>,
+    streams: &[i64],
+    processes: &[i64],
+) -> Result<(), Failure> {
+    let notice = follow::notice(streams, processes);
     transaction.execute("SELECT pg_notify($1, $2)", &[&CHANNEL, &notice])?;
     Ok(())
 }

@@ -22,7 +22,7 @@ pub(super) fn position(
     start: Start<'_>,
 ) -> Result<Position, Failure> {
     transaction.batch_execute(SNAPSHOT)?;
-    let Some((number, next)) = find(transaction, stream)? else {
+    let Some((number, first, next)) = find(transaction, stream)? else {
         if let Start::After(_) = start {
             return Err(no_such_event().into());
         }
@@ -30,7 +30,7 @@ pub(super) fn position(
         return Ok(Position { epoch: drawn.epoch, stream, place: 0 });
     };
     let next = match start {
-        Start::Oldest => oldest(transaction, number, next)?,
+        Start::Oldest => first,
         Start::Newest => next,
         Start::After(id) => {
             place_of(transaction, drawn, number, id)?.ok_or_else(no_such_event)? + 1
@@ -53,7 +53,7 @@ pub(super) fn after(
         return Err(gone("the storage is another one, or was put back from a copy").into());
     }
     let is_same = match (found, position.stream) {
-        (Some((found, _)), Which::Number(number)) => found.cast_unsigned() == number,
+        (Some((found, ..)), Which::Number(number)) => found.cast_unsigned() == number,
         (None, Which::Number(_)) => false,
         // One that came since then and was deleted may have had this name.
         (_, Which::After(number)) => counter(transaction, "deleted")? <= number,
@@ -61,32 +61,31 @@ pub(super) fn after(
     if !is_same {
         return Err(gone("the stream was deleted since").into());
     }
-    if position.place > found.map_or(0, |(_, next)| next.abs_diff(1)) {
+    if position.place > found.map_or(0, |(.., next)| next.abs_diff(1)) {
         return Err(gone("the stream never had so many events").into());
     }
-    let Some((number, next)) = found else {
+    let Some((number, first, next)) = found else {
         return Ok(Page { events: Records::default(), missing: 0, end: position });
     };
     let asked = i64::try_from(position.place).unwrap_or(i64::MAX).saturating_add(1);
-    let from = oldest(transaction, number, next)?.max(asked);
-    let events = read(transaction, number, from, next, most)?;
+    let (from, events) = read(transaction, number, first.max(asked), next, most)?;
     let to = from.saturating_add_unsigned(events.ends.len() as u64);
     Ok(Page { events, missing: from.abs_diff(asked), end: before(drawn, number, to) })
 }
 
-/// Events at places from `from` up to, but without, `next`.
+/// Events at places from `from` up to, but without, `next`, and the place of the first of those that are still here.
 pub(super) fn read(
     transaction: &mut Transaction<'_>,
     stream: i64,
     from: i64,
     next: i64,
     most: PageLimit,
-) -> Result<Records, Failure> {
+) -> Result<(i64, Records), Failure> {
     let select = "SELECT place, event FROM stride.events
         WHERE stream = $1 AND place >= $2 AND place < $3 ORDER BY place LIMIT $4";
     let count = i64::try_from(most.events.max(1)).unwrap_or(i64::MAX);
     let mut rows = transaction.query_raw(select, [&stream, &from, &next, &count])?;
-    let mut events = Events::default();
+    let (mut first, mut events) = (next, Events::default());
     while let Some(row) = rows.next()? {
         let event: &str = row.get(1);
         // The first is taken however long it is, or there would be no end.
@@ -94,20 +93,17 @@ pub(super) fn read(
         {
             break;
         }
-        if row.get::<_, i64>(0).abs_diff(from) != events.ends.len() as u64 {
+        let place: i64 = row.get(0);
+        if events.ends.is_empty() {
+            first = place;
+        }
+        if place.abs_diff(first) != events.ends.len() as u64 {
             let why = "an event is missing in its stream";
             return Err(EngineError::Damaged(why.to_owned()).into());
         }
         events.push(event);
     }
-    Ok(events.into_records())
-}
-
-/// The place of the oldest event that is left. What came from a file may have lost others before.
-fn oldest(transaction: &mut Transaction<'_>, stream: i64, next: i64) -> Result<i64, Failure> {
-    let select = "SELECT min(place) FROM stride.events WHERE stream = $1";
-    let oldest: Option<i64> = transaction.query_one(select, &[&stream])?.get(0);
-    Ok(oldest.unwrap_or(next))
+    Ok((first, events.into_records()))
 }
 
 /// The position before the event to come at a place of a stream.
@@ -133,10 +129,14 @@ fn place_of(
     Ok(transaction.query_opt(given, &[&stream, &place])?.map(|_| place))
 }
 
-/// The number of a stream, and the place of the event to come.
-fn find(transaction: &mut Transaction<'_>, stream: &str) -> Result<Option<(i64, i64)>, Failure> {
-    let select = "SELECT number, next FROM stride.streams WHERE name = $1";
-    Ok(transaction.query_opt(select, &[&stream])?.map(|row| (row.get(0), row.get(1))))
+/// The number of a stream, and the places of its oldest event and of the one to come.
+fn find(
+    transaction: &mut Transaction<'_>,
+    stream: &str,
+) -> Result<Option<(i64, i64, i64)>, Failure> {
+    let select = "SELECT number, first, next FROM stride.streams WHERE name = $1";
+    let row = transaction.query_opt(select, &[&stream])?;
+    Ok(row.map(|row| (row.get(0), row.get(1), row.get(2))))
 }
 
 fn counter(transaction: &mut Transaction<'_>, key: &str) -> Result<u64, Failure> {

@@ -4,6 +4,7 @@
 //! lock of their stream. The others are run again by one server at a time.
 
 mod added;
+mod expiry;
 mod rerun;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use crate::sql::{Parsed, print};
 use crate::subscribers::records::{DELIMITER, Records};
 
 pub(super) use self::added::added;
+pub(super) use self::expiry::{MOST_EXPIRED, expire, set_ttl, ttl, with_ttl};
 pub(super) use self::rerun::{recomputed, run_again};
 
 /// The longest name that a column of a process can have, in bytes: PostgreSQL cuts longer ones.
@@ -346,12 +348,6 @@ pub(super) fn delete(transaction: &mut Transaction<'_>, name: &str) -> Result<i6
     transaction.execute("DELETE FROM stride.changes WHERE process = $1", &[&process.number])?;
     transaction.batch_execute(&format!("DROP TABLE {}", process.table()))?;
     Ok(process.number)
-}
-
-/// The processes, with their names and the change to come of each.
-pub(super) fn ends(transaction: &mut Transaction<'_>) -> Result<Vec<(i64, String, i64)>, Failure> {
-    let rows = transaction.query("SELECT number, name, next FROM stride.processes", &[])?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
 /// The changes at places from `from` up to, but without, `next`; `None` if not all of them are kept.

@@ -1,5 +1,7 @@
 //! The tables, in a schema of their own.
 
+use std::ops::Range;
+
 use postgres::{Client, Transaction};
 
 use super::error::Failure;
@@ -15,6 +17,9 @@ pub(super) const LOCKS: i32 = 0x5374_7264;
 /// The lock of those who make and delete streams and processes, which share their names.
 pub(super) const NAMES: i32 = 0;
 
+/// The lock of the server that deletes what has become too old or too much. Those of processes are their numbers.
+pub(super) const SWEEP: i32 = -1;
+
 /// Every table leads with the stream or the process that its rows are of. Ids are found by their hashes, because an
 /// entry of an index holds no more than 2,704 bytes.
 const TABLES: &str = "
@@ -26,7 +31,17 @@ CREATE TABLE IF NOT EXISTS stride.streams (
     next bigint NOT NULL,        -- the event to come
     keys_version bigint NOT NULL,
     first_seen text NOT NULL,
-    last_seen text NOT NULL
+    last_seen text NOT NULL,
+    first bigint NOT NULL DEFAULT 1,        -- the oldest event that is still here
+    bytes bigint NOT NULL DEFAULT 0,        -- of the text of those that are
+    room bigint NOT NULL DEFAULT 0,         -- that they take with all that belongs to them, about
+    is_open boolean NOT NULL DEFAULT false  -- the open key made it
+);
+CREATE INDEX IF NOT EXISTS open_streams ON stride.streams (number) WHERE is_open;
+CREATE TABLE IF NOT EXISTS stride.garbage (
+    stream bigint PRIMARY KEY,              -- that was deleted, and whose events go bit by bit
+    first bigint NOT NULL,
+    next bigint NOT NULL
 );
 CREATE TABLE IF NOT EXISTS stride.keys (
     stream bigint NOT NULL,
@@ -58,7 +73,9 @@ CREATE TABLE IF NOT EXISTS stride.processes (
     next bigint NOT NULL,        -- the change to come
     seen text,                   -- what it was last computed of
     skipped bigint NOT NULL,
-    error text                   -- why its rows are old
+    error text,                  -- why its rows are old
+    ttl_duration text,           -- how old a row may get
+    ttl_column text              -- by the time in this column
 );
 CREATE INDEX IF NOT EXISTS processes_of ON stride.processes (stream, name);
 CREATE TABLE IF NOT EXISTS stride.changes (
@@ -69,10 +86,11 @@ CREATE TABLE IF NOT EXISTS stride.changes (
     PRIMARY KEY (process, place)
 );
 CREATE TABLE IF NOT EXISTS stride.queries (name text COLLATE \"C\" PRIMARY KEY, query text NOT NULL);
+CREATE TABLE IF NOT EXISTS stride.probe (filler text NOT NULL);
 ";
 
 /// Functions of ours, by type. `value`: a value of a key that has had several types. `num`: what is added up of a value.
-/// `key`: the one form of values that are equal. `out`: what a client gets to see.
+/// `key`: the one form of values that are equal. `out`: what a client gets to see. `time`: the time that a value is, if it is one.
 const FUNCTIONS: &str = "
 CREATE OR REPLACE FUNCTION stride.value(jsonb) RETURNS jsonb IMMUTABLE LANGUAGE sql AS $$
     SELECT CASE jsonb_typeof($1) WHEN 'null' THEN NULL
@@ -100,7 +118,30 @@ CREATE OR REPLACE FUNCTION stride.out(timestamptz) RETURNS text STABLE LANGUAGE 
     SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') $$;
 CREATE OR REPLACE FUNCTION stride.out(timestamp) RETURNS text STABLE LANGUAGE sql AS $$
     SELECT to_char($1, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') $$;
+CREATE OR REPLACE FUNCTION stride.time(timestamptz) RETURNS timestamptz IMMUTABLE LANGUAGE sql AS $$ SELECT $1 $$;
+CREATE OR REPLACE FUNCTION stride.time(timestamp) RETURNS timestamptz STABLE LANGUAGE sql
+    AS $$ SELECT $1 AT TIME ZONE 'UTC' $$;
+CREATE OR REPLACE FUNCTION stride.time(date) RETURNS timestamptz STABLE LANGUAGE sql
+    AS $$ SELECT $1::timestamp AT TIME ZONE 'UTC' $$;
+CREATE OR REPLACE FUNCTION stride.time(text) RETURNS timestamptz STABLE LANGUAGE plpgsql AS $$ BEGIN
+    RETURN CASE WHEN $1 ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}' THEN $1::timestamptz END;
+    EXCEPTION WHEN data_exception THEN RETURN NULL; END $$;
+CREATE OR REPLACE FUNCTION stride.time(jsonb) RETURNS timestamptz STABLE LANGUAGE sql AS $$
+    SELECT CASE jsonb_typeof($1) WHEN 'string' THEN stride.time($1 #>> '{}') END $$;
 ";
+
+/// Types whose values are no times.
+const TIMELESS: [&str; 9] = [
+    "bigint",
+    "boolean",
+    "double precision",
+    "integer",
+    "interval",
+    "json",
+    "numeric",
+    "real",
+    "anyarray",
+];
 
 /// Types whose values `key` and `out` leave as they are. All are named, because PostgreSQL would otherwise have several
 /// functions to choose from.
@@ -128,7 +169,13 @@ fn plain_functions() -> String {
     };
     let times = ["timestamptz", "timestamp"].map(|time| of("key", time));
     let plain = PLAIN.iter().flat_map(|plain| [of("key", plain), of("out", plain)]);
-    plain.chain(times).collect()
+    let timeless = TIMELESS.map(|of| {
+        format!(
+            "CREATE OR REPLACE FUNCTION stride.time({of}) RETURNS timestamptz IMMUTABLE LANGUAGE sql \
+             AS $$ SELECT NULL::timestamptz $$;"
+        )
+    });
+    plain.chain(times).chain(timeless).collect()
 }
 
 /// What is drawn once for a storage.
@@ -180,6 +227,16 @@ fn number(transaction: &mut Transaction<'_>, key: &str, first: i64) -> Result<i6
 
 /// The next number of a stream or of a process. No other is ever given it.
 pub(super) fn next_number(transaction: &mut Transaction<'_>, of: &str) -> Result<i64, Failure> {
-    let update = "UPDATE stride.meta SET value = value + 1 WHERE key = $1 RETURNING value";
-    Ok(transaction.query_one(update, &[&of])?.get(0))
+    Ok(next_numbers(transaction, of, 1)?.start)
+}
+
+/// The next so many of them.
+pub(super) fn next_numbers(
+    transaction: &mut Transaction<'_>,
+    of: &str,
+    count: i64,
+) -> Result<Range<i64>, Failure> {
+    let update = "UPDATE stride.meta SET value = value + $2 WHERE key = $1 RETURNING value";
+    let last: i64 = transaction.query_one(update, &[&of, &count])?.get(0);
+    Ok(last - count + 1..last + 1)
 }

@@ -7,12 +7,12 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use postgres::Transaction;
+use postgres::{Row, Transaction};
 use serde_json::Value;
 
 use super::error::Failure;
-use super::schema::{Drawn, lock_names, next_number};
-use crate::engine::EngineError;
+use super::schema::{Drawn, lock_names, next_numbers};
+use crate::engine::{Author, EngineError};
 use crate::events::batch::{Batch, GIVEN_ID};
 use crate::events::ids::EventId;
 use crate::events::keys::{Kinds, MOST};
@@ -22,20 +22,65 @@ use crate::subscribers::records::{DELIMITER, Records};
 /// The end of the year 9999, in microseconds since 1970: later times are taken for it.
 pub(super) const LATEST: i64 = 253_402_300_799_999_999;
 
+/// How many streams there may be: they take memory even when nobody writes to them.
+const MOST_STREAMS: i64 = 100_000;
+
+/// How many of them the open key may make.
+const MOST_OPEN_STREAMS: i64 = 1000;
+
+/// How much an event takes, about: its text and what is kept of it besides, its id twice, and the rest of its row and of
+/// two indexes.
+pub(super) const ROOM: &str = "octet_length(event) + coalesce(octet_length(doc), 0) + 2 * coalesce(octet_length(id), 0) + 150";
+
+fn room(event: &str, doc: Option<&str>, id: Option<&[u8]>) -> usize {
+    event.len() + doc.map_or(0, str::len) + 2 * id.map_or(0, <[u8]>::len) + 150
+}
+
 /// A stream whose row is locked.
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
     pub(super) number: i64,
+    /// The oldest event that is still here.
+    pub(super) first: i64,
+    /// How much those take that are: their text, and all of it.
+    pub(super) bytes: i64,
+    pub(super) room: i64,
     /// The event to come.
     pub(super) next: i64,
     /// Raised when a key is new, or has a new kind of value.
     pub(super) keys_version: i64,
 }
 
+impl Stream {
+    const COLUMNS: &str = "number, first, next, keys_version, bytes, room";
+
+    fn of(row: &Row) -> Self {
+        Self {
+            number: row.get(0),
+            first: row.get(1),
+            next: row.get(2),
+            keys_version: row.get(3),
+            bytes: row.get(4),
+            room: row.get(5),
+        }
+    }
+
+    /// Locks one stream.
+    pub(super) fn lock(
+        transaction: &mut Transaction<'_>,
+        number: i64,
+    ) -> Result<Option<Self>, Failure> {
+        let columns = Self::COLUMNS;
+        let select = format!("SELECT {columns} FROM stride.streams WHERE number = $1 FOR UPDATE");
+        Ok(transaction.query_opt(&select, &[&number])?.map(|row| Self::of(&row)))
+    }
+}
+
 /// Locks the streams of a request, and makes those that are not there yet.
 pub(super) fn lock(
     transaction: &mut Transaction<'_>,
     names: &[&str],
+    author: Author,
     now: &str,
 ) -> Result<Vec<Stream>, Failure> {
     let known = "SELECT count(*) FROM stride.streams WHERE name = ANY($1)";
@@ -49,28 +94,72 @@ pub(super) fn lock(
             let why = format!("{name:?} is a process, not a stream");
             return Err(EngineError::Conflict(why).into());
         }
-        for name in names {
-            let known = "SELECT 1 FROM stride.streams WHERE name = $1";
-            if transaction.query_opt(known, &[name])?.is_none() {
-                let number = next_number(transaction, "streams")?;
-                let insert = "INSERT INTO stride.streams VALUES ($1, $2, 1, 0, $3, $3)";
-                transaction.execute(insert, &[&number, name, &now])?;
-            }
-        }
+        create(transaction, names, author, now)?;
     }
     let mut streams = Vec::with_capacity(names.len());
-    let select = transaction.prepare(
-        "SELECT number, next, keys_version FROM stride.streams WHERE name = $1 FOR UPDATE",
-    )?;
+    let columns = Stream::COLUMNS;
+    let select = transaction
+        .prepare(&format!("SELECT {columns} FROM stride.streams WHERE name = $1 FOR UPDATE"))?;
     for name in names {
         let Some(row) = transaction.query_opt(&select, &[name])? else {
             // It was deleted just now: the next try makes it anew.
             let error = EngineError::Unavailable(format!("the stream {name:?} is being deleted"));
             return Err(Failure { error, again: true });
         };
-        streams.push(Stream { number: row.get(0), next: row.get(1), keys_version: row.get(2) });
+        streams.push(Stream::of(&row));
     }
     Ok(streams)
+}
+
+/// Makes those streams that are not there yet. No other server makes any meanwhile.
+fn create(
+    transaction: &mut Transaction<'_>,
+    names: &[&str],
+    author: Author,
+    now: &str,
+) -> Result<(), Failure> {
+    let new = "SELECT name FROM unnest($1::text[]) AS new (name)
+        WHERE name NOT IN (SELECT name FROM stride.streams WHERE name = ANY($1))";
+    let new = transaction.query(new, &[&names])?;
+    let new: Vec<&str> = new.iter().map(|row| row.get(0)).collect();
+    // Another server may have made them just now.
+    if new.is_empty() {
+        return Ok(());
+    }
+    check_count(transaction, new.len(), author)?;
+    let numbers =
+        next_numbers(transaction, "streams", i64::try_from(new.len()).unwrap_or(i64::MAX))?;
+    let numbers: Vec<i64> = numbers.collect();
+    let insert = "INSERT INTO stride.streams
+        (number, name, next, keys_version, first_seen, last_seen, is_open)
+        SELECT number, name, 1, 0, $3, $3, $4 FROM unnest($1::bigint[], $2::text[]) AS new (number, name)";
+    transaction.execute(insert, &[&numbers, &new, &now, &(author == Author::Anybody)])?;
+    Ok(())
+}
+
+/// Refuses so many new streams if there is no room for them. No other server makes any meanwhile.
+fn check_count(
+    transaction: &mut Transaction<'_>,
+    new: usize,
+    author: Author,
+) -> Result<(), Failure> {
+    let count = "SELECT (SELECT count(*) FROM stride.streams),
+        (SELECT count(*) FROM stride.streams WHERE is_open)";
+    let row = transaction.query_one(count, &[])?;
+    let new = i64::try_from(new).unwrap_or(i64::MAX);
+    let (all, open): (i64, i64) = (row.get(0), row.get(1));
+    if all.saturating_add(new) > MOST_STREAMS {
+        let why =
+            format!("there are {all} streams already, and {MOST_STREAMS} is the most there may be");
+        return Err(EngineError::Full(why).into());
+    }
+    if author == Author::Anybody && open.saturating_add(new) > MOST_OPEN_STREAMS {
+        let why = format!(
+            "the open key has made {open} streams already, and {MOST_OPEN_STREAMS} is the most it may make"
+        );
+        return Err(EngineError::Full(why).into());
+    }
+    Ok(())
 }
 
 /// The keys that a stream has had.
@@ -158,8 +247,12 @@ pub(super) fn add(
             .map_err(|_| EngineError::Broken("an event is not UTF-8".to_owned()))?;
         places.push(place);
         times.push(at);
+        let doc = doc(event);
+        stream.bytes += i64::try_from(event.len()).unwrap_or(i64::MAX);
+        let room = room(event, doc.as_deref(), id.as_deref());
+        stream.room += i64::try_from(room).unwrap_or(i64::MAX);
         ids.push(id);
-        docs.push(doc(event));
+        docs.push(doc);
         texts.push(event);
     }
     if !places.is_empty() {
@@ -170,9 +263,11 @@ pub(super) fn add(
         transaction
             .execute(insert, &[&stream.number, &now, &places, &times, &ids, &texts, &docs])?;
     }
-    let update = "UPDATE stride.streams SET next = $2, keys_version = $3, last_seen = $4
-        WHERE number = $1";
-    transaction.execute(update, &[&stream.number, &stream.next, &stream.keys_version, &now])?;
+    // The clocks of servers differ a little.
+    let update = "UPDATE stride.streams SET next = $2, keys_version = $3, bytes = $4, room = $5,
+        last_seen = greatest(last_seen, $6) WHERE number = $1";
+    let Stream { number, next, keys_version, bytes, room, .. } = &*stream;
+    transaction.execute(update, &[number, next, keys_version, bytes, room, &now])?;
     Ok(stream.next.abs_diff(first))
 }
 
@@ -255,17 +350,21 @@ fn without_nul(value: &mut Value) {
     }
 }
 
-/// Deletes a stream with all that was kept of it.
-pub(super) fn delete(transaction: &mut Transaction<'_>, name: &str) -> Result<bool, Failure> {
+/// Deletes a stream, and returns what its number was. Its events go later, bit by bit.
+pub(super) fn delete(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+) -> Result<Option<i64>, Failure> {
     lock_names(transaction)?;
-    let delete = "DELETE FROM stride.streams WHERE name = $1 RETURNING number";
-    let Some(row) = transaction.query_opt(delete, &[&name])? else { return Ok(false) };
-    let number: i64 = row.get(0);
+    let delete = "DELETE FROM stride.streams WHERE name = $1 RETURNING number, first, next";
+    let Some(row) = transaction.query_opt(delete, &[&name])? else { return Ok(None) };
+    let (number, first, next): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
     transaction.execute("DELETE FROM stride.keys WHERE stream = $1", &[&number])?;
-    transaction.execute("DELETE FROM stride.events WHERE stream = $1", &[&number])?;
+    let garbage = "INSERT INTO stride.garbage VALUES ($1, $2, $3)";
+    transaction.execute(garbage, &[&number, &first, &next])?;
     let note = "UPDATE stride.meta SET value = greatest(value, $1) WHERE key = 'deleted'";
     transaction.execute(note, &[&number])?;
-    Ok(true)
+    Ok(Some(number))
 }
 
 /// Text of events, with where each ends.

@@ -309,6 +309,7 @@ impl Writer {
                         Notice::Stored(stream, after, records) => {
                             let events = records.ends.len() as u64;
                             self.counted.events.fetch_add(events, Ordering::Relaxed);
+                            self.listener.added(&stream, events);
                             self.listener.stored(&stream, after, &records);
                         }
                         Notice::Changed(process, records) => {

@@ -2,7 +2,7 @@
 
 use postgres::Transaction;
 
-use super::{COLUMNS, Draft, Process, replace, types};
+use super::{COLUMNS, Draft, Process, expiry, replace, types};
 use crate::engine::EngineError;
 use crate::engine::postgres::error::{Failure, query_error};
 use crate::engine::postgres::schema::LOCKS;
@@ -51,7 +51,7 @@ pub(crate) fn run_again(transaction: &mut Transaction<'_>, number: i64) -> Resul
 /// How far what a process reads had come.
 fn seen(transaction: &mut Transaction<'_>, reads: &[String]) -> Result<String, Failure> {
     let select = "SELECT coalesce(string_agg(which, ' ' ORDER BY which), '') FROM (
-        SELECT 's' || number || ':' || next AS which FROM stride.streams WHERE name = ANY($1)
+        SELECT 's' || number || ':' || first || ':' || next AS which FROM stride.streams WHERE name = ANY($1)
         UNION ALL
         SELECT 'p' || number || ':' || next FROM stride.processes WHERE name = ANY($1)) AS read";
     Ok(transaction.query_one(select, &[&reads])?.get(0))
@@ -68,6 +68,7 @@ fn run(transaction: &mut Transaction<'_>, process: &Process) -> Result<bool, Fai
     transaction
         .batch_execute(&format!("CREATE TEMP TABLE new_{number} ON COMMIT DROP AS {}", draft.sql))
         .map_err(query_error)?;
+    expiry::leave_out(transaction, number, &process.columns, &new)?;
     let changed = draft.note_changes(transaction, process, &table, &new)?;
     if changed {
         transaction.batch_execute(&format!(

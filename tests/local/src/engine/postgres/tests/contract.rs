@@ -14,8 +14,8 @@ struct OnPostgres;
 impl Subject for OnPostgres {
     type Engine = Postgres;
 
-    fn open(place: &Path, listener: Arc<dyn Listener>) -> Postgres {
-        Postgres::open(&database(place), None, &Limits::default(), listener).unwrap()
+    fn open_with(place: &Path, limits: &Limits, listener: Arc<dyn Listener>) -> Postgres {
+        Postgres::open(&database(place), None, limits, listener).unwrap()
     }
 
     fn is_there() -> bool {

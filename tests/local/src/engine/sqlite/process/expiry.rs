@@ -25,14 +25,7 @@ impl Expiry {
         ttl: &Ttl,
         columns: &[Column],
     ) -> Result<Self, EngineError> {
-        let micros = times::duration(&ttl.duration)?;
-        if micros <= 0 {
-            return Err(EngineError::Invalid("a ttl lasts longer than nothing".to_owned()));
-        }
-        let column = columns.iter().position(|column| column.name == ttl.column);
-        let column = column.ok_or_else(|| {
-            EngineError::Invalid(format!("the query has no column {:?} for the ttl", ttl.column))
-        })?;
+        let (column, micros) = ttl.of(columns.iter().map(|column| &*column.name))?;
         Ok(Self { column, micros })
     }
 }

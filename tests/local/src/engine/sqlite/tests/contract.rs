@@ -3,19 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Sqlite, limits};
+use super::Sqlite;
 use crate::engine::Listener;
 use crate::engine::contract::{Subject, contract};
+use crate::settings::Limits;
 
 struct OnSqlite;
 
 impl Subject for OnSqlite {
     type Engine = Sqlite;
 
-    fn open(place: &Path, listener: Arc<dyn Listener>) -> Sqlite {
-        Sqlite::open(Some(&place.join("stride.db")), &limits(), listener).unwrap()
+    fn open_with(place: &Path, limits: &Limits, listener: Arc<dyn Listener>) -> Sqlite {
+        Sqlite::open(Some(&place.join("stride.db")), limits, listener).unwrap()
     }
 }
 
 contract!(OnSqlite);
-contract!(OnSqlite: a_time_to_live_is_kept);

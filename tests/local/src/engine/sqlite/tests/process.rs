@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Definition, Engine, EngineError, Ttl, received, start};
 use crate::engine::{Change, Mode};
@@ -258,34 +258,6 @@ fn a_query_can_be_changed_but_not_into_a_circle() {
     engine.wait_until(|| engine.query("SELECT * FROM b") == json!([{"n": 6}]));
     let unknown = engine.engine.change_process("c", &Change::default());
     assert!(matches!(unknown, Err(EngineError::NotFound(_))));
-}
-
-#[test]
-fn rows_go_when_their_time_is_over() {
-    let engine = start();
-    let ttl = Ttl { duration: "1 day".to_owned(), column: "minute".to_owned() };
-    let query =
-        "SELECT date_trunc('minute', $timestamp) AS minute, count(*) AS n FROM s GROUP BY minute";
-    let bad = Definition {
-        query: query.to_owned(),
-        ttl: Some(Ttl { column: "hour".to_owned(), ..ttl.clone() }),
-    };
-    assert!(matches!(engine.engine.create_process("p", &bad), Err(EngineError::Invalid(_))));
-    engine.process("p", query);
-    engine.process("r", &format!("{query} HAVING n > 0"));
-    let subscriber = engine.subscribe("p", None);
-    engine.collect("s", r#"[{"$timestamp": "2015-05-05T23:40:27Z"}, {}]"#);
-    assert_eq!(engine.query("SELECT n FROM p"), json!([{"n": 1}, {"n": 1}]));
-    for process in ["p", "r"] {
-        let change = Change { query: None, ttl: Some(ttl.clone()) };
-        engine.engine.change_process(process, &change).unwrap();
-        assert_eq!(engine.engine.process(process).unwrap().ttl, Some(ttl.clone()));
-        let count = format!("SELECT count(*) AS n FROM {process}");
-        engine.wait_until(|| engine.query(&count) == json!([{"n": 1}]));
-    }
-    let changes: Vec<Value> = received(&subscriber).unwrap();
-    let old = json!({"old": {"minute": "2015-05-05T23:40:00.000000Z", "n": 1}, "new": null});
-    assert_eq!((changes.len(), &changes[2]), (3, &old));
 }
 
 #[test]
