@@ -89,6 +89,9 @@ const LOCKED: Duration = Duration::from_secs(20);
 /// How long the database keeps the locks of a transaction whose server has stopped in the middle of it.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// Fills two pages.
+const PROBE: &str = "INSERT INTO stride.probe SELECT repeat('x', 1900) FROM generate_series(1, 8)";
+
 /// Events, processes and saved queries in a PostgreSQL database.
 pub(crate) struct Postgres {
     inner: Arc<Inner>,
@@ -451,7 +454,7 @@ impl Engine for Postgres {
     }
 
     fn overview(&self) -> Result<Overview, EngineError> {
-        let (streams, bytes) = self.inner.transaction(|transaction| {
+        self.inner.transaction(|transaction| {
             let select = "SELECT name, next - 1, first_seen, last_seen FROM stride.streams
                 ORDER BY name";
             let streams = transaction.query(select, &[])?;
@@ -463,25 +466,24 @@ impl Engine for Postgres {
             let bytes = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint
                 FROM pg_class WHERE relnamespace = 'stride'::regnamespace AND relkind = 'r'";
             let bytes: i64 = transaction.query_one(bytes, &[])?.get(0);
-            Ok((streams, bytes.unsigned_abs()))
-        })?;
-        let mut processes = Vec::new();
-        for name in self.processes()? {
-            match self.process(&name).and_then(|it| Ok((it, self.process_stats(&name)?))) {
-                Ok((definition, stats)) => processes.push((name, definition, stats)),
-                // It was deleted meanwhile.
-                Err(EngineError::NotFound(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Overview { kept: true, bytes, streams, processes })
+            let processes = process::all(transaction)?;
+            Ok(Overview { kept: true, bytes: bytes.unsigned_abs(), streams, processes })
+        })
     }
 
     fn health(&self) -> Result<(), EngineError> {
-        self.inner.transaction(|transaction| {
-            transaction.execute("UPDATE stride.meta SET value = value WHERE false", &[])?;
-            Ok(())
-        })
+        self.inner.wait_for(
+            |inner| &inner.writers,
+            |inner| {
+                inner.storage.with(|client| {
+                    let mut transaction = client.transaction()?;
+                    // Only what takes room tells whether there is any left.
+                    transaction.batch_execute(PROBE)?;
+                    transaction.rollback()?;
+                    Ok(())
+                })
+            },
+        )
     }
 
     fn counters(&self) -> EngineCounters {

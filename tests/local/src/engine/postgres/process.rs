@@ -7,16 +7,18 @@ mod added;
 mod expiry;
 mod rerun;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
+use postgres::error::SqlState;
 use postgres::fallible_iterator::FallibleIterator as _;
+use postgres::types::ToSql;
 use postgres::{Row, Transaction};
 
 use super::error::{Failure, query_error};
 use super::query;
 use super::schema::{lock_names, next_number};
 use super::storage::Events;
-use crate::engine::{EngineError, Mode, ProcessStats};
+use crate::engine::{Definition, EngineError, Mode, ProcessStats, Ttl};
 use crate::sql::groups::same_row_by;
 use crate::sql::postgresql::{self, plan::Plan};
 use crate::sql::relations::Relation;
@@ -68,6 +70,16 @@ impl Process {
 
     fn table(&self) -> String {
         table(self.number)
+    }
+
+    fn stats(&self, rows: &HashMap<i64, i64>) -> ProcessStats {
+        let mode = if self.stream.is_some() { Mode::Incremental } else { Mode::Recomputed };
+        let mut stats = ProcessStats::new(mode);
+        stats.rows = rows.get(&self.number).map_or(0, |rows| rows.unsigned_abs());
+        stats.skipped = self.skipped.unsigned_abs();
+        stats.set_stale(self.error.is_some());
+        stats.last_error.clone_from(&self.error);
+        stats
     }
 }
 
@@ -407,14 +419,60 @@ pub(super) fn stats(
     transaction: &mut Transaction<'_>,
     name: &str,
 ) -> Result<ProcessStats, Failure> {
-    let process = find(transaction, name)?;
-    let mode = if process.stream.is_some() { Mode::Incremental } else { Mode::Recomputed };
-    let count = format!("SELECT count(*) FROM {}", process.table());
-    let rows: i64 = transaction.query_one(&count, &[])?.get(0);
-    let mut stats = ProcessStats::new(mode);
-    stats.rows = rows.unsigned_abs();
-    stats.skipped = process.skipped.unsigned_abs();
-    stats.set_stale(process.error.is_some());
-    stats.last_error = process.error;
-    Ok(stats)
+    let process = look(transaction, "name = $1", &[&name])?.pop();
+    let (process, _) = process.ok_or_else(|| no_process(name))?;
+    let counts = counts(transaction, &[process.number])?;
+    Ok(process.stats(&counts))
+}
+
+/// All processes, by name.
+pub(super) fn all(
+    transaction: &mut Transaction<'_>,
+) -> Result<Vec<(String, Definition, ProcessStats)>, Failure> {
+    let processes = look(transaction, "true", &[])?;
+    let numbers: Vec<i64> = processes.iter().map(|(process, _)| process.number).collect();
+    let counts = counts(transaction, &numbers)?;
+    let all = processes.into_iter().map(|(process, ttl)| {
+        let stats = process.stats(&counts);
+        (process.name, Definition { query: process.query, ttl }, stats)
+    });
+    Ok(all.collect())
+}
+
+/// Looks processes up without waiting for those who add to them.
+fn look(
+    transaction: &mut Transaction<'_>,
+    which: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<(Process, Option<Ttl>)>, Failure> {
+    let select = format!(
+        "SELECT {COLUMNS}, ttl_duration, ttl_column FROM stride.processes WHERE {which} ORDER BY name"
+    );
+    let rows = transaction.query(&select, parameters)?;
+    let ttl = |row: &Row| {
+        let (duration, column): (Option<String>, _) =
+            (row.get("ttl_duration"), row.get::<_, Option<String>>("ttl_column"));
+        duration.zip(column).map(|(duration, column)| Ttl { duration, column })
+    };
+    Ok(rows.iter().map(|row| (Process::of(row), ttl(row))).collect())
+}
+
+/// How many rows processes have, by their numbers, from one statement.
+fn counts(
+    transaction: &mut Transaction<'_>,
+    processes: &[i64],
+) -> Result<HashMap<i64, i64>, Failure> {
+    let counts = processes
+        .iter()
+        .map(|number| format!("SELECT {number}::bigint, count(*) FROM {}", table(*number)));
+    let counts = counts.collect::<Vec<_>>().join(" UNION ALL ");
+    if counts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = transaction.query(&counts, &[]).map_err(|error| {
+        // One was deleted meanwhile.
+        let again = error.code() == Some(&SqlState::UNDEFINED_TABLE);
+        Failure { again, ..Failure::from(error) }
+    })?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

@@ -3,6 +3,7 @@
 mod contract;
 mod failures;
 mod queries;
+mod retention;
 mod servers;
 
 use std::path::Path;

@@ -19,16 +19,16 @@ use crate::subscribers::hub::{Hub, Source};
 use crate::subscribers::mailbox::Want;
 
 /// A limit that must not be reached.
-const WAIT: Duration = Duration::from_secs(60);
+pub(super) const WAIT: Duration = Duration::from_secs(60);
 
 pub(super) struct Server {
     pub(super) engine: Postgres,
-    subscribers: Arc<Hub>,
-    changes: Arc<Changes>,
+    pub(super) subscribers: Arc<Hub>,
+    pub(super) changes: Arc<Changes>,
 }
 
 impl Server {
-    fn start(url: &str, reader: Option<&str>) -> Self {
+    pub(super) fn start(url: &str, reader: Option<&str>) -> Self {
         Self::start_with(url, reader, &Limits::default())
     }
 
@@ -45,7 +45,7 @@ impl Server {
 
     pub(super) fn append(&self, json: &Value) -> Commit {
         let (author, may_write) = (Author::Trusted, &|_: &str| true);
-        let collector = Collector { engine: &self.engine, author, limit: 1 << 20, may_write };
+        let collector = Collector { engine: &self.engine, author, limit: 8 << 20, may_write };
         collector.map(&json.to_string()).unwrap()
     }
 
@@ -54,7 +54,7 @@ impl Server {
         serde_json::from_slice(&rows.json).unwrap()
     }
 
-    fn process(&self, name: &str, query: &str) {
+    pub(super) fn process(&self, name: &str, query: &str) {
         let definition = Definition { query: query.to_owned(), ttl: None };
         self.engine.create_process(name, &definition).unwrap();
     }
