@@ -214,7 +214,7 @@ pub(crate) struct ProcessStats {
     pub(crate) events: u64,
     /// Events that its query failed at and that it therefore lacks.
     pub(crate) skipped: u64,
-    /// Steps of the database's virtual machine.
+    /// Steps of the database's virtual machine, if it has one.
     pub(crate) steps: u64,
     /// How often its query was run, and how long that took the last time, in milliseconds.
     pub(crate) runs: u64,

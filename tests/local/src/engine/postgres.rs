@@ -14,7 +14,10 @@
 //!   lock of their stream. The others are run again when what they read has changed, at most once a second, by one
 //!   server at a time: an advisory lock says which, and goes with its transaction. What changed is kept for ten minutes,
 //!   in which every server reads it. When a key has other kinds of values than before, the table of a process is made
-//!   anew over all events.
+//!   anew over all events that the stream still holds.
+//! * **Retention**: the row of a stream knows its oldest event and how much all of them take. An append lets go what it
+//!   adds too much, while it holds that row. What is too old, rows past their `ttl`, events of deleted streams and changes
+//!   that were read go by one server at a time, which holds an advisory lock for as long as its connection lasts.
 //! * **Connections** are encrypted as their string says, and their number is bounded. A query that nobody waits for any
 //!   longer is cancelled on the database. While that is away, one at a time tries to reach it, and the others are told at once.
 //! * **Errors**: SQLSTATE classes 08, 25, 28, 3D, 53, 55, 57 and 58, and a database that cannot be reached, are
@@ -28,9 +31,10 @@
 //!   arithmetic on a key that no event has had, because its type is not known. Division by zero gives `NULL`.
 //! * Numbers are `numeric`: `5 / 2` is 2.5, and fractions are exact. Times are sent in UTC with six digits of a second.
 //! * What a `\u0000` stands for in an event is a U+FFFD in queries. Subscribers get the event as it came.
-//! * Not supported: a `ttl` (refused), retention (a stream keeps all of its events until it is deleted, whatever
-//!   `max-events`, `max-event-mib` and `max-days` say), and the limits of the open key on storage and on new streams.
-//!   Of a process's statistics, those since the start are 0.
+//! * `max-open-mib` counts the events that streams hold, with their ids and indexes, and what all other tables take on
+//!   the disk; a server measures it once a second. The names of keys have no bound but this one.
+//! * A `ttl` and windows go by the clock of the database, the age of events by that of the server that stored them.
+//! * Of a process's statistics, those since the start are 0.
 //! * A column of a process has a name of at most 63 bytes.
 
 mod connections;
