@@ -5,6 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::json;
+use stride_local::Local;
+use stride_tests::wire::FullBacklog;
 use stride_tests::{Over, watchdog};
 
 use crate::child::{KEY, Running, Store};
@@ -24,6 +26,17 @@ fn get(address: SocketAddr, path: &str) -> String {
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
     response
+}
+
+#[test]
+fn a_database_that_does_not_respond_is_not_waited_for_for_long() {
+    watchdog(|| {
+        let silent = FullBacklog::new();
+        let url = silent.endpoint().replace("http://", "postgres://u:open-sesame@");
+        let url = url.replace("/v1", "/d?connect_timeout=1");
+        let error = Local::builder().database(url, None).start().unwrap_err().to_string();
+        assert!(error.ends_with("error connecting to server: connection timed out"), "{error}");
+    });
 }
 
 #[test]

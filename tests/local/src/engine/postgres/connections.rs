@@ -213,6 +213,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_host_that_goes_silent_is_noticed_in_half_a_minute_unless_the_string_says_otherwise() {
+        let connections = |url: &str| Connections::new(url, String::new()).unwrap().config;
+        let config = connections("postgres://h/d");
+        let asked =
+            config.get_keepalives_interval().unwrap() * config.get_keepalives_retries().unwrap();
+        assert_eq!(config.get_keepalives_idle() + asked, Duration::from_secs(30));
+        assert_eq!(config.get_tcp_user_timeout(), Some(&UNACKNOWLEDGED));
+        assert_eq!(config.get_connect_timeout(), Some(&CONNECT));
+        let set = "connect_timeout=1&tcp_user_timeout=2&keepalives_idle=3&keepalives_interval=4";
+        let config = connections(&format!("postgres://h/d?{set}&keepalives_retries=5"));
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+        assert_eq!(seconds(config.get_connect_timeout().copied()), Some(1));
+        assert_eq!(seconds(config.get_tcp_user_timeout().copied()), Some(2));
+        assert_eq!(config.get_keepalives_idle(), Duration::from_secs(3));
+        assert_eq!(seconds(config.get_keepalives_interval()), Some(4));
+        assert_eq!(config.get_keepalives_retries(), Some(5));
+    }
+
+    #[test]
     fn one_at_a_time_tries_to_reach_a_database_that_is_away() {
         let (now, later) = (Instant::now(), Instant::now() + CONNECT);
         let why = EngineError::Unavailable("away".to_owned());
