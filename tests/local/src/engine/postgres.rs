@@ -67,6 +67,7 @@ use tokio::sync::oneshot;
 use self::connections::Connections;
 use self::follow::Follower;
 use self::inner::{Counted, Inner, Snapshot};
+use self::process::Statements;
 use self::query::Caller;
 use self::sweep::Sweeper;
 use crate::engine::position::Position;
@@ -184,6 +185,7 @@ impl Postgres {
             limits,
             listener,
             counted: Counted::default(),
+            statements: Statements::default(),
             keys: Mutex::new(HashMap::new()),
             room: Mutex::default(),
             snapshots: Mutex::default(),
@@ -281,8 +283,9 @@ impl Engine for Postgres {
     fn delete_stream(&self, name: &str) -> Result<(), EngineError> {
         let stream = name.to_owned();
         self.inner.transaction(move |transaction| {
-            let number = storage::delete(transaction, &stream)?;
-            inner::notify(transaction, &[number.ok_or_else(|| no_stream(&stream))?], &[])
+            let deleted = storage::delete(transaction, &stream)?;
+            let (number, changed) = deleted.ok_or_else(|| no_stream(&stream))?;
+            inner::notify(transaction, &[number], &changed)
         })
     }
 
@@ -328,8 +331,9 @@ impl Engine for Postgres {
 
     fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError> {
         let (name, Definition { query, ttl }) = (name.to_owned(), definition.clone());
+        let most_distinct = self.inner.most_distinct();
         self.inner.transaction(move |transaction| {
-            let number = process::create(transaction, &name, &query)?;
+            let number = process::create(transaction, &name, &query, most_distinct)?;
             process::set_ttl(transaction, number, ttl.as_ref())?;
             inner::tell(transaction, number)
         })
@@ -352,18 +356,26 @@ impl Engine for Postgres {
 
     fn process_stats(&self, name: &str) -> Result<ProcessStats, EngineError> {
         let name = name.to_owned();
-        self.inner.transaction(move |transaction| process::stats(transaction, &name))
+        let (number, mut stats) =
+            self.inner.transaction(move |transaction| process::stats(transaction, &name))?;
+        self.inner.counted.add_to(number, &mut stats);
+        Ok(stats)
     }
 
     fn change_process(&self, name: &str, change: &Change) -> Result<(), EngineError> {
         let (name, Change { query, ttl }) = (name.to_owned(), change.clone());
+        let most_distinct = self.inner.most_distinct();
         self.inner.transaction(move |transaction| {
-            let number = match &query {
-                Some(query) => process::change(transaction, &name, query)?,
-                None => process::find(transaction, &name)?.number,
+            let changed = match &query {
+                Some(query) => process::change(transaction, &name, query, most_distinct)?,
+                None => None,
             };
+            let number = process::find(transaction, &name)?.number();
             process::set_ttl(transaction, number, ttl.as_ref())?;
-            inner::tell(transaction, number)
+            match changed {
+                Some(number) => inner::tell(transaction, number),
+                None => Ok(()),
+            }
         })
     }
 

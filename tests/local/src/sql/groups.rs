@@ -85,8 +85,13 @@ pub(crate) enum Aggregate {
 }
 
 pub(crate) fn is_aggregate(function: &Function) -> bool {
-    const OTHERS: [&str; 8] = [
+    const OTHERS: [&str; 13] = [
+        "array_agg",
+        "bool_and",
+        "bool_or",
         "group_concat",
+        "json_agg",
+        "jsonb_agg",
         "string_agg",
         "json_group_array",
         "json_group_object",

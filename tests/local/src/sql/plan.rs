@@ -5,6 +5,7 @@
 //! its key and the state of each aggregate. The *outputs* are the query's columns, in terms of keys
 //! and states.
 
+mod dialect;
 mod distinct;
 mod rows;
 mod sliding;
@@ -14,44 +15,40 @@ use std::collections::BTreeSet;
 
 use sqlparser::ast::{
     Distinct as SelectDistinct, Expr, GroupByExpr, Ident, LimitClause, Query, Select, SelectItem,
-    SetExpr, TableFactor, Value,
+    SetExpr, TableFactor,
 };
 
+pub(crate) use self::dialect::Dialect;
 use self::distinct::Distinct;
 pub(crate) use self::distinct::Values;
 use self::split::{SpellOut, Split, check, check_functions};
-use super::compare::is_time;
 use super::groups::{is_aggregate, mentions, named, result_only, spelled_out};
 use super::parse::{Homes, Parsed};
 use super::print;
 use super::relations::{Catalogue, Relation};
-use super::tree::{call, function_name, number, only_part};
+use super::tree::{function_name, number, only_part};
 use super::visit;
 use super::windows::{self, Steps};
 use super::{rewrite, times};
 use crate::engine::EngineError;
 
-/// Stands for `NULL` in a key, because `NULL`s are not equal to each other: a BLOB of this byte. It is not JSON
-/// in SQLite's binary form, so no event can have it.
-const NULL_KEY: &str = "FF";
-
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    stream: String,
+    pub(super) stream: String,
     /// A query of the stream for keys and states.
-    part: Query,
+    pub(super) part: Query,
     /// Over a window: its steps. States are then kept for each step and group, and merged when they are read.
-    window: Option<Steps>,
-    keys: usize,
-    states: Vec<State>,
+    pub(super) window: Option<Steps>,
+    pub(super) keys: usize,
+    pub(super) states: Vec<State>,
     /// The columns of the result as SQL, in terms of the table of keys and states.
-    outputs: Vec<String>,
+    pub(super) outputs: Vec<String>,
     /// Which groups are rows of the result, as SQL.
-    having: Option<String>,
+    pub(super) having: Option<String>,
     /// The distinct counts, each with a query of the stream for keys and values.
-    distinct: Vec<(Distinct, Query)>,
+    pub(super) distinct: Vec<(Distinct, Query)>,
     /// There are no groups: each event is a row, and goes with it.
-    of_events: bool,
+    pub(super) of_events: bool,
 }
 
 /// What events are grouped by.
@@ -63,37 +60,32 @@ struct Key {
 }
 
 impl Key {
-    fn new(expr: Expr) -> Self {
+    fn new(dialect: Dialect, expr: Expr) -> Self {
         // The table of groups compares texts. Those that a function gives are the same for the same time.
         let is_call = matches!(&expr, Expr::Function(function)
             if times::FUNCTIONS.contains(&&*function_name(function)));
-        Self { is_time: !is_call && is_time(&expr), expr }
+        Self { is_time: !is_call && dialect.is_time(&expr), expr }
     }
 
     /// What stands for it in the table.
-    fn column(&self) -> Expr {
-        let null = Expr::Value(Value::HexStringLiteral(NULL_KEY.to_owned()).into());
-        let key = match self.is_time {
-            true => call("time_key", [self.expr.clone()]),
-            false => self.expr.clone(),
-        };
-        call("ifnull", [key, null])
+    fn column(&self, dialect: Dialect) -> Expr {
+        dialect.key(self.expr.clone(), self.is_time)
     }
 }
 
 /// One column that is kept of an aggregate.
 #[derive(Clone, Debug, PartialEq)]
-struct State {
+pub(super) struct State {
     /// What it is of some events.
-    part: Expr,
-    merge: Merge,
+    pub(super) part: Expr,
+    pub(super) merge: Merge,
     /// Of its texts, those are equal that are the same time.
-    time: bool,
+    pub(super) time: bool,
 }
 
 /// How two states become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Merge {
+pub(super) enum Merge {
     /// Both are numbers.
     Add,
     /// The same, of values that the table of values did not have.
@@ -106,17 +98,24 @@ enum Merge {
 
 impl Plan {
     /// The plan for a query, or why it is not one that can be added to.
-    pub(crate) fn new(parsed: &Parsed) -> Result<Self, String> {
+    pub(crate) fn new(parsed: &Parsed, dialect: Dialect) -> Result<Self, String> {
         let (query, mut select, stream) = of_one_stream(parsed)?;
-        let window = windows::take(&mut select, parsed.clock_reads);
+        let window = match dialect.keeps_windows() {
+            true => windows::take(&mut select, parsed.clock_reads),
+            false => None,
+        };
         if parsed.changes_with_time() && window.is_none() {
-            return Err("it changes with time, other than by one window over $timestamp".to_owned());
+            let why = match dialect.keeps_windows() {
+                true => "it changes with time, other than by one window over $timestamp",
+                false => "it changes with time, and so is run again on PostgreSQL",
+            };
+            return Err(why.to_owned());
         }
         let (window, step) = window.unzip();
         let named = named(&select.projection)
             .ok_or("it has a *, and the columns of a stream become more")?;
         if let Some(condition) = &select.selection {
-            check(condition, &[])?;
+            check(dialect, condition, &[])?;
         }
         let GroupByExpr::Expressions(group_by, modifiers) = &select.group_by else {
             return Err("it has GROUP BY ALL".to_owned());
@@ -134,23 +133,24 @@ impl Plan {
                 return Err("it has single events of a window".to_owned());
             }
             None | Some(SelectDistinct::All) if !is_grouped => {
-                return Self::of_events(query, select, stream, named);
+                return Self::of_events(dialect, query, select, stream, named);
             }
-            None | Some(SelectDistinct::All) => keys(&select, group_by, &named)?,
+            None | Some(SelectDistinct::All) => keys(dialect, &select, group_by, &named)?,
             Some(SelectDistinct::Distinct) if is_grouped => {
                 return Err("it has DISTINCT over groups".to_owned());
             }
             Some(SelectDistinct::Distinct) => {
                 let keys = named.iter().map(|(expr, _)| {
-                    check(expr, &[])?;
-                    Ok(Key::new(expr.clone()))
+                    check(dialect, expr, &[])?;
+                    Ok(Key::new(dialect, expr.clone()))
                 });
                 keys.collect::<Result<_, String>>()?
             }
             Some(SelectDistinct::On(_)) => return Err("it has DISTINCT ON".to_owned()),
         };
 
-        let mut split = Split { keys: &keys, states: Vec::new(), distinct: Vec::new(), why: None };
+        let (states, distinct) = (Vec::new(), Vec::new());
+        let mut split = Split { dialect, keys: &keys, states, distinct, why: None };
         let mut taken_apart = |mut expr: Expr| {
             let printed = visit::change(&mut expr, &mut split)
                 // What cannot be printed as a part cannot be run in whole, either: that says why.
@@ -183,13 +183,13 @@ impl Plan {
             distinct.iter().flat_map(|distinct| distinct.filter.iter().chain([&distinct.value]));
         let parts = states.iter().map(|state| &state.part);
         for expr in keys.iter().map(|key| &key.expr).chain(parts).chain(values) {
-            check_functions(expr)?;
+            check_functions(dialect, expr)?;
         }
 
-        let key_columns: Vec<Expr> = keys.iter().map(Key::column).collect();
+        let key_columns: Vec<Expr> = keys.iter().map(|key| key.column(dialect)).collect();
         let with_body = |body| Query { body: Box::new(body), ..query.clone() };
         let distinct = distinct.into_iter().map(|distinct| {
-            let values = distinct.query(select.clone(), &key_columns);
+            let values = distinct.query(dialect, select.clone(), &key_columns);
             (distinct, with_body(values))
         });
         let distinct = distinct.collect();
@@ -400,7 +400,12 @@ fn of_one_stream(parsed: &Parsed) -> Result<(&Query, Select, String), String> {
 }
 
 /// What the events are grouped by, with results spelled out.
-fn keys(select: &Select, group_by: &[Expr], named: &[(Expr, String)]) -> Result<Vec<Key>, String> {
+fn keys(
+    dialect: Dialect,
+    select: &Select,
+    group_by: &[Expr],
+    named: &[(Expr, String)],
+) -> Result<Vec<Key>, String> {
     let keys = group_by.iter().map(|expr| {
         // In a condition a name is a column, and then it is one here, too.
         if let (Expr::Identifier(name), Some(condition)) = (expr, &select.selection)
@@ -410,8 +415,8 @@ fn keys(select: &Select, group_by: &[Expr], named: &[(Expr, String)]) -> Result<
             return Err(format!("its WHERE takes the result {} for a column", name.value));
         }
         let key = spelled_out(expr, named).ok_or("it groups by something that is not a result")?;
-        check(&key, named)?;
-        Ok(Key::new(key))
+        check(dialect, &key, named)?;
+        Ok(Key::new(dialect, key))
     });
     keys.collect()
 }

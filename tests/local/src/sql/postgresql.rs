@@ -18,7 +18,7 @@ use super::columns::{Outputs, unique};
 use super::compare::TIMESTAMP;
 use super::names::Names;
 use super::parse::{self, Homes, Parsed};
-use super::relations::{Catalogue, Relation, Source};
+use super::relations::{Catalogue, PLACE, Relation, Source};
 use super::rewrite::{Runnable, before, source_number};
 use super::tree::{arguments_mut, call, function_name, negative, number, take, text};
 use super::visit::{self, Change};
@@ -287,11 +287,13 @@ pub(crate) fn folded(name: &str) -> String {
 
 /// The columns that the query mentions, of all rows of a relation.
 fn select(source: &Source) -> String {
-    let (rows, keys) = match &source.relation {
+    let (number, rows, keys) = match &source.relation {
         Relation::Process { select, .. } => return select.clone(),
-        Relation::Stream { rows, keys, .. } => (rows, keys),
+        Relation::Stream { number, rows, keys } => (number, rows, keys),
     };
     let value = |key: &str| match key {
+        // Of a plan: there the rows have no number.
+        PLACE if number.is_none() && rows.is_some() => "place".to_owned(),
         _ if rows.is_none() || key.contains('\0') => "NULL::text".to_owned(),
         TIMESTAMP => "time".to_owned(),
         _ if source.is_arrival(key) => "at".to_owned(),
@@ -317,7 +319,7 @@ fn select(source: &Source) -> String {
     match rows {
         // Fenced, so that each event is parsed once and not for every column.
         Some(rows) => format!(
-            "SELECT {columns} FROM (SELECT time, at, coalesce(doc, event)::jsonb AS doc \
+            "SELECT {columns} FROM (SELECT place, time, at, coalesce(doc, event)::jsonb AS doc \
              FROM stride.events WHERE {rows} OFFSET 0) AS events"
         ),
         None => format!("SELECT {columns} WHERE false"),

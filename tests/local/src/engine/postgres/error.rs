@@ -98,6 +98,10 @@ pub(super) fn query_error(error: Error) -> EngineError {
         if code == "57014" {
             return too_long();
         }
+        // Nobody can name a table: it is that of a process whose tables were made anew since it was looked up.
+        if code == "42P01" {
+            return EngineError::Unavailable("a process that is read is changing".to_owned());
+        }
         if matches!(&code[..2], "0A" | "21" | "22" | "42" | "54" | "2F") {
             return EngineError::Invalid(db.message().to_owned());
         }

@@ -232,9 +232,12 @@ impl Follower {
                 .storage
                 .transaction(|transaction| process::changes(transaction, number, from, next))?;
             *told = next;
-            match changes {
-                Some(changes) => inner.listener.changed(name, &changes),
-                None => inner.listener.changed_unseen(name),
+            let (changes, is_another) = changes;
+            if let Some(changes) = changes {
+                inner.listener.changed(name, &changes);
+            }
+            if is_another {
+                inner.listener.changed_unseen(name);
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! What the threads of the engine share.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,10 +11,11 @@ use postgres::Transaction;
 use super::connections::Connections;
 use super::error::Failure;
 use super::follow::{self, CHANNEL, NOTHING};
+use super::process::{self, Rerun, Statements};
+use super::retention;
 use super::schema::Drawn;
 use super::storage::{self, KnownKeys};
-use super::{process, retention};
-use crate::engine::{Author, Deliver, EngineCounters, EngineError, Listener};
+use crate::engine::{Author, Deliver, EngineCounters, EngineError, Listener, ProcessStats};
 use crate::events::batch::Batch;
 use crate::events::keys::Kinds;
 use crate::pool::Pool;
@@ -41,6 +43,7 @@ pub(super) struct Inner {
     pub(super) limits: Limits,
     pub(super) listener: Arc<dyn Listener>,
     pub(super) counted: Counted,
+    pub(super) statements: Statements,
     pub(super) keys: Mutex<KnownKeys>,
     pub(super) room: Mutex<Room>,
     /// Snapshots that wait for the follower, who knows what was told.
@@ -83,6 +86,10 @@ pub(super) struct Counted {
     pub(super) query_micros: AtomicU64,
     pub(super) running: AtomicU64,
     pub(super) skipped: AtomicU64,
+    /// How many processes are incremental, recomputed and stale, as last looked up.
+    pub(super) processes: [AtomicUsize; 3],
+    /// The runs of processes by this server, by the number of the process, and how long the last took in milliseconds.
+    pub(super) runs: Mutex<HashMap<i64, (u64, u64)>>,
 }
 
 impl Counted {
@@ -96,12 +103,22 @@ impl Counted {
             failed_queries: of(&self.failed_queries),
             query_micros: of(&self.query_micros),
             skipped_events: of(&self.skipped),
-            stale_processes: 0,
-            incremental_processes: 0,
-            recomputed_processes: 0,
+            stale_processes: self.processes[2].load(Ordering::Relaxed),
+            incremental_processes: self.processes[0].load(Ordering::Relaxed),
+            recomputed_processes: self.processes[1].load(Ordering::Relaxed),
             filling_processes: 0,
             running_queries: usize::try_from(of(&self.running)).unwrap_or(usize::MAX),
         }
+    }
+
+    fn runs(&self) -> MutexGuard<'_, HashMap<i64, (u64, u64)>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what this server has counted of a process.
+    pub(super) fn add_to(&self, process: i64, stats: &mut ProcessStats) {
+        let runs = self.runs().get(&process).copied();
+        (stats.runs, stats.last_run_ms) = runs.unwrap_or_default();
     }
 }
 
@@ -208,7 +225,16 @@ impl Inner {
                 let from = stream.next;
                 let new = storage::add(transaction, self.drawn, stream, &mut keys, batch, now)?;
                 if new > 0 {
-                    let news = process::added(transaction, name, stream, &keys, from..stream.next)?;
+                    let (most, places) = (self.most_distinct(), from..stream.next);
+                    let news = process::added(
+                        transaction,
+                        &self.statements,
+                        most,
+                        name,
+                        stream,
+                        &keys,
+                        &places,
+                    )?;
                     processes.extend(news.changed);
                     skipped += news.skipped;
                     retention::let_go(transaction, stream, &self.limits, new)?;
@@ -236,9 +262,18 @@ impl Inner {
         Ok(())
     }
 
-    /// Runs processes again, until the engine has ended.
+    /// How many distinct values a process may keep.
+    pub(super) fn most_distinct(&self) -> i64 {
+        i64::try_from(self.limits.max_distinct).unwrap_or(i64::MAX)
+    }
+
+    /// Runs processes again, until the engine has ended; before that, has those go on that have stopped.
     pub(super) fn rerun(&self) {
+        let mut has_gone_on = false;
         while !self.is_closed() {
+            if !has_gone_on {
+                has_gone_on = self.go_on().inspect_err(|error| self.failed(error)).is_ok();
+            }
             if let Err(error) = self.rerun_all() {
                 tracing::debug!(%error, "processes cannot be run again now");
                 self.failed(&error);
@@ -247,19 +282,49 @@ impl Inner {
         }
     }
 
-    fn rerun_all(&self) -> Result<(), EngineError> {
-        for number in self.storage.transaction(process::recomputed)? {
-            let run = self.storage.transaction(|transaction| {
-                let changed = process::run_again(transaction, number)?;
-                if changed {
+    /// Has processes go on that may keep more than they might.
+    fn go_on(&self) -> Result<(), EngineError> {
+        for number in self.storage.transaction(process::stopped)? {
+            self.storage.transaction(|transaction| {
+                let most = self.most_distinct();
+                if process::go_on(transaction, &self.statements, most, number)? {
                     tell(transaction, number)?;
                 }
                 Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn rerun_all(&self) -> Result<(), EngineError> {
+        let recomputed = self.storage.transaction(process::recomputed)?;
+        self.counted.runs().retain(|number, _| recomputed.binary_search(number).is_ok());
+        for number in recomputed {
+            let start = Instant::now();
+            let run = self.storage.transaction(|transaction| {
+                let run = process::run_again(transaction, number)?;
+                if run == (Rerun::Ran { changed: true }) {
+                    tell(transaction, number)?;
+                }
+                Ok(run)
             });
-            if let Err(error) = run {
-                tracing::warn!(process = number, %error, "a process could not be run again");
-                self.failed(&error);
+            match run {
+                Ok(Rerun::Not) => {}
+                Ok(Rerun::Ran { .. }) => {
+                    let took = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    let mut runs = self.counted.runs();
+                    let (count, last) = runs.entry(number).or_default();
+                    (*count, *last) = (*count + 1, took);
+                }
+                Err(error) => {
+                    tracing::warn!(process = number, %error, "a process could not be run again");
+                    self.failed(&error);
+                }
             }
+        }
+        let counts = self.storage.transaction(process::counts)?;
+        for (counted, now) in self.counted.processes.iter().zip(counts) {
+            counted.store(usize::try_from(now).unwrap_or_default(), Ordering::Relaxed);
         }
         Ok(())
     }

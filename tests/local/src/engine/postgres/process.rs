@@ -4,8 +4,13 @@
 //! lock of their stream. The others are run again by one server at a time.
 
 mod added;
+mod adding;
+mod difference;
+mod draft;
 mod expiry;
+mod forget;
 mod rerun;
+mod stats;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,62 +19,74 @@ use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::types::ToSql;
 use postgres::{Row, Transaction};
 
-use super::error::{Failure, query_error};
-use super::query;
+use self::draft::{Draft, Made};
+use super::error::Failure;
 use super::schema::{lock_names, next_number};
 use super::storage::Events;
-use crate::engine::{Definition, EngineError, Mode, ProcessStats, Ttl};
-use crate::sql::groups::same_row_by;
-use crate::sql::postgresql::{self, plan::Plan};
-use crate::sql::relations::Relation;
-use crate::sql::{Parsed, print};
+use crate::engine::EngineError;
+use crate::events::timestamp;
+use crate::sql::plan::Plan;
 use crate::subscribers::records::{DELIMITER, Records};
 
-pub(super) use self::added::added;
+pub(super) use self::added::{Statements, added, go_on, stopped};
 pub(super) use self::expiry::{MOST_EXPIRED, expire, set_ttl, ttl, with_ttl};
-pub(super) use self::rerun::{recomputed, run_again};
+pub(super) use self::forget::forget;
+pub(super) use self::rerun::{Rerun, recomputed, run_again};
+pub(super) use self::stats::{all, counts, stale_of, stats};
 
-/// The longest name that a column of a process can have, in bytes: PostgreSQL cuts longer ones.
-const LONGEST_NAME: usize = 63;
+/// How rows are called that are sent: no column can have this name, and so be taken for them.
+const ROW: &str = "\"\u{1}\"";
 
 /// A process as it is kept.
 #[derive(Clone, Debug)]
 pub(super) struct Process {
-    pub(super) number: i64,
-    pub(super) name: String,
-    pub(super) query: String,
+    number: i64,
+    name: String,
+    query: String,
     stream: Option<String>,
     reads: Vec<String>,
+    rows: String,
     columns: Vec<String>,
     types: Vec<String>,
+    why: Option<String>,
+    made: i64,
     next: i64,
     seen: Option<String>,
+    kept: i64,
+    stopped: Option<i64>,
     skipped: i64,
     error: Option<String>,
+    stale_since: Option<String>,
 }
 
-const COLUMNS: &str =
-    "number, name, query, stream, reads, columns, types, next, seen, skipped, error";
+const COLUMNS: &str = "number, name, query, stream, reads, rows, columns, types, why, made, next, seen, kept, stopped,
+    skipped, error, stale_since";
 
 impl Process {
     fn of(row: &Row) -> Self {
         Self {
-            number: row.get(0),
-            name: row.get(1),
-            query: row.get(2),
-            stream: row.get(3),
-            reads: row.get(4),
-            columns: row.get(5),
-            types: row.get(6),
-            next: row.get(7),
-            seen: row.get(8),
-            skipped: row.get(9),
-            error: row.get(10),
+            number: row.get("number"),
+            name: row.get("name"),
+            query: row.get("query"),
+            stream: row.get("stream"),
+            reads: row.get("reads"),
+            rows: row.get("rows"),
+            columns: row.get("columns"),
+            types: row.get("types"),
+            why: row.get("why"),
+            made: row.get("made"),
+            next: row.get("next"),
+            seen: row.get("seen"),
+            kept: row.get("kept"),
+            stopped: row.get("stopped"),
+            skipped: row.get("skipped"),
+            error: row.get("error"),
+            stale_since: row.get("stale_since"),
         }
     }
 
     fn table(&self) -> String {
-        table(self.number)
+        table(self.number, self.made)
     }
 
     fn stats(&self, rows: &HashMap<i64, i64>) -> ProcessStats {
@@ -83,8 +100,9 @@ impl Process {
     }
 }
 
-fn table(number: i64) -> String {
-    format!("stride.p_{number}")
+/// The table of a process that was made for the time `made`.
+fn table(number: i64, made: i64) -> String {
+    format!("stride.p_{number}_{made}")
 }
 
 pub(super) fn find(transaction: &mut Transaction<'_>, name: &str) -> Result<Process, Failure> {
@@ -95,155 +113,6 @@ pub(super) fn find(transaction: &mut Transaction<'_>, name: &str) -> Result<Proc
 
 pub(super) fn no_process(name: &str) -> EngineError {
     EngineError::NotFound(format!("there is no process {name:?}"))
-}
-
-/// What a process is to be.
-struct Draft {
-    parsed: Parsed,
-    plan: Option<Plan>,
-    /// What its table is made of.
-    sql: String,
-    /// The columns of its rows, as SQL over its table, with their names.
-    outputs: Vec<(String, String)>,
-    reads: Vec<String>,
-    /// What its rows are of, if it is added to.
-    keys_version: Option<i64>,
-}
-
-impl Draft {
-    fn new(transaction: &mut Transaction<'_>, name: &str, query: &str) -> Result<Self, Failure> {
-        let parsed = postgresql::parse(query, &[])?;
-        let names = query::names(transaction, &parsed)?;
-        let runnable = postgresql::rewrite(&parsed, &names)?;
-        let reads: Vec<String> = runnable.reads.iter().cloned().collect();
-        check_circle(transaction, name, &reads)?;
-        let columns = query::columns_of(transaction, &runnable)?;
-        if let Some(long) = columns.iter().find(|column| column.name.len() > LONGEST_NAME) {
-            let why = format!(
-                "the name of a column of a process can have {LONGEST_NAME} bytes: {:?}",
-                long.name
-            );
-            return Err(EngineError::Invalid(why).into());
-        }
-        let is_process = |stream: &str| {
-            names
-                .0
-                .iter()
-                .any(|(name, it)| name == stream && matches!(it, Relation::Process { .. }))
-        };
-        let plan = Plan::new(&parsed).filter(|plan| !is_process(&plan.stream));
-        let mut keys_version = None;
-        let names = match &plan {
-            // What is committed from here on is added by others, who wait for this lock.
-            Some(plan) => {
-                let lock = "SELECT keys_version FROM stride.streams WHERE name = $1 FOR UPDATE";
-                let row = transaction.query_opt(lock, &[&plan.stream])?;
-                keys_version = Some(row.map_or(0, |row| row.get(0)));
-                query::names(transaction, &parsed)?
-            }
-            None => names,
-        };
-        let (sql, outputs) = match &plan {
-            Some(plan) => {
-                let named = plan.outputs.iter().zip(&columns);
-                let outputs =
-                    named.map(|((sql, _), column)| (sql.clone(), column.name.clone())).collect();
-                (plan.read(&names)?, outputs)
-            }
-            None => {
-                let outputs = columns.iter().enumerate();
-                let outputs: Vec<(String, String)> =
-                    outputs.map(|(place, it)| (format!("c{place}"), it.name.clone())).collect();
-                let places: Vec<&str> = outputs.iter().map(|(place, _)| place.as_str()).collect();
-                let sql = postgresql::rewrite(&parsed, &names)?.sql;
-                (format!("SELECT * FROM ({sql}) AS q ({})", places.join(", ")), outputs)
-            }
-        };
-        Ok(Self { parsed, plan, sql, outputs, reads, keys_version })
-    }
-
-    /// A `SELECT` of the rows, as queries read them.
-    fn rows(&self, number: i64) -> String {
-        let outputs = self
-            .outputs
-            .iter()
-            .map(|(sql, name)| format!("{sql} AS {}", print::name(&postgresql::folded(name))));
-        let outputs = outputs.collect::<Vec<_>>().join(", ");
-        format!("SELECT {outputs} FROM {}", table(number))
-    }
-
-    fn columns(&self) -> Vec<&str> {
-        self.outputs.iter().map(|(_, name)| name.as_str()).collect()
-    }
-
-    /// Makes the table, and returns the types of its columns.
-    fn make(&self, transaction: &mut Transaction<'_>, number: i64) -> Result<Vec<String>, Failure> {
-        let table = table(number);
-        let types = types(transaction, &self.sql)?;
-        transaction
-            .batch_execute(&format!("CREATE TABLE {table} AS {}", self.sql))
-            .map_err(query_error)?;
-        if self.plan.is_some() {
-            transaction.batch_execute(&format!("ALTER TABLE {table} ADD PRIMARY KEY (hash)"))?;
-        }
-        Ok(types)
-    }
-
-    /// Rows of a table as JSON, told apart by what they are grouped by.
-    fn as_json(&self, table: &str) -> String {
-        let outputs = objects(&self.outputs);
-        let id = match same_row_by(&self.parsed).filter(|it| it.len() <= 50) {
-            Some(columns) => {
-                let columns: Vec<String> = columns
-                    .iter()
-                    .filter_map(|column| self.outputs.get(*column))
-                    .map(|(sql, _)| format!("stride.out({sql})"))
-                    .collect();
-                format!("jsonb_build_array({})::text", columns.join(", "))
-            }
-            None => "row_to_json(r)::text".to_owned(),
-        };
-        format!(
-            "SELECT id, row, row_number() OVER (PARTITION BY id) AS nth FROM \
-             (SELECT sha256(convert_to({id}, 'UTF8')) AS id, row_to_json(r)::text AS row \
-             FROM {table} AS t CROSS JOIN LATERAL (SELECT {outputs}) AS r) AS rows"
-        )
-    }
-
-    /// Notes the changes from one table to another, and returns whether there are any.
-    fn note_changes(
-        &self,
-        transaction: &mut Transaction<'_>,
-        process: &Process,
-        old: &str,
-        new: &str,
-    ) -> Result<bool, Failure> {
-        let (old, new) = (self.as_json(old), self.as_json(new));
-        let insert = format!(
-            "INSERT INTO stride.changes SELECT $1, $2, now(), {CHANGES} \
-             FROM ({old}) AS o FULL JOIN ({new}) AS n USING (id, nth) \
-             WHERE o.row IS DISTINCT FROM n.row HAVING count(*) > 0"
-        );
-        let inserted = transaction.execute(&insert, &[&process.number, &process.next])?;
-        Ok(inserted > 0)
-    }
-}
-
-/// Changes as they are sent: `o` has a row as it was, `n` as it is.
-const CHANGES: &str = r#"string_agg('{"old":' || coalesce(o.row, 'null') || ',"new":' || coalesce(n.row, 'null')
-    || '}' || E'\r\n', '')"#;
-
-/// The columns of rows as they are sent.
-fn objects(outputs: &[(String, String)]) -> String {
-    let outputs =
-        outputs.iter().map(|(sql, name)| format!("stride.out({sql}) AS {}", print::name(name)));
-    outputs.collect::<Vec<_>>().join(", ")
-}
-
-/// The types of a query's columns.
-fn types(transaction: &mut Transaction<'_>, sql: &str) -> Result<Vec<String>, Failure> {
-    let statement = transaction.prepare(sql).map_err(query_error)?;
-    Ok(statement.columns().iter().map(|column| column.type_().name().to_owned()).collect())
 }
 
 /// A process must not read itself, by others or not.
@@ -273,6 +142,7 @@ pub(super) fn create(
     transaction: &mut Transaction<'_>,
     name: &str,
     query: &str,
+    most_distinct: i64,
 ) -> Result<i64, Failure> {
     lock_names(transaction)?;
     for (table, what) in [("streams", "stream"), ("processes", "process")] {
@@ -282,69 +152,138 @@ pub(super) fn create(
             return Err(EngineError::Conflict(why).into());
         }
     }
+    let reader = "SELECT name FROM stride.processes WHERE $1 = ANY(reads) LIMIT 1";
+    if let Some(reader) = transaction.query_opt(reader, &[&name])? {
+        let reader: &str = reader.get(0);
+        let why = format!("the process {reader:?} reads {name:?} as a stream");
+        return Err(EngineError::Conflict(why).into());
+    }
     let draft = Draft::new(transaction, name, query)?;
     let number = next_number(transaction, "processes")?;
-    let types = draft.make(transaction, number)?;
-    let insert = "INSERT INTO stride.processes VALUES
-        ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, 0, NULL)";
-    let stream = draft.plan.as_ref().map(|plan| plan.stream.as_str());
-    let seen = draft.keys_version.map(|version| version.to_string());
+    let table = table(number, 1);
+    let Made { types, kept, skipped, error } = draft.make(transaction, &table, most_distinct)?;
+    let insert = "INSERT INTO stride.processes (number, name, query, stream, reads, rows, columns, types, why, made,
+            next, seen, kept, skipped, error)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, 1, $10, $11, $12, $13)";
     transaction.execute(
         insert,
         &[
             &number,
             &name,
             &query,
-            &stream,
+            &draft.stream(),
             &draft.reads,
-            &draft.rows(number),
-            &draft.columns(),
+            &draft.rows(&table),
+            &draft.columns,
             &types,
-            &seen,
+            &draft.why(),
+            &draft.seen(),
+            &kept,
+            &skipped,
+            &error,
         ],
     )?;
     Ok(number)
 }
 
-/// A new query starts anew, over what is stored.
+/// A new query starts anew, over what is stored. The same one changes nothing.
 pub(super) fn change(
     transaction: &mut Transaction<'_>,
     name: &str,
     query: &str,
-) -> Result<i64, Failure> {
+    most_distinct: i64,
+) -> Result<Option<i64>, Failure> {
     lock_names(transaction)?;
-    let process = find(transaction, name)?;
+    let is_same = "SELECT query = $2 FROM stride.processes WHERE name = $1";
+    let is_same = transaction.query_opt(is_same, &[&name, &query])?;
+    if is_same.ok_or_else(|| no_process(name))?.get(0) {
+        return Ok(None);
+    }
+    // It locks the stream: those who store events lock it before the process, too.
     let draft = Draft::new(transaction, name, query)?;
-    let stream = draft.plan.as_ref().map(|plan| plan.stream.as_str());
-    let update = "UPDATE stride.processes SET query = $2, stream = $3, reads = $4, skipped = 0
-        WHERE number = $1";
-    transaction.execute(update, &[&process.number, &query, &stream, &draft.reads])?;
-    replace(transaction, &process, &draft, false)?;
-    Ok(process.number)
+    let process = find(transaction, name)?;
+    let update = "UPDATE stride.processes
+        SET query = $2, stream = $3, reads = $4, why = $5, skipped = 0 WHERE number = $1";
+    let number = process.number;
+    transaction.execute(update, &[&number, &query, &draft.stream(), &draft.reads, &draft.why()])?;
+    let are_many = difference::are_many(transaction, &process.rows)?;
+    let old = format!("old_{number}");
+    if !are_many {
+        difference::keep(transaction, &old, &process.rows, &process.columns, None)?;
+    }
+    let rows = put_in_place(transaction, &process, &draft, most_distinct)?;
+    let mut next = process.next;
+    if !are_many && !difference::are_many(transaction, &rows)? {
+        let of = (number, next);
+        let noted = difference::note(transaction, &old, &rows, &draft.columns, None, of)?;
+        next += i64::from(noted);
+        // Subscriptions that began with a snapshot begin again with the new rows, and the new columns.
+        let insert = "INSERT INTO stride.changes VALUES ($1, $2, now(), '')";
+        transaction.execute(insert, &[&number, &next])?;
+    }
+    // A change that is not among those that are noted tells subscribers that they lack something.
+    let update = "UPDATE stride.processes SET next = $2 WHERE number = $1";
+    transaction.execute(update, &[&number, &(next + 1)])?;
+    Ok(Some(number))
 }
 
-/// Puts a new table in the place of a process's. `is_same`: the columns are the same, so that what changed can be noted.
+/// Puts new tables in the place of a process's, notes what changed, and returns whether anything did.
 fn replace(
     transaction: &mut Transaction<'_>,
     process: &Process,
     draft: &Draft,
-    is_same: bool,
+    most_distinct: i64,
 ) -> Result<bool, Failure> {
-    let (table, number) = (process.table(), process.number);
-    let old = format!("{table}_old");
-    transaction.batch_execute(&format!("ALTER TABLE {table} RENAME TO p_{number}_old"))?;
-    let types = draft.make(transaction, number)?;
-    // A change that is not among those that are noted tells subscribers that they lack something.
-    let changed = !is_same || draft.note_changes(transaction, process, &old, &table)?;
-    transaction.batch_execute(&format!("DROP TABLE {old}"))?;
-    let update = "UPDATE stride.processes
-        SET rows = $2, columns = $3, types = $4, seen = $5, next = next + $6, error = NULL
-        WHERE number = $1";
-    let seen = draft.keys_version.map(|version| version.to_string());
-    let changes = i64::from(changed);
-    let (rows, columns) = (draft.rows(number), draft.columns());
-    transaction.execute(update, &[&number, &rows, &columns, &types, &seen, &changes])?;
+    let (number, old) = (process.number, format!("old_{}", process.number));
+    let by = draft.same_row_by().filter(|_| process.columns == draft.columns);
+    difference::keep(transaction, &old, &process.rows, &process.columns, by.as_deref())?;
+    let rows = put_in_place(transaction, process, draft, most_distinct)?;
+    let of = (number, process.next);
+    let changed = difference::note(transaction, &old, &rows, &draft.columns, by.as_deref(), of)?;
+    let update = "UPDATE stride.processes SET next = next + $2 WHERE number = $1";
+    transaction.execute(update, &[&number, &i64::from(changed)])?;
     Ok(changed)
+}
+
+/// Makes new tables for a process, and returns a `SELECT` of its rows. They have another name than those before, so that
+/// a query that looked those up does not find others.
+fn put_in_place(
+    transaction: &mut Transaction<'_>,
+    process: &Process,
+    draft: &Draft,
+    most_distinct: i64,
+) -> Result<String, Failure> {
+    let number = process.number;
+    drop_tables(transaction, process)?;
+    let table = table(number, process.made + 1);
+    let Made { types, kept, skipped, error } = draft.make(transaction, &table, most_distinct)?;
+    let rows = draft.rows(&table);
+    let update = "UPDATE stride.processes
+        SET rows = $2, columns = $3, types = $4, made = made + 1, seen = $5, kept = $6, stopped = NULL,
+            skipped = skipped + $7, error = $8, stale_since = NULL
+        WHERE number = $1";
+    let (columns, seen) = (&draft.columns, draft.seen());
+    transaction
+        .execute(update, &[&number, &rows, columns, &types, &seen, &kept, &skipped, &error])?;
+    Ok(rows)
+}
+
+fn drop_tables(transaction: &mut Transaction<'_>, process: &Process) -> Result<(), Failure> {
+    let table = process.table();
+    let mut drop = format!("DROP TABLE {table};");
+    let values = process.stream.as_ref().map(|_| process.plan()).transpose()?;
+    for (place, _) in values.iter().flat_map(Plan::distinct_states).enumerate() {
+        drop.push_str(&format!("DROP TABLE {table}_d{place};"));
+    }
+    Ok(transaction.batch_execute(&drop)?)
+}
+
+/// The rows of a process are old from now on.
+fn stop(transaction: &mut Transaction<'_>, number: i64, why: &str) -> Result<(), Failure> {
+    let update = "UPDATE stride.processes
+        SET error = $2, stale_since = coalesce(stale_since, $3) WHERE number = $1";
+    transaction.execute(update, &[&number, &why, &timestamp::now()])?;
+    Ok(())
 }
 
 /// Deletes a process that no other reads.
@@ -358,31 +297,34 @@ pub(super) fn delete(transaction: &mut Transaction<'_>, name: &str) -> Result<i6
     }
     transaction.execute("DELETE FROM stride.processes WHERE number = $1", &[&process.number])?;
     transaction.execute("DELETE FROM stride.changes WHERE process = $1", &[&process.number])?;
-    transaction.batch_execute(&format!("DROP TABLE {}", process.table()))?;
+    drop_tables(transaction, &process)?;
     Ok(process.number)
 }
 
-/// The changes at places from `from` up to, but without, `next`; `None` if not all of them are kept.
+/// The changes at places from `from` up to, but without, `next`; `None` if not all of them are kept. Also returns
+/// whether the process has got another query.
 pub(super) fn changes(
     transaction: &mut Transaction<'_>,
     process: i64,
     from: i64,
     next: i64,
-) -> Result<Option<Records>, Failure> {
+) -> Result<(Option<Records>, bool), Failure> {
     let select = "SELECT changes FROM stride.changes
         WHERE process = $1 AND place >= $2 AND place < $3 ORDER BY place";
     let rows = transaction.query(select, &[&process, &from, &next])?;
     if rows.len() as u64 != next.abs_diff(from) {
-        return Ok(None);
+        return Ok((None, true));
     }
-    let mut text = Vec::new();
+    let (mut text, mut has_begun_anew) = (Vec::new(), false);
     for row in rows {
-        text.extend_from_slice(row.get::<_, &str>(0).as_bytes());
+        let changes: &str = row.get(0);
+        has_begun_anew |= changes.is_empty();
+        text.extend_from_slice(changes.as_bytes());
     }
     // JSON holds no line break.
     let ends = memchr::memmem::find_iter(&text, DELIMITER).map(|at| at + DELIMITER.len());
     let ends = ends.collect();
-    Ok(Some(Records { text: text.into(), ends }))
+    Ok((Some(Records { text: text.into(), ends }), has_begun_anew))
 }
 
 /// All rows of a process, each as new, with the change to come after them.
@@ -395,11 +337,9 @@ pub(super) fn snapshot(
     let select = "SELECT number, next, rows, columns FROM stride.processes WHERE name = $1";
     let row = transaction.query_opt(select, &[&name])?.ok_or_else(|| no_process(name))?;
     let (rows, columns): (&str, Vec<String>) = (row.get(2), row.get(3));
-    let outputs = columns.into_iter().map(|name| (print::name(&postgresql::folded(&name)), name));
-    let objects = objects(&outputs.collect::<Vec<_>>());
     let select = format!(
-        "SELECT '{{\"old\":null,\"new\":' || row_to_json(r) || '}}' \
-         FROM ({rows}) AS t CROSS JOIN LATERAL (SELECT {objects}) AS r"
+        "SELECT '{{\"old\":null,\"new\":' || row || '}}' FROM ({}) AS shown",
+        difference::shown(rows, &columns)
     );
     let mut events = Events::default();
     let mut rows = transaction.query_raw::<_, &i32, [&i32; 0]>(&select, [])?;
@@ -412,67 +352,4 @@ pub(super) fn snapshot(
     }
     drop(rows);
     Ok((row.get(0), row.get(1), events.into_records()))
-}
-
-/// How a process fares.
-pub(super) fn stats(
-    transaction: &mut Transaction<'_>,
-    name: &str,
-) -> Result<ProcessStats, Failure> {
-    let process = look(transaction, "name = $1", &[&name])?.pop();
-    let (process, _) = process.ok_or_else(|| no_process(name))?;
-    let counts = counts(transaction, &[process.number])?;
-    Ok(process.stats(&counts))
-}
-
-/// All processes, by name.
-pub(super) fn all(
-    transaction: &mut Transaction<'_>,
-) -> Result<Vec<(String, Definition, ProcessStats)>, Failure> {
-    let processes = look(transaction, "true", &[])?;
-    let numbers: Vec<i64> = processes.iter().map(|(process, _)| process.number).collect();
-    let counts = counts(transaction, &numbers)?;
-    let all = processes.into_iter().map(|(process, ttl)| {
-        let stats = process.stats(&counts);
-        (process.name, Definition { query: process.query, ttl }, stats)
-    });
-    Ok(all.collect())
-}
-
-/// Looks processes up without waiting for those who add to them.
-fn look(
-    transaction: &mut Transaction<'_>,
-    which: &str,
-    parameters: &[&(dyn ToSql + Sync)],
-) -> Result<Vec<(Process, Option<Ttl>)>, Failure> {
-    let select = format!(
-        "SELECT {COLUMNS}, ttl_duration, ttl_column FROM stride.processes WHERE {which} ORDER BY name"
-    );
-    let rows = transaction.query(&select, parameters)?;
-    let ttl = |row: &Row| {
-        let (duration, column): (Option<String>, _) =
-            (row.get("ttl_duration"), row.get::<_, Option<String>>("ttl_column"));
-        duration.zip(column).map(|(duration, column)| Ttl { duration, column })
-    };
-    Ok(rows.iter().map(|row| (Process::of(row), ttl(row))).collect())
-}
-
-/// How many rows processes have, by their numbers, from one statement.
-fn counts(
-    transaction: &mut Transaction<'_>,
-    processes: &[i64],
-) -> Result<HashMap<i64, i64>, Failure> {
-    let counts = processes
-        .iter()
-        .map(|number| format!("SELECT {number}::bigint, count(*) FROM {}", table(*number)));
-    let counts = counts.collect::<Vec<_>>().join(" UNION ALL ");
-    if counts.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows = transaction.query(&counts, &[]).map_err(|error| {
-        // One was deleted meanwhile.
-        let again = error.code() == Some(&SqlState::UNDEFINED_TABLE);
-        Failure { again, ..Failure::from(error) }
-    })?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

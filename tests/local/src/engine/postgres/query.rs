@@ -10,7 +10,7 @@ use postgres::{Client, Transaction};
 pub(super) use self::caller::Caller;
 use super::connections::{Connections, MOST_TRIES};
 use super::error::{self, Failure, query_error};
-use super::storage;
+use super::{process, storage};
 use crate::engine::{EngineError, Rows};
 use crate::settings::Limits;
 use crate::sql::Parsed;
@@ -106,6 +106,12 @@ fn once(client: &mut Client, limits: &Limits, parsed: &Parsed) -> Result<Rows, F
     let names = names(&mut transaction, parsed)?;
     let runnable = postgresql::rewrite(parsed, &names)?;
     let columns = columns_of(&mut transaction, &runnable)?;
+    let mut processes = names.0.iter().filter(|(_, it)| matches!(it, Relation::Process { .. }));
+    let mut stale = Vec::new();
+    if processes.next().is_some() {
+        let reads: Vec<String> = runnable.reads.iter().cloned().collect();
+        stale = process::stale_of(&mut transaction, &reads).map_err(|failure| failure.error)?;
+    }
     let sql = postgresql::as_json(&runnable.sql, columns.len());
     let keys: Vec<String> = columns
         .iter()
@@ -148,7 +154,7 @@ fn once(client: &mut Client, limits: &Limits, parsed: &Parsed) -> Result<Rows, F
         }
     }
     json.push(b']');
-    Ok(Rows { json: json.into(), stale: Vec::new() })
+    Ok(Rows { json: json.into(), stale })
 }
 
 /// The columns of a result; also checks that the database understands the query.

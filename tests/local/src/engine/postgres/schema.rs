@@ -70,10 +70,15 @@ CREATE TABLE IF NOT EXISTS stride.processes (
     rows text NOT NULL,          -- a SELECT of its rows
     columns text[] NOT NULL,     -- their names
     types text[] NOT NULL,       -- of the columns of its table
+    why text,                    -- it is run again
+    made bigint NOT NULL,        -- how often its tables were made
     next bigint NOT NULL,        -- the change to come
     seen text,                   -- what it was last computed of
+    kept bigint NOT NULL,        -- distinct values
+    stopped bigint,              -- the place of the first event that it has no room for
     skipped bigint NOT NULL,
-    error text,                  -- why its rows are old
+    error text,                  -- what last went wrong
+    stale_since text,            -- its rows are old
     ttl_duration text,           -- how old a row may get
     ttl_column text              -- by the time in this column
 );
@@ -112,6 +117,17 @@ CREATE OR REPLACE FUNCTION stride.num(jsonb) RETURNS numeric IMMUTABLE LANGUAGE 
         WHEN 'string' THEN stride.num($1 #>> '{}') END $$;
 CREATE OR REPLACE FUNCTION stride.key(numeric) RETURNS numeric IMMUTABLE LANGUAGE sql
     AS $$ SELECT trim_scale($1) $$;
+CREATE OR REPLACE FUNCTION stride.key(double precision) RETURNS double precision IMMUTABLE LANGUAGE sql
+    AS $$ SELECT $1 + 0 $$;
+CREATE OR REPLACE FUNCTION stride.key(jsonb) RETURNS jsonb IMMUTABLE LANGUAGE sql AS $$
+    SELECT CASE WHEN jsonb_typeof($1) IN ('array', 'object') THEN stride.inner_key($1) ELSE stride.value($1) END $$;
+CREATE OR REPLACE FUNCTION stride.inner_key(jsonb) RETURNS jsonb IMMUTABLE LANGUAGE sql AS $$
+    SELECT CASE jsonb_typeof($1)
+        WHEN 'number' THEN to_jsonb(trim_scale(($1 #>> '{}')::numeric))
+        WHEN 'array' THEN (SELECT coalesce(jsonb_agg(stride.inner_key(value) ORDER BY place), '[]')
+            FROM jsonb_array_elements($1) WITH ORDINALITY AS all_of (value, place))
+        WHEN 'object' THEN (SELECT coalesce(jsonb_object_agg(key, stride.inner_key(value)), '{}') FROM jsonb_each($1))
+        ELSE $1 END $$;
 CREATE OR REPLACE FUNCTION stride.out(numeric) RETURNS numeric IMMUTABLE LANGUAGE sql
     AS $$ SELECT trim_scale($1) $$;
 CREATE OR REPLACE FUNCTION stride.out(timestamptz) RETURNS text STABLE LANGUAGE sql AS $$
@@ -143,7 +159,7 @@ const TIMELESS: [&str; 9] = [
     "anyarray",
 ];
 
-/// Types whose values `key` and `out` leave as they are. All are named, because PostgreSQL would otherwise have several
+/// Types whose values `out`, and mostly `key`, leave as they are. All are named, because PostgreSQL would otherwise have several
 /// functions to choose from.
 const PLAIN: [&str; 11] = [
     "bigint",
@@ -168,7 +184,8 @@ fn plain_functions() -> String {
         )
     };
     let times = ["timestamptz", "timestamp"].map(|time| of("key", time));
-    let plain = PLAIN.iter().flat_map(|plain| [of("key", plain), of("out", plain)]);
+    let keys = PLAIN.iter().filter(|plain| !matches!(**plain, "double precision" | "jsonb"));
+    let plain = keys.map(|key| of("key", key)).chain(PLAIN.iter().map(|plain| of("out", plain)));
     let timeless = TIMELESS.map(|of| {
         format!(
             "CREATE OR REPLACE FUNCTION stride.time({of}) RETURNS timestamptz IMMUTABLE LANGUAGE sql \
@@ -191,6 +208,8 @@ pub(super) fn create(client: &mut Client) -> Result<Drawn, EngineError> {
     let work = |transaction: &mut Transaction<'_>| -> Result<Drawn, Failure> {
         lock_names(transaction)?;
         transaction.batch_execute(TABLES)?;
+        // One of them calls itself.
+        transaction.batch_execute("SET LOCAL check_function_bodies = off")?;
         transaction.batch_execute(FUNCTIONS)?;
         transaction.batch_execute(&plain_functions())?;
         let version = number(transaction, "version", VERSION)?;

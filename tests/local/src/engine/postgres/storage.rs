@@ -11,6 +11,7 @@ use postgres::{Row, Transaction};
 use serde_json::Value;
 
 use super::error::Failure;
+use super::process;
 use super::schema::{Drawn, lock_names, next_numbers};
 use crate::engine::{Author, EngineError};
 use crate::events::batch::{Batch, GIVEN_ID};
@@ -74,6 +75,21 @@ impl Stream {
         let select = format!("SELECT {columns} FROM stride.streams WHERE number = $1 FOR UPDATE");
         Ok(transaction.query_opt(&select, &[&number])?.map(|row| Self::of(&row)))
     }
+
+    /// What a process that is added to has seen of it.
+    pub(super) fn seen(&self) -> String {
+        format!("{}:{}", self.number, self.keys_version)
+    }
+}
+
+/// Locks a stream, if there is one of this name.
+pub(super) fn find_locked(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+) -> Result<Option<Stream>, Failure> {
+    let columns = Stream::COLUMNS;
+    let select = format!("SELECT {columns} FROM stride.streams WHERE name = $1 FOR UPDATE");
+    Ok(transaction.query_opt(&select, &[&name])?.map(|row| Stream::of(&row)))
 }
 
 /// Locks the streams of a request, and makes those that are not there yet.
@@ -350,21 +366,23 @@ fn without_nul(value: &mut Value) {
     }
 }
 
-/// Deletes a stream, and returns what its number was. Its events go later, bit by bit.
+/// Deletes a stream, and returns what its number was, and the processes that changed by it. Its events go later, bit
+/// by bit.
 pub(super) fn delete(
     transaction: &mut Transaction<'_>,
     name: &str,
-) -> Result<Option<i64>, Failure> {
+) -> Result<Option<(i64, Vec<i64>)>, Failure> {
     lock_names(transaction)?;
     let delete = "DELETE FROM stride.streams WHERE name = $1 RETURNING number, first, next";
     let Some(row) = transaction.query_opt(delete, &[&name])? else { return Ok(None) };
+    let changed = process::forget(transaction, name, i64::MAX)?;
     let (number, first, next): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
     transaction.execute("DELETE FROM stride.keys WHERE stream = $1", &[&number])?;
     let garbage = "INSERT INTO stride.garbage VALUES ($1, $2, $3)";
     transaction.execute(garbage, &[&number, &first, &next])?;
     let note = "UPDATE stride.meta SET value = greatest(value, $1) WHERE key = 'deleted'";
     transaction.execute(note, &[&number])?;
-    Ok(Some(number))
+    Ok(Some((number, changed)))
 }
 
 /// Text of events, with where each ends.

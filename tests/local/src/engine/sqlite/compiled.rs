@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::engine::{EngineError, Mode};
 use crate::sql::columns::Column;
-use crate::sql::plan::Plan;
+use crate::sql::plan::{Dialect, Plan};
 use crate::sql::relations::{Catalogue, Relation};
 use crate::sql::rewrite::{self, Runnable};
 use crate::sql::{self, Homes, Parsed};
@@ -99,7 +99,7 @@ pub(super) fn check_width(columns: &[Column]) -> Result<(), EngineError> {
 
 /// How the result of a query is added to, or why it cannot be.
 fn plan(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Result<Plan, String>, EngineError> {
-    Ok(match Plan::new(parsed) {
+    Ok(match Plan::new(parsed, Dialect::Sqlite) {
         Ok(plan) => match catalogue.relation(plan.stream())? {
             Relation::Stream { .. } => Ok(plan),
             Relation::Process { .. } => Err("it reads another process".to_owned()),

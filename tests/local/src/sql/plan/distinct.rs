@@ -2,20 +2,19 @@
 
 use sqlparser::ast::{BinaryOperator, Expr, GroupByExpr, Select, SetExpr};
 
-use super::{Plan, aliased};
+use super::{Dialect, Plan, aliased};
 use crate::engine::EngineError;
-use crate::sql::compare::is_time;
 use crate::sql::relations::Catalogue;
-use crate::sql::tree::{binary, call};
+use crate::sql::tree::binary;
 
 /// What is counted.
 #[derive(Clone, Debug)]
-pub(super) struct Distinct {
+pub(in crate::sql) struct Distinct {
     pub(super) value: Expr,
     /// Only events that this holds for.
     pub(super) filter: Option<Expr>,
     /// The state that is the count.
-    pub(super) state: usize,
+    pub(in crate::sql) state: usize,
 }
 
 /// The distinct values of one expression in the tables of a process.
@@ -32,11 +31,8 @@ pub(crate) struct Values {
 
 impl Distinct {
     /// A query for groups and values, made of one for events and the keys of their groups.
-    pub(super) fn query(&self, mut select: Select, keys: &[Expr]) -> SetExpr {
-        let value = match is_time(&self.value) {
-            true => call("time_key", [self.value.clone()]),
-            false => self.value.clone(),
-        };
+    pub(super) fn query(&self, dialect: Dialect, mut select: Select, keys: &[Expr]) -> SetExpr {
+        let value = dialect.one_form(self.value.clone());
         let nested = |expr: Expr| Expr::Nested(Box::new(expr));
         select.selection = match (select.selection, self.filter.clone()) {
             (Some(condition), Some(filter)) => {

@@ -3,19 +3,20 @@
 use sqlparser::ast::{Expr, Ident, Query, Select, SetExpr};
 
 use super::split::check;
-use super::{Plan, aliased};
+use super::{Dialect, Plan, aliased};
 use crate::sql::relations::PLACE;
 
 impl Plan {
     /// The plan for a query whose rows are made of one event each.
     pub(super) fn of_events(
+        dialect: Dialect,
         query: &Query,
         mut select: Select,
         stream: String,
         named: Vec<(Expr, String)>,
     ) -> Result<Self, String> {
         for (expr, _) in &named {
-            check(expr, &[])?;
+            check(dialect, expr, &[])?;
         }
         let outputs = (0..named.len()).map(|place| format!("c{place}")).collect();
         let place = Expr::Identifier(Ident::with_quote('"', PLACE));

@@ -5,97 +5,16 @@ use std::collections::BTreeSet;
 use sqlparser::ast::{Expr, Function, Ident, InTarget, Query, Value};
 
 use super::distinct::Distinct;
-use super::{Key, Merge, NULL_KEY, State};
+use super::{Dialect, Key, Merge, State};
 use crate::engine::EngineError;
-use crate::sql::compare::{is_time, of_types};
 use crate::sql::groups::{Aggregate, aggregate, result_only, same};
 use crate::sql::print::{is_raw, raw};
 use crate::sql::times;
 use crate::sql::tree::{arguments, call, function_name, null};
 use crate::sql::visit::{self, Change};
 
-/// The functions that can stand in such a query besides the aggregates: what they give depends on
-/// nothing but their arguments, and is not much longer than they are.
-const FUNCTIONS: [&str; 75] = [
-    "abs",
-    "acos",
-    "acosh",
-    "asin",
-    "asinh",
-    "atan",
-    "atan2",
-    "atanh",
-    "ceil",
-    "ceiling",
-    "char",
-    "coalesce",
-    "concat",
-    "concat_ws",
-    "cos",
-    "cosh",
-    "date",
-    "date_part",
-    "datetime",
-    "degrees",
-    "exp",
-    "floor",
-    "glob",
-    "hex",
-    "ifnull",
-    "iif",
-    "ilike",
-    "instr",
-    "json",
-    "json_array",
-    "json_array_length",
-    "json_extract",
-    "json_object",
-    "json_quote",
-    "json_type",
-    "json_valid",
-    "jsonb",
-    "jsonb_extract",
-    "julianday",
-    "length",
-    "like",
-    "ln",
-    "log",
-    "log10",
-    "log2",
-    "lower",
-    "ltrim",
-    "max",
-    "min",
-    "mod",
-    "nullif",
-    "octet_length",
-    "pi",
-    "pow",
-    "power",
-    "quote",
-    "radians",
-    "round",
-    "rtrim",
-    "same_type",
-    "sign",
-    "sin",
-    "sinh",
-    "sqrt",
-    "strftime",
-    "substr",
-    "tan",
-    "tanh",
-    "time",
-    "trim",
-    "trunc",
-    "typeof",
-    "unicode",
-    "unixepoch",
-    "upper",
-];
-
 /// An expression about one event: no aggregate, no query, no name of a result.
-pub(super) fn check(expr: &Expr, named: &[(Expr, String)]) -> Result<(), String> {
+pub(super) fn check(dialect: Dialect, expr: &Expr, named: &[(Expr, String)]) -> Result<(), String> {
     let mut why = None;
     visit::any_expression(expr, |expr| {
         why = match expr {
@@ -109,27 +28,27 @@ pub(super) fn check(expr: &Expr, named: &[(Expr, String)]) -> Result<(), String>
         };
         why.is_some()
     });
-    why.map_or_else(|| check_functions(expr), Err)
+    why.map_or_else(|| check_functions(dialect, expr), Err)
 }
 
 /// All functions are known, and there is nothing that is a query of its own.
-pub(super) fn check_functions(expr: &Expr) -> Result<(), String> {
+pub(super) fn check_functions(dialect: Dialect, expr: &Expr) -> Result<(), String> {
     let mut why = None;
     visit::any_expression(expr, |expr| {
-        why = what_is_unknown(expr);
+        why = what_is_unknown(dialect, expr);
         why.is_some()
     });
     why.map_or(Ok(()), Err)
 }
 
-fn what_is_unknown(expr: &Expr) -> Option<String> {
+fn what_is_unknown(dialect: Dialect, expr: &Expr) -> Option<String> {
     let why = |is_known: bool, why: &str| (!is_known).then(|| why.to_owned());
     match expr {
         Expr::Function(function) => {
             let name = function_name(function);
             let is_plain = function.over.is_none() && function.filter.is_none();
-            let is_known = aggregate(function).is_some()
-                || is_plain && (FUNCTIONS.contains(&&*name) || times::FUNCTIONS.contains(&&*name));
+            let is_known =
+                aggregate(function).is_some() || is_plain && dialect.is_of_one_event(&name);
             let what = if function.over.is_some() { "the window function " } else { "" };
             (!is_known).then(|| format!("it calls {what}{name}()"))
         }
@@ -138,7 +57,8 @@ fn what_is_unknown(expr: &Expr) -> Option<String> {
         // In what order texts come, and which are equal, is another matter there.
         Expr::Collate { .. } => why(false, "it has COLLATE"),
         Expr::Trim { trim_what, trim_characters, .. } => {
-            why(trim_what.is_none() && trim_characters.is_none(), "it trims other characters")
+            let is_plain = trim_what.is_none() && trim_characters.is_none();
+            why(is_plain || dialect.trims_characters(), "it trims other characters")
         }
         Expr::Value(value) => {
             why(!matches!(value.value, Value::Placeholder(_)), "it has a parameter")
@@ -149,6 +69,7 @@ fn what_is_unknown(expr: &Expr) -> Option<String> {
 
 /// Takes results apart, and collects what has to be kept for them.
 pub(super) struct Split<'a> {
+    pub(super) dialect: Dialect,
     pub(super) keys: &'a [Key],
     pub(super) states: Vec<State>,
     pub(super) distinct: Vec<Distinct>,
@@ -167,14 +88,14 @@ impl Change for Split<'_> {
             return Ok(());
         }
         // While columns can still be told from what is made of them.
-        if !visit::any_expression(expr, is_time) {
-            of_types(expr);
-        }
+        self.dialect.of_types(expr);
         match expr {
             Expr::Function(function) => match aggregate(function) {
                 Some(aggregate) => *expr = self.state(function, aggregate),
                 None => {
-                    if let Some(why) = what_is_unknown(&Expr::Function(function.clone())) {
+                    if let Some(why) =
+                        what_is_unknown(self.dialect, &Expr::Function(function.clone()))
+                    {
                         return self.refuse(why);
                     }
                 }
@@ -187,7 +108,7 @@ impl Change for Split<'_> {
                 return self.refuse(format!("{expr} is neither aggregated nor grouped by"));
             }
             other => {
-                if let Some(why) = what_is_unknown(other) {
+                if let Some(why) = what_is_unknown(self.dialect, other) {
                     return self.refuse(why);
                 }
             }
@@ -211,13 +132,7 @@ impl Split<'_> {
             let state = self.keep(State { part, merge: Merge::Min, time: true });
             return raw(&format!("(a{state}{})", times::COLLATED));
         }
-        let column = format!("nullif(k{place}, x'{NULL_KEY}')");
-        // A cast says how its value is compared, too.
-        match &key.expr {
-            Expr::Cast { data_type, .. } => raw(&format!("CAST({column} AS {data_type})")),
-            key if is_time(key) => raw(&format!("({column}{})", times::COLLATED)),
-            _ => raw(&column),
-        }
+        raw(&self.dialect.value_of_key(&format!("k{place}"), &key.expr))
     }
 
     /// The number of a state, which is added if it is new.
@@ -235,7 +150,8 @@ impl Split<'_> {
             function.name = vec![Ident::new(name)].into();
             Expr::Function(function)
         };
-        let of_times = is_time(&Expr::Function(function.clone()));
+        let of_times = self.dialect.is_time(&Expr::Function(function.clone()));
+        let average = self.dialect.average_of();
         let mut keep = |part: Expr, merge| {
             let time = of_times && matches!(merge, Merge::Min | Merge::Max);
             self.keep(State { part, merge, time })
@@ -248,7 +164,8 @@ impl Split<'_> {
             Aggregate::Min => format!("(a{}{collated})", keep(named("min"), Merge::Min)),
             Aggregate::Max => format!("(a{}{collated})", keep(named("max"), Merge::Max)),
             Aggregate::Average => {
-                let total = keep(named("total"), Merge::Add);
+                let (name, merge) = average;
+                let total = keep(named(name), merge);
                 let count = keep(named("count"), Merge::Add);
                 format!("(a{total} / nullif(a{count}, 0))")
             }

@@ -1,17 +1,23 @@
 //! New events, added to the processes of their stream.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use postgres::Transaction;
 
-use super::{CHANGES, COLUMNS, Draft, Process, objects, replace, types};
+use super::adding::{Adding, events, statement};
+use super::draft::{Draft, types};
+use super::{COLUMNS, Process, replace, stop};
 use crate::engine::EngineError;
-use crate::engine::postgres::error::{Failure, query_error};
-use crate::engine::postgres::query::Names;
-use crate::engine::postgres::storage::Stream;
+use crate::engine::postgres::error::Failure;
+use crate::engine::postgres::storage::{self, Stream};
 use crate::events::keys::Kinds;
-use crate::sql::postgresql::{self, plan::Plan};
-use crate::sql::relations::Relation;
+use crate::sql::plan::{Dialect, Plan};
+use crate::sql::postgresql;
+
+/// Of how many processes the statements are kept in memory.
+const MOST_KNOWN: usize = 1000;
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -22,51 +28,139 @@ pub(crate) struct News {
     pub(crate) skipped: u64,
 }
 
+/// The statements that add to processes, by their numbers: they depend on what stands beside them.
+#[derive(Debug, Default)]
+pub(crate) struct Statements(Mutex<HashMap<i64, (i64, Option<String>, Arc<str>)>>);
+
+impl Statements {
+    fn of(
+        &self,
+        process: &Process,
+        stream: &Stream,
+        keys: &[(String, Kinds)],
+    ) -> Result<Arc<str>, EngineError> {
+        let all = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made, seen, sql)) = all().get(&process.number)
+            && (*made, seen) == (process.made, &process.seen)
+        {
+            return Ok(Arc::clone(sql));
+        }
+        let table = process.table();
+        let plan = process.plan()?;
+        let sql = statement(&plan, &table, &process.columns, stream.number, keys, true)?;
+        let sql: Arc<str> = sql.into();
+        let mut all = all();
+        if all.len() >= MOST_KNOWN {
+            all.clear();
+        }
+        all.insert(process.number, (process.made, process.seen.clone(), Arc::clone(&sql)));
+        Ok(sql)
+    }
+}
+
 /// Adds the events at `places` of a stream, whose row is locked.
 pub(crate) fn added(
     transaction: &mut Transaction<'_>,
+    statements: &Statements,
+    most_distinct: i64,
     name: &str,
     stream: &Stream,
     keys: &[(String, Kinds)],
-    places: Range<i64>,
+    places: &Range<i64>,
 ) -> Result<News, Failure> {
     let select = format!(
         "SELECT {COLUMNS} FROM stride.processes WHERE stream = $1 ORDER BY name FOR UPDATE"
     );
     let mut news = News::default();
     for row in transaction.query(&select, &[&name])? {
-        let process = Process::of(&row);
-        let mut adding = Adding { process, stream, keys, changes: 0, skipped: 0 };
-        let version = stream.keys_version.to_string();
-        if adding.process.seen.as_deref() != Some(&*version) && !adding.fits(transaction)? {
-            // Over all events, these included.
-            if rebuild(transaction, &adding.process)? {
-                news.changed.push(adding.process.number);
+        let mut process = Process::of(&row);
+        if process.stopped.is_some() {
+            continue;
+        }
+        let seen = Some(stream.seen());
+        if process.seen != seen {
+            if !fits(transaction, &process, keys)? {
+                // Over all events, these included.
+                if rebuild(transaction, &process, &seen, most_distinct)? {
+                    news.changed.push(process.number);
+                }
+                continue;
             }
+            process.seen = seen;
+        }
+        if process.stale_since.is_some() {
             continue;
         }
-        if adding.process.error.is_some() {
-            continue;
-        }
-        adding.add(transaction, places.clone())?;
-        let Adding { process, changes, skipped, .. } = adding;
-        let update = "UPDATE stride.processes
-            SET next = next + $2, skipped = skipped + $3, seen = $4 WHERE number = $1";
-        transaction.execute(update, &[&process.number, &changes, &skipped, &version])?;
+        let sql = statements.of(&process, stream, keys)?;
+        let (changes, skipped) = add(transaction, &process, &sql, places, most_distinct)?;
         if changes > 0 {
             news.changed.push(process.number);
         }
-        news.skipped += skipped.unsigned_abs();
+        news.skipped += skipped;
     }
     Ok(news)
 }
 
-/// Makes the table of a process anew, because a key has other values than before. If that cannot be done, its rows stay
-/// as they are, and it says why.
-fn rebuild(transaction: &mut Transaction<'_>, process: &Process) -> Result<bool, Failure> {
+/// Adds events to a process, and returns how many changes that makes, and how many events it fails at.
+fn add(
+    transaction: &mut Transaction<'_>,
+    process: &Process,
+    sql: &str,
+    places: &Range<i64>,
+    most_distinct: i64,
+) -> Result<(i64, u64), Failure> {
+    let number = process.number;
+    let mut adding = Adding::new(sql, Some((number, process.next)), process.kept, most_distinct);
+    adding.add(transaction, places.clone())?;
+    let Adding { kept, changes, skipped, error, full, .. } = adding;
+    let update = "UPDATE stride.processes SET next = next + $2, kept = $3, seen = $4,
+        skipped = skipped + $5, error = coalesce($6, error) WHERE number = $1";
+    transaction.execute(update, &[&number, &changes, &kept, &process.seen, &skipped, &error])?;
+    if let Some((place, why)) = full {
+        tracing::warn!(process = process.name, why, "a process has stopped: it may keep no more");
+        stop(transaction, number, &why)?;
+        let update = "UPDATE stride.processes SET stopped = $2 WHERE number = $1";
+        transaction.execute(update, &[&number, &place])?;
+    }
+    if skipped > 0 {
+        let (process, events) = (&process.name, skipped);
+        tracing::warn!(process, events, "a process lacks events that its query fails at");
+    }
+    Ok((changes, skipped.unsigned_abs()))
+}
+
+/// Whether the columns of a process's table still have the types of what is added.
+fn fits(
+    transaction: &mut Transaction<'_>,
+    process: &Process,
+    keys: &[(String, Kinds)],
+) -> Result<bool, Failure> {
+    if process.stale_since.is_some() {
+        return Ok(false);
+    }
+    let plan = process.plan()?;
+    let events = events(&plan, keys, "false".to_owned());
+    let (rows, values) = (plan.rows_of(&events)?, plan.values_of(&events)?);
+    let mut attempt = transaction.transaction()?;
+    let mut fits = types(&mut attempt, &rows).is_ok_and(|types| types == process.types);
+    for values in values {
+        fits = fits && types(&mut attempt, &values).is_ok();
+    }
+    attempt.rollback()?;
+    Ok(fits)
+}
+
+/// Makes the tables of a process anew, because a key has other values than before. If that cannot be done, its rows stay
+/// as they are, and it says why. Returns whether its rows changed.
+fn rebuild(
+    transaction: &mut Transaction<'_>,
+    process: &Process,
+    seen: &Option<String>,
+    most_distinct: i64,
+) -> Result<bool, Failure> {
     let mut attempt = transaction.transaction()?;
     let rebuilt = Draft::new(&mut attempt, &process.name, &process.query)
-        .and_then(|draft| replace(&mut attempt, process, &draft, true));
+        .and_then(|draft| replace(&mut attempt, process, &draft, most_distinct));
     match rebuilt {
         Ok(changed) => {
             attempt.commit()?;
@@ -74,121 +168,71 @@ fn rebuild(transaction: &mut Transaction<'_>, process: &Process) -> Result<bool,
         }
         Err(Failure { error: EngineError::Invalid(why), .. }) => {
             attempt.rollback()?;
-            let update = "UPDATE stride.processes SET error = $2 WHERE number = $1";
-            transaction.execute(update, &[&process.number, &why])?;
+            tracing::warn!(process = process.name, why, "a process shows an old result");
+            stop(transaction, process.number, &why)?;
+            // It is tried again when there is something new about the keys.
+            let update = "UPDATE stride.processes SET seen = $2 WHERE number = $1";
+            transaction.execute(update, &[&process.number, &seen])?;
             Ok(false)
         }
         Err(failure) => Err(failure),
     }
 }
 
-/// Events on the way into one process.
-struct Adding<'a> {
-    process: Process,
-    stream: &'a Stream,
-    keys: &'a [(String, Kinds)],
-    changes: i64,
-    skipped: i64,
+/// The processes that are added to, and have stopped.
+pub(crate) fn stopped(transaction: &mut Transaction<'_>) -> Result<Vec<i64>, Failure> {
+    let select = "SELECT number FROM stride.processes
+        WHERE stream IS NOT NULL AND stale_since IS NOT NULL ORDER BY number";
+    Ok(transaction.query(select, &[])?.iter().map(|row| row.get(0)).collect())
 }
 
-impl Adding<'_> {
-    /// A query of what events add to the rows.
-    fn delta(&self, plan: &Plan, places: &Range<i64>) -> Result<String, EngineError> {
-        let number = self.stream.number;
-        let Range { start, end } = places;
-        let rows = format!("stream = {number} AND place >= {start} AND place < {end}");
-        let (number, keys) = (Some(number), self.keys.to_vec());
-        let relation = Relation::Stream { number, rows: Some(rows), keys };
-        plan.read(&Names(vec![(plan.stream.clone(), relation)]))
+/// Has a process that has stopped go on where it did, if it can, and returns whether its rows changed.
+pub(crate) fn go_on(
+    transaction: &mut Transaction<'_>,
+    statements: &Statements,
+    most_distinct: i64,
+    number: i64,
+) -> Result<bool, Failure> {
+    let select = "SELECT stream FROM stride.processes WHERE number = $1";
+    let name: Option<String> =
+        transaction.query_opt(select, &[&number])?.and_then(|row| row.get(0));
+    let Some(name) = name else { return Ok(false) };
+    // In this order, as those do who store events.
+    let stream = storage::find_locked(transaction, &name)?;
+    let select = format!(
+        "SELECT {COLUMNS} FROM stride.processes
+        WHERE number = $1 AND stream = $2 AND stale_since IS NOT NULL FOR UPDATE"
+    );
+    let Some(row) = transaction.query_opt(&select, &[&number, &name])? else { return Ok(false) };
+    let mut process = Process::of(&row);
+    let keys = match &stream {
+        Some(stream) => storage::keys(transaction, stream.number)?,
+        None => Vec::new(),
+    };
+    let seen = stream.as_ref().map(Stream::seen);
+    let since = process.stale_since.take();
+    if let (Some(from), Some(stream)) = (process.stopped, &stream)
+        && fits(transaction, &process, &keys)?
+    {
+        process.seen.clone_from(&seen);
+        let update = "UPDATE stride.processes SET stopped = NULL, stale_since = NULL, error = NULL
+            WHERE number = $1";
+        transaction.execute(update, &[&number])?;
+        let sql = statements.of(&process, stream, &keys)?;
+        let (changes, _) = add(transaction, &process, &sql, &(from..stream.next), most_distinct)?;
+        let stale = "UPDATE stride.processes SET stale_since = $2
+            WHERE number = $1 AND stale_since IS NOT NULL";
+        transaction.execute(stale, &[&number, &since])?;
+        return Ok(changes > 0);
     }
-
-    fn plan(&self) -> Result<Plan, EngineError> {
-        let broken = || EngineError::Broken("a process cannot be added to".to_owned());
-        Plan::new(&postgresql::parse(&self.process.query, &[])?).ok_or_else(broken)
-    }
-
-    /// Whether the columns of the table still have the types of what is added.
-    fn fits(&self, transaction: &mut Transaction<'_>) -> Result<bool, Failure> {
-        if self.process.error.is_some() {
-            return Ok(false);
-        }
-        let delta = self.delta(&self.plan()?, &(0..0))?;
-        let mut attempt = transaction.transaction()?;
-        let types = types(&mut attempt, &delta);
-        attempt.rollback()?;
-        Ok(types.is_ok_and(|types| types == self.process.types))
-    }
-
-    /// Adds events; those that the query fails at are left out.
-    fn add(
-        &mut self,
-        transaction: &mut Transaction<'_>,
-        places: Range<i64>,
-    ) -> Result<(), Failure> {
-        let plan = self.plan()?;
-        let mut waiting = vec![places];
-        while let Some(places) = waiting.pop() {
-            let delta = self.delta(&plan, &places)?;
-            let upsert = self.upsert(&plan, &delta);
-            let place = self.process.next + self.changes;
-            let mut attempt = transaction.transaction()?;
-            match attempt.execute(&upsert, &[&self.process.number, &place]) {
-                Ok(changes) => {
-                    attempt.commit()?;
-                    self.changes += i64::try_from(changes).unwrap_or(i64::MAX);
-                }
-                Err(error) => {
-                    let again = Failure::from_query(error);
-                    if !matches!(again.error, EngineError::Invalid(_)) {
-                        return Err(again);
-                    }
-                    attempt.rollback()?;
-                    let Range { start, end } = places;
-                    if end - start == 1 {
-                        self.skipped += 1;
-                    } else {
-                        let half = start + (end - start) / 2;
-                        waiting.extend([half..end, start..half]);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds what `delta` gives, and notes what changed.
-    fn upsert(&self, plan: &Plan, delta: &str) -> String {
-        let outputs = plan.outputs.iter().zip(&self.process.columns);
-        let outputs: Vec<(String, String)> =
-            outputs.map(|((sql, _), name)| (sql.clone(), name.clone())).collect();
-        let outputs = objects(&outputs);
-        let rows = |of: &str| {
-            format!(
-                "SELECT hash, row_to_json(r)::text AS row \
-                 FROM {of} CROSS JOIN LATERAL (SELECT {outputs}) AS r"
-            )
-        };
-        let (table, on_conflict) = (self.process.table(), plan.on_conflict());
-        format!(
-            "WITH delta AS MATERIALIZED ({delta}), \
-             before AS (SELECT kept.* FROM {table} AS kept JOIN delta USING (hash)), \
-             after AS (INSERT INTO {table} AS kept SELECT * FROM delta ORDER BY hash \
-                ON CONFLICT (hash) {on_conflict} RETURNING *) \
-             INSERT INTO stride.changes SELECT $1, $2, now(), {CHANGES} \
-             FROM ({}) AS o RIGHT JOIN ({}) AS n USING (hash) \
-             WHERE o.row IS DISTINCT FROM n.row HAVING count(*) > 0",
-            rows("before"),
-            rows("after"),
-        )
-    }
+    process.stale_since = since;
+    rebuild(transaction, &process, &seen, most_distinct)
 }
 
-impl Failure {
-    /// An error of a query of somebody's.
-    fn from_query(error: postgres::Error) -> Self {
-        match error.code().map(|code| code.code().starts_with("40")) {
-            Some(false) => query_error(error).into(),
-            _ => error.into(),
-        }
+impl Process {
+    /// How it is added to.
+    pub(super) fn plan(&self) -> Result<Plan, EngineError> {
+        let plan = Plan::new(&postgresql::parse(&self.query, &[])?, Dialect::Postgresql);
+        plan.map_err(|why| EngineError::Broken(format!("a process cannot be added to: {why}")))
     }
 }
