@@ -34,7 +34,8 @@
 //! * `max-open-mib` counts the events that streams hold, with their ids and indexes, and what all other tables take on
 //!   the disk; a server measures it once a second. The names of keys have no bound but this one.
 //! * A `ttl` and windows go by the clock of the database, the age of events by that of the server that stored them.
-//! * Of a process's statistics, those since the start are 0.
+//! * A process over a window of time is run again, at most once a second, and says so in its `stats`.
+//! * A process that is made anew because a key has another kind of value lacks what retention has taken from its stream.
 //! * A column of a process has a name of at most 63 bytes.
 
 mod connections;

@@ -2,6 +2,7 @@
 
 mod contract;
 mod failures;
+mod kinds;
 mod queries;
 mod retention;
 mod servers;
