@@ -30,7 +30,15 @@ pub(crate) struct News {
 
 /// The statements that add to processes, by their numbers: they depend on what stands beside them.
 #[derive(Debug, Default)]
-pub(crate) struct Statements(Mutex<HashMap<i64, (i64, Option<String>, Arc<str>)>>);
+pub(crate) struct Statements(Mutex<HashMap<i64, Statement>>);
+
+/// The statement that adds to tables which were made for the time `made`, of a stream as it was `seen`.
+#[derive(Debug)]
+struct Statement {
+    made: i64,
+    seen: Option<String>,
+    sql: Arc<str>,
+}
 
 impl Statements {
     fn of(
@@ -40,10 +48,10 @@ impl Statements {
         keys: &[(String, Kinds)],
     ) -> Result<Arc<str>, EngineError> {
         let all = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((made, seen, sql)) = all().get(&process.number)
-            && (*made, seen) == (process.made, &process.seen)
+        if let Some(known) = all().get(&process.number)
+            && (known.made, &known.seen) == (process.made, &process.seen)
         {
-            return Ok(Arc::clone(sql));
+            return Ok(Arc::clone(&known.sql));
         }
         let table = process.table();
         let plan = process.plan()?;
@@ -53,7 +61,8 @@ impl Statements {
         if all.len() >= MOST_KNOWN {
             all.clear();
         }
-        all.insert(process.number, (process.made, process.seen.clone(), Arc::clone(&sql)));
+        let (made, seen) = (process.made, process.seen.clone());
+        all.insert(process.number, Statement { made, seen, sql: Arc::clone(&sql) });
         Ok(sql)
     }
 }
