@@ -371,7 +371,7 @@ impl Engine for Postgres {
                 Some(query) => process::change(transaction, &name, query, most_distinct)?,
                 None => None,
             };
-            let number = process::find(transaction, &name)?.number();
+            let number = process::find(transaction, &name)?.number;
             process::set_ttl(transaction, number, ttl.as_ref())?;
             match changed {
                 Some(number) => inner::tell(transaction, number),
@@ -471,7 +471,7 @@ impl Engine for Postgres {
     }
 
     fn overview(&self) -> Result<Overview, EngineError> {
-        self.inner.transaction(|transaction| {
+        let (streams, bytes, processes) = self.inner.transaction(|transaction| {
             let select = "SELECT name, next - 1, first_seen, last_seen FROM stride.streams
                 ORDER BY name";
             let streams = transaction.query(select, &[])?;
@@ -483,9 +483,13 @@ impl Engine for Postgres {
             let bytes = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint
                 FROM pg_class WHERE relnamespace = 'stride'::regnamespace AND relkind = 'r'";
             let bytes: i64 = transaction.query_one(bytes, &[])?.get(0);
-            let processes = process::all(transaction)?;
-            Ok(Overview { kept: true, bytes: bytes.unsigned_abs(), streams, processes })
-        })
+            Ok((streams, bytes.unsigned_abs(), process::all(transaction)?))
+        })?;
+        let processes = processes.into_iter().map(|(number, name, definition, mut stats)| {
+            self.inner.counted.add_to(number, &mut stats);
+            (name, definition, stats)
+        });
+        Ok(Overview { kept: true, bytes, streams, processes: processes.collect() })
     }
 
     fn health(&self) -> Result<(), EngineError> {

@@ -237,7 +237,8 @@ impl Inner {
                     )?;
                     processes.extend(news.changed);
                     skipped += news.skipped;
-                    retention::let_go(transaction, stream, &self.limits, new)?;
+                    let gone = retention::let_go(transaction, stream, &self.limits, new)?;
+                    processes.extend(gone);
                 }
                 added += new;
                 known.push((stream.number, (stream.keys_version, keys)));

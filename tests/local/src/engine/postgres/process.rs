@@ -12,11 +12,9 @@ mod forget;
 mod rerun;
 mod stats;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use postgres::error::SqlState;
 use postgres::fallible_iterator::FallibleIterator as _;
-use postgres::types::ToSql;
 use postgres::{Row, Transaction};
 
 use self::draft::{Draft, Made};
@@ -40,7 +38,7 @@ const ROW: &str = "\"\u{1}\"";
 /// A process as it is kept.
 #[derive(Clone, Debug)]
 pub(super) struct Process {
-    number: i64,
+    pub(super) number: i64,
     name: String,
     query: String,
     stream: Option<String>,
@@ -87,16 +85,6 @@ impl Process {
 
     fn table(&self) -> String {
         table(self.number, self.made)
-    }
-
-    fn stats(&self, rows: &HashMap<i64, i64>) -> ProcessStats {
-        let mode = if self.stream.is_some() { Mode::Incremental } else { Mode::Recomputed };
-        let mut stats = ProcessStats::new(mode);
-        stats.rows = rows.get(&self.number).map_or(0, |rows| rows.unsigned_abs());
-        stats.skipped = self.skipped.unsigned_abs();
-        stats.set_stale(self.error.is_some());
-        stats.last_error.clone_from(&self.error);
-        stats
     }
 }
 

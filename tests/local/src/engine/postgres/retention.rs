@@ -6,6 +6,7 @@
 use postgres::Transaction;
 
 use super::error::Failure;
+use super::process;
 use super::storage::{ROOM, Stream};
 use crate::settings::Limits;
 
@@ -22,13 +23,13 @@ pub(super) fn used(transaction: &mut Transaction<'_>) -> Result<u64, Failure> {
 }
 
 /// Lets the oldest events of a stream go that are too many or too much, after `added` more came. That is seldom more
-/// than those; if the bounds have become narrower, it takes a few turns.
+/// than those; if the bounds have become narrower, it takes a few turns. Returns the processes that changed by it.
 pub(super) fn let_go(
     transaction: &mut Transaction<'_>,
     stream: &mut Stream,
     limits: &Limits,
     added: u64,
-) -> Result<(), Failure> {
+) -> Result<Vec<i64>, Failure> {
     let slice = CHUNK.saturating_add_unsigned(added);
     let most = i64::try_from(limits.max_events).unwrap_or(i64::MAX);
     let most_bytes = i64::try_from(limits.max_event_bytes).unwrap_or(i64::MAX);
@@ -45,7 +46,7 @@ pub(super) fn let_go(
         let end = transaction.query_opt(end, &[&stream.number, &stream.first, &to, &too_much])?;
         drop_before(transaction, stream, end.map_or(to, |row| row.get::<_, i64>(0) + 1))?;
     }
-    if stream.first > before { save(transaction, stream) } else { Ok(()) }
+    if stream.first > before { save(transaction, stream) } else { Ok(Vec::new()) }
 }
 
 fn drop_before(
@@ -68,11 +69,13 @@ fn drop_before(
     Ok(())
 }
 
-fn save(transaction: &mut Transaction<'_>, stream: &Stream) -> Result<(), Failure> {
-    let update = "UPDATE stride.streams SET first = $2, bytes = $3, room = $4 WHERE number = $1";
+/// Notes what is left of a stream. Rows that are made of one event each go with it.
+fn save(transaction: &mut Transaction<'_>, stream: &Stream) -> Result<Vec<i64>, Failure> {
+    let update = "UPDATE stride.streams SET first = $2, bytes = $3, room = $4 WHERE number = $1
+        RETURNING name";
     let Stream { number, first, bytes, room, .. } = stream;
-    transaction.execute(update, &[number, first, bytes, room])?;
-    Ok(())
+    let row = transaction.query_one(update, &[number, first, bytes, room])?;
+    process::forget(transaction, row.get(0), stream.first)
 }
 
 /// The streams of which something has to go.
@@ -97,14 +100,14 @@ fn oldest(limits: &Limits, now: i64) -> i64 {
     now.saturating_sub(i64::try_from(limits.max_age.as_micros()).unwrap_or(i64::MAX)).max(0)
 }
 
-/// Lets a slice of a stream go, and returns whether there may be more.
+/// Lets a slice of a stream go, and returns the processes that changed by it.
 pub(super) fn trim(
     transaction: &mut Transaction<'_>,
     number: i64,
     limits: &Limits,
     now: i64,
-) -> Result<bool, Failure> {
-    let Some(mut stream) = Stream::lock(transaction, number)? else { return Ok(false) };
+) -> Result<Vec<i64>, Failure> {
+    let Some(mut stream) = Stream::lock(transaction, number)? else { return Ok(Vec::new()) };
     let first = stream.first;
     let end = stream.next.min(first + CHUNK);
     let fresh =
@@ -114,12 +117,10 @@ pub(super) fn trim(
     let fresh: Option<i64> =
         transaction.query_one(fresh, &[&number, &first, &end, &before])?.get(0);
     drop_before(transaction, &mut stream, fresh.unwrap_or(end))?;
-    if stream.first > first {
-        save(transaction, &stream)?;
-    } else {
-        let_go(transaction, &mut stream, limits, 0)?;
+    match stream.first > first {
+        true => save(transaction, &stream),
+        false => let_go(transaction, &mut stream, limits, 0),
     }
-    Ok(stream.first > first)
 }
 
 /// Deletes a slice of what belongs to no stream, and returns whether there is more of it.

@@ -76,6 +76,9 @@ impl Stream {
         Ok(transaction.query_opt(&select, &[&number])?.map(|row| Self::of(&row)))
     }
 
+    /// What a process has seen of a stream that is not there.
+    pub(super) const NOTHING_SEEN: &str = "0:0";
+
     /// What a process that is added to has seen of it.
     pub(super) fn seen(&self) -> String {
         format!("{}:{}", self.number, self.keys_version)

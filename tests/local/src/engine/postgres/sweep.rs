@@ -120,9 +120,10 @@ pub(super) fn trim(inner: &Inner, now: i64) -> Result<bool, EngineError> {
         if inner.is_closed() {
             return Ok(false);
         }
-        inner
-            .storage
-            .transaction(|transaction| retention::trim(transaction, stream, limits, now))?;
+        inner.storage.transaction(|transaction| {
+            let changed = retention::trim(transaction, stream, limits, now)?;
+            inner::notify(transaction, &[], &changed)
+        })?;
     }
     more |= inner.storage.transaction(retention::collect_garbage)?;
     inner.storage.transaction(|transaction| {

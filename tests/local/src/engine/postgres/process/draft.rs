@@ -101,8 +101,10 @@ impl Draft {
 
     /// What its rows are of, if it is added to.
     pub(super) fn seen(&self) -> Option<String> {
-        let nothing = || Stream { number: 0, next: 1, keys_version: 0 }.seen();
-        self.plan.as_ref().ok().map(|_| self.stream.as_ref().map_or_else(nothing, Stream::seen))
+        self.plan.as_ref().ok().map(|_| match &self.stream {
+            Some(stream) => stream.seen(),
+            None => Stream::NOTHING_SEEN.to_owned(),
+        })
     }
 
     /// A `SELECT` of the rows in a table, as queries read them.
@@ -151,9 +153,7 @@ impl Draft {
         transaction.batch_execute(&create)?;
         let Some(stream) = &self.stream else { return Ok(made) };
         let sql = statement(plan, table, &self.columns, stream.number, &self.keys, false)?;
-        let first = "SELECT min(place) FROM stride.events WHERE stream = $1";
-        let first: Option<i64> = transaction.query_one(first, &[&stream.number])?.get(0);
-        let mut from = first.unwrap_or(stream.next);
+        let mut from = stream.first;
         let mut adding = Adding::new(&sql, None, 0, most_distinct);
         while from < stream.next {
             let to = stream.next.min(from + SLICE);

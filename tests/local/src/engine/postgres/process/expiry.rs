@@ -2,11 +2,11 @@
 
 use postgres::Transaction;
 
-use super::{CHANGES, no_process, objects, table};
+use super::adding::changes;
+use super::{COLUMNS, Process, ROW};
 use crate::engine::postgres::error::Failure;
 use crate::engine::{EngineError, Ttl};
-use crate::sql::postgresql::folded;
-use crate::sql::print;
+use crate::sql::postgresql::plan::sent;
 
 /// How many rows go at once: new events of the process wait meanwhile.
 pub(crate) const MOST_EXPIRED: u64 = 10_000;
@@ -51,44 +51,69 @@ pub(crate) fn with_ttl(transaction: &mut Transaction<'_>) -> Result<Vec<i64>, Fa
 
 /// Takes away rows of a process that have become too old, and returns how many.
 pub(crate) fn expire(transaction: &mut Transaction<'_>, number: i64) -> Result<u64, Failure> {
-    let Some(Ttl { duration, column }) = ttl(transaction, number)? else { return Ok(0) };
-    let micros = crate::sql::times::duration(&duration)?;
-    let select = "SELECT rows, columns, next, name FROM stride.processes WHERE number = $1";
-    let is_old = is_old(&format!("t.{}", print::name(&folded(&column))), micros);
-    let Some(row) = transaction.query_opt(select, &[&number])? else { return Ok(0) };
+    let select = format!("SELECT {COLUMNS} FROM stride.processes WHERE number = $1");
+    let Some(row) = transaction.query_opt(&select, &[&number])? else { return Ok(0) };
+    let process = Process::of(&row);
+    let Some(ttl) = ttl(transaction, number)? else { return Ok(0) };
+    let of = |process: &Process| ttl.of(process.columns.iter().map(String::as_str));
+    let old_rows = |process: &Process| {
+        let (column, micros) = of(process)?;
+        old_rows(process, &is_old(&format!("t.c{column}"), micros))
+    };
     // Looked for first: those who add to the process need not wait for that.
-    let any =
-        format!("SELECT EXISTS (SELECT FROM ({}) AS t WHERE {is_old})", row.get::<_, &str>(0));
+    let any = format!("SELECT EXISTS ({})", old_rows(&process)?);
     if !transaction.query_one(&any, &[])?.get::<_, bool>(0) {
         return Ok(0);
     }
     let lock = format!("{select} FOR UPDATE");
-    let row = transaction.query_opt(&lock, &[&number])?;
-    let row = row.ok_or_else(|| no_process(&number.to_string()))?;
-    let (rows, columns, next): (&str, Vec<String>, i64) = (row.get(0), row.get(1), row.get(2));
-    let outputs = columns.into_iter().map(|name| (print::name(&folded(&name)), name));
-    let objects = objects(&outputs.collect::<Vec<_>>());
-    // Where a row is kept tells it from others that are the same.
-    let rows = rows
-        .strip_prefix("SELECT ")
-        .map(|rows| format!("SELECT ctid AS \"\u{1}row\", {rows}"))
-        .ok_or_else(|| EngineError::Broken("the rows of a process cannot be told".to_owned()))?;
+    let Some(row) = transaction.query_opt(&lock, &[&number])? else { return Ok(0) };
+    let process = Process::of(&row);
+    let (table, plan) = (process.table(), process.stream.as_ref().map(|_| process.plan()));
+    let plan = plan.transpose()?;
+    // What a group's distinct values were goes with it.
+    let (mut values, mut forgotten) = (String::new(), "0::bigint".to_owned());
+    for place in 0..plan.as_ref().map_or(0, |plan| plan.distinct_states().count()) {
+        values.push_str(&format!(
+            "forgotten{place} AS (DELETE FROM {table}_d{place} WHERE hash IN (SELECT hash FROM gone) RETURNING 1), "
+        ));
+        forgotten.push_str(&format!(" + (SELECT count(*) FROM forgotten{place})"));
+    }
     let delete = format!(
-        "WITH old AS MATERIALIZED (
-            SELECT t.\"\u{1}row\" AS at, row_to_json(r)::text AS row
-            FROM ({rows}) AS t CROSS JOIN LATERAL (SELECT {objects}) AS r WHERE {is_old} LIMIT {MOST_EXPIRED}),
-        gone AS (DELETE FROM {table} WHERE ctid IN (SELECT at FROM old) RETURNING 1),
-        noted AS (INSERT INTO stride.changes SELECT $1, $2, now(), {CHANGES}
-            FROM old AS o CROSS JOIN (SELECT NULL::text AS row) AS n HAVING count(*) > 0)
-        SELECT count(*) FROM gone",
-        table = table(number),
+        "WITH old AS MATERIALIZED ({} LIMIT {MOST_EXPIRED}), \
+         gone AS (DELETE FROM {table} WHERE ctid IN (SELECT at FROM old) RETURNING *), {values}\
+         noted AS (INSERT INTO stride.changes SELECT $1, $2, now(), {} \
+            FROM old AS o CROSS JOIN (SELECT NULL::text AS row) AS n HAVING count(*) > 0) \
+         SELECT (SELECT count(*) FROM gone), {forgotten}",
+        old_rows(&process)?,
+        changes("at"),
     );
-    let gone: i64 = transaction.query_one(&delete, &[&number, &next])?.get(0);
+    let row = transaction.query_one(&delete, &[&number, &process.next])?;
+    let (gone, forgotten): (i64, i64) = (row.get(0), row.get(1));
     if gone > 0 {
-        let update = "UPDATE stride.processes SET next = next + 1 WHERE number = $1";
-        transaction.execute(update, &[&number])?;
+        let update =
+            "UPDATE stride.processes SET next = next + 1, kept = kept - $2 WHERE number = $1";
+        transaction.execute(update, &[&number, &forgotten])?;
     }
     Ok(gone.unsigned_abs())
+}
+
+/// A query for the rows of a process that `is_old` holds for, as they are sent, and for where each is kept: that tells it
+/// from others that are the same.
+fn old_rows(process: &Process, is_old: &str) -> Result<String, EngineError> {
+    let rows = process
+        .rows
+        .strip_prefix("SELECT ")
+        .map(|rows| format!("SELECT ctid, {rows}"))
+        .ok_or_else(|| EngineError::Broken("the rows of a process cannot be told".to_owned()))?;
+    let places: Vec<String> = (0..process.columns.len()).map(|place| format!("c{place}")).collect();
+    let outputs: Vec<(String, String)> =
+        places.iter().cloned().zip(process.columns.iter().cloned()).collect();
+    Ok(format!(
+        "SELECT t.at, row_to_json({ROW})::text AS row FROM ({rows}) AS t (at, {}) \
+         CROSS JOIN LATERAL (SELECT {}) AS {ROW} WHERE {is_old}",
+        places.join(", "),
+        sent(&outputs),
+    ))
 }
 
 /// Leaves out of the result of a run what would go at once.

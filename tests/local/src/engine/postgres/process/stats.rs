@@ -1,30 +1,88 @@
 //! How processes fare.
 
-use postgres::Transaction;
+use std::collections::HashMap;
+
+use postgres::error::SqlState;
+use postgres::types::ToSql;
+use postgres::{Row, Transaction};
 
 use super::{COLUMNS, Process, no_process};
 use crate::engine::postgres::error::Failure;
-use crate::engine::{Mode, ProcessStats};
+use crate::engine::{Definition, Mode, ProcessStats, Ttl};
 
 /// How a process fares.
 pub(crate) fn stats(
     transaction: &mut Transaction<'_>,
     name: &str,
 ) -> Result<(i64, ProcessStats), Failure> {
-    let select = format!("SELECT {COLUMNS} FROM stride.processes WHERE name = $1");
-    let row = transaction.query_opt(&select, &[&name])?.ok_or_else(|| no_process(name))?;
-    let process = Process::of(&row);
+    let process = look(transaction, "name = $1", &[&name])?.pop();
+    let (process, _) = process.ok_or_else(|| no_process(name))?;
+    let rows = rows(transaction, std::slice::from_ref(&process))?;
+    Ok((process.number, of(process, &rows)))
+}
+
+/// All processes, by name: each with its number, its definition and how it fares.
+pub(crate) fn all(
+    transaction: &mut Transaction<'_>,
+) -> Result<Vec<(i64, String, Definition, ProcessStats)>, Failure> {
+    let processes = look(transaction, "true", &[])?;
+    let (processes, ttls): (Vec<Process>, Vec<Option<Ttl>>) = processes.into_iter().unzip();
+    let rows = rows(transaction, &processes)?;
+    let all = processes.into_iter().zip(ttls).map(|(process, ttl)| {
+        let definition = Definition { query: process.query.clone(), ttl };
+        (process.number, process.name.clone(), definition, of(process, &rows))
+    });
+    Ok(all.collect())
+}
+
+/// Looks processes up without waiting for those who add to them.
+fn look(
+    transaction: &mut Transaction<'_>,
+    which: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<(Process, Option<Ttl>)>, Failure> {
+    let select = format!(
+        "SELECT {COLUMNS}, ttl_duration, ttl_column FROM stride.processes WHERE {which} ORDER BY name"
+    );
+    let rows = transaction.query(&select, parameters)?;
+    let ttl = |row: &Row| {
+        let (duration, column): (Option<String>, Option<String>) =
+            (row.get("ttl_duration"), row.get("ttl_column"));
+        duration.zip(column).map(|(duration, column)| Ttl { duration, column })
+    };
+    Ok(rows.iter().map(|row| (Process::of(row), ttl(row))).collect())
+}
+
+/// How many rows processes have, by their numbers, from one statement.
+fn rows(
+    transaction: &mut Transaction<'_>,
+    processes: &[Process],
+) -> Result<HashMap<i64, i64>, Failure> {
+    let counts = processes.iter().map(|process| {
+        format!("SELECT {}::bigint, count(*) FROM {}", process.number, process.table())
+    });
+    let counts = counts.collect::<Vec<_>>().join(" UNION ALL ");
+    if counts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = transaction.query(&counts, &[]).map_err(|error| {
+        // One was deleted meanwhile.
+        let again = error.code() == Some(&SqlState::UNDEFINED_TABLE);
+        Failure { again, ..Failure::from(error) }
+    })?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+fn of(process: Process, rows: &HashMap<i64, i64>) -> ProcessStats {
     let mode = if process.stream.is_some() { Mode::Incremental } else { Mode::Recomputed };
-    let count = format!("SELECT count(*) FROM {}", process.table());
-    let rows: i64 = transaction.query_one(&count, &[])?.get(0);
     let mut stats = ProcessStats::new(mode);
     stats.why = process.why;
-    stats.rows = rows.unsigned_abs();
+    stats.rows = rows.get(&process.number).map_or(0, |rows| rows.unsigned_abs());
     stats.skipped = process.skipped.unsigned_abs();
     stats.stale = process.stale_since.is_some();
     stats.stale_since = process.stale_since;
     stats.last_error = process.error;
-    Ok((process.number, stats))
+    stats
 }
 
 /// The processes with an old result that something comes from which reads `reads`.
