@@ -29,6 +29,11 @@ impl Servers {
         self.proxy.endpoint()
     }
 
+    /// The servers themselves, without the proxy.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        self.running.iter().flatten().map(|it| format!("http://{}/v1", it.address)).collect()
+    }
+
     /// Starts those that do not run.
     pub(crate) fn start_all(&mut self) {
         for number in 0..self.running.len() {
