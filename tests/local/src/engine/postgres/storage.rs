@@ -240,48 +240,26 @@ pub(super) fn add(
     now: &str,
 ) -> Result<u64, Failure> {
     note_keys(transaction, stream, keys, batch)?;
-    let known = known_ids(transaction, drawn, stream, batch)?;
-    let (mut new, mut in_request) = (Vec::new(), HashSet::new());
-    let (mut start, first) = (0, stream.next);
-    for record in &batch.records {
-        let event = start..record.end - DELIMITER.len();
-        start = record.end;
-        let id = record.id.as_ref().map(bytes);
-        match &id {
-            Some(id) if known.contains(id) || !in_request.insert(id.clone()) => continue,
-            Some(_) => {}
-            None => {
-                let given = drawn.ids.give(place(stream.number, stream.next).cast_unsigned());
-                let id = record.end - GIVEN_ID.end..record.end - GIVEN_ID.start;
-                batch.text[id].copy_from_slice(&given);
-            }
+    let mut known = given_back(transaction, drawn, stream, batch)?;
+    let first = stream.next;
+    let mut new = New::read(drawn, stream.number, first, batch, &known)?;
+    // The index of ids finds what is known. To ask before would be to look for each event twice.
+    if new.insert(transaction, stream.number, now)? < new.places.len() {
+        // Places have no holes: what is new gets its places once more, without what is known.
+        let take_back = "DELETE FROM stride.events WHERE stream = $1 AND place >= $2 RETURNING id";
+        let stored = transaction.query(take_back, &[&stream.number, &first])?;
+        let stored: HashSet<&[u8]> = stored.iter().filter_map(|row| row.get(0)).collect();
+        let ids = new.ids.into_iter().flatten();
+        known.extend(ids.filter(|id| !stored.contains(&id[..])));
+        new = New::read(drawn, stream.number, first, batch, &known)?;
+        if new.insert(transaction, stream.number, now)? < new.places.len() {
+            let why = "the index of ids has some that no event has";
+            return Err(EngineError::Damaged(why.to_owned()).into());
         }
-        new.push((stream.next, record.at.min(LATEST), id, event));
-        stream.next += 1;
     }
-    let (mut places, mut times) = (Vec::new(), Vec::new());
-    let (mut ids, mut texts, mut docs) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, at, id, event) in new {
-        let event = std::str::from_utf8(&batch.text[event])
-            .map_err(|_| EngineError::Broken("an event is not UTF-8".to_owned()))?;
-        places.push(place);
-        times.push(at);
-        let doc = doc(event);
-        stream.bytes += i64::try_from(event.len()).unwrap_or(i64::MAX);
-        let room = room(event, doc.as_deref(), id.as_deref());
-        stream.room += i64::try_from(room).unwrap_or(i64::MAX);
-        ids.push(id);
-        docs.push(doc);
-        texts.push(event);
-    }
-    if !places.is_empty() {
-        let insert = "INSERT INTO stride.events SELECT $1, place, $2::text::timestamptz,
-            timestamptz 'epoch' + time * interval '1 microsecond', id, event, doc
-            FROM unnest($3::bigint[], $4::bigint[], $5::bytea[], $6::text[], $7::text[])
-            AS new (place, time, id, event, doc)";
-        transaction
-            .execute(insert, &[&stream.number, &now, &places, &times, &ids, &texts, &docs])?;
-    }
+    stream.next += i64::try_from(new.places.len()).unwrap_or(i64::MAX);
+    stream.bytes += i64::try_from(new.bytes).unwrap_or(i64::MAX);
+    stream.room += i64::try_from(new.room).unwrap_or(i64::MAX);
     // The clocks of servers differ a little.
     let update = "UPDATE stride.streams SET next = $2, keys_version = $3, bytes = $4, room = $5,
         last_seen = greatest(last_seen, $6) WHERE number = $1";
@@ -290,34 +268,106 @@ pub(super) fn add(
     Ok(stream.next.abs_diff(first))
 }
 
-/// Those ids of a batch that its stream knows.
-fn known_ids(
+/// Events that are to be stored, column by column.
+#[derive(Debug, Default)]
+struct New<'a> {
+    places: Vec<i64>,
+    times: Vec<i64>,
+    ids: Vec<Option<Vec<u8>>>,
+    texts: Vec<&'a str>,
+    docs: Vec<Option<String>>,
+    bytes: usize,
+    room: usize,
+}
+
+impl<'a> New<'a> {
+    /// Those of a batch whose ids are not known, at places from `first` on.
+    fn read(
+        drawn: Drawn,
+        stream: i64,
+        first: i64,
+        batch: &'a mut Batch,
+        known: &HashSet<Vec<u8>>,
+    ) -> Result<Self, EngineError> {
+        let mut new = Self::default();
+        let (mut events, mut in_request) = (Vec::new(), HashSet::new());
+        let (mut start, mut next) = (0, first);
+        for record in &batch.records {
+            let event = start..record.end - DELIMITER.len();
+            start = record.end;
+            match &record.id {
+                Some(id) => {
+                    let bytes = bytes(id);
+                    if known.contains(&bytes) || !in_request.insert(id) {
+                        continue;
+                    }
+                    new.ids.push(Some(bytes));
+                }
+                None => {
+                    let given = drawn.ids.give(place(stream, next).cast_unsigned());
+                    let id = record.end - GIVEN_ID.end..record.end - GIVEN_ID.start;
+                    batch.text[id].copy_from_slice(&given);
+                    new.ids.push(None);
+                }
+            }
+            new.places.push(next);
+            new.times.push(record.at.min(LATEST));
+            events.push(event);
+            next += 1;
+        }
+        for (event, id) in events.into_iter().zip(&new.ids) {
+            let event = std::str::from_utf8(&batch.text[event])
+                .map_err(|_| EngineError::Broken("an event is not UTF-8".to_owned()))?;
+            let doc = doc(event);
+            new.bytes += event.len();
+            new.room += room(event, doc.as_deref(), id.as_deref());
+            new.texts.push(event);
+            new.docs.push(doc);
+        }
+        Ok(new)
+    }
+
+    /// Stores those whose ids are not known, and returns how many that are.
+    fn insert(
+        &self,
+        transaction: &mut Transaction<'_>,
+        stream: i64,
+        now: &str,
+    ) -> Result<usize, Failure> {
+        if self.places.is_empty() {
+            return Ok(0);
+        }
+        let insert = "INSERT INTO stride.events SELECT $1, place, $2::text::timestamptz,
+            timestamptz 'epoch' + time * interval '1 microsecond', id, event, doc
+            FROM unnest($3::bigint[], $4::bigint[], $5::bytea[], $6::text[], $7::text[])
+            AS new (place, time, id, event, doc)
+            ON CONFLICT (stream, sha256(id)) WHERE id IS NOT NULL DO NOTHING";
+        let Self { places, times, ids, texts, docs, .. } = self;
+        let stored =
+            transaction.execute(insert, &[&stream, &now, places, times, ids, texts, docs])?;
+        Ok(usize::try_from(stored).unwrap_or(usize::MAX))
+    }
+}
+
+/// Those ids of a batch that were given in its stream, and that a client sends back.
+fn given_back(
     transaction: &mut Transaction<'_>,
     drawn: Drawn,
     stream: &Stream,
     batch: &Batch,
 ) -> Result<HashSet<Vec<u8>>, Failure> {
-    let ids = || batch.records.iter().filter_map(|record| record.id.as_ref());
-    let all: Vec<Vec<u8>> = ids().map(bytes).collect();
-    if all.is_empty() {
+    let ids = batch.records.iter().filter_map(|record| record.id.as_ref());
+    let given: HashMap<i64, &EventId> =
+        ids.filter_map(|id| Some((given_place(drawn, stream.number, id)?, id))).collect();
+    if given.is_empty() {
         return Ok(HashSet::new());
     }
-    let select = "SELECT id FROM stride.events WHERE stream = $1 AND id IS NOT NULL
-        AND sha256(id) IN (SELECT sha256(new) FROM unnest($2::bytea[]) AS new)";
-    let rows = transaction.query(select, &[&stream.number, &all])?;
-    let mut known: HashSet<Vec<u8>> = rows.iter().map(|row| row.get(0)).collect();
-    // Those that were given, and that a client sends back.
-    let given: HashMap<i64, &EventId> =
-        ids().filter_map(|id| Some((given_place(drawn, stream.number, id)?, id))).collect();
-    if !given.is_empty() {
-        let places: Vec<i64> = given.keys().copied().collect();
-        let select = "SELECT place FROM stride.events
-            WHERE stream = $1 AND place = ANY($2) AND id IS NULL";
-        for row in transaction.query(select, &[&stream.number, &places])? {
-            known.extend(given.get(&row.get::<_, i64>(0)).map(|id| bytes(id)));
-        }
-    }
-    Ok(known)
+    let places: Vec<i64> = given.keys().copied().collect();
+    let select = "SELECT place FROM stride.events
+        WHERE stream = $1 AND place = ANY($2) AND id IS NULL";
+    let stored = transaction.query(select, &[&stream.number, &places])?;
+    let stored = stored.iter().filter_map(|row| given.get(&row.get::<_, i64>(0)));
+    Ok(stored.map(|id| bytes(id)).collect())
 }
 
 /// The place in its stream that an id has if it was given in this one.
