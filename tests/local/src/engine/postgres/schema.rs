@@ -110,7 +110,7 @@ CREATE OR REPLACE FUNCTION stride.num(integer) RETURNS numeric IMMUTABLE LANGUAG
 CREATE OR REPLACE FUNCTION stride.num(boolean) RETURNS numeric IMMUTABLE LANGUAGE sql
     AS $$ SELECT $1::int::numeric $$;
 CREATE OR REPLACE FUNCTION stride.num(text) RETURNS numeric IMMUTABLE LANGUAGE sql AS $$
-    SELECT CASE WHEN $1 ~ '^[-+]?[0-9]{1,300}(\\.[0-9]{1,300})?$' THEN $1::numeric END $$;
+    SELECT CASE WHEN $1 ~ '^[-+]?[0-9]{1,255}(\\.[0-9]{1,255})?$' THEN $1::numeric END $$;
 CREATE OR REPLACE FUNCTION stride.num(jsonb) RETURNS numeric IMMUTABLE LANGUAGE sql AS $$
     SELECT CASE jsonb_typeof($1) WHEN 'number' THEN ($1 #>> '{}')::numeric
         WHEN 'boolean' THEN ($1 #>> '{}')::boolean::int::numeric

@@ -37,7 +37,7 @@ pub(super) fn statement(
 ) -> Result<String, EngineError> {
     let rows = format!("stream = {stream} AND place >= $1 AND place < $2");
     let events = events(plan, keys, rows);
-    let id = plan.id();
+    let (id, on_conflict) = (plan.id(), plan.on_conflict());
     let kept = plan.kept_columns();
     let mut from = kept.iter().map(|column| format!("delta.{column}")).collect::<Vec<_>>();
     let mut with = vec![format!("delta AS MATERIALIZED ({})", plan.rows_of(&events)?)];
@@ -57,23 +57,27 @@ pub(super) fn statement(
     }
     with.push(format!(
         "after AS (INSERT INTO {table} AS kept ({id}, {}) SELECT {id}, {} FROM delta{joins} ORDER BY {id} \
-         ON CONFLICT ({id}) {} RETURNING *)",
+         ON CONFLICT ({id}) {on_conflict} RETURNING *)",
         kept.join(", "),
         from.join(", "),
-        plan.on_conflict(),
     ));
     let mut notes = "0::bigint";
     if noting {
-        let before = match plan.is_of_events() {
-            // They are new.
-            true => format!("SELECT {table}.* FROM {table} WHERE false"),
-            false => format!("SELECT {table}.* FROM {table} JOIN delta USING ({id})"),
+        // Of those that nothing is added to, the new ones alone are given back.
+        let before = match plan.is_of_events() || on_conflict == "DO NOTHING" {
+            true => "false".to_owned(),
+            false => format!("{id} = ANY(ARRAY(SELECT {id} FROM delta))"),
         };
+        let before = format!("SELECT * FROM {table} WHERE {before}");
         with.push(format!("before AS ({before})"));
         let (old, new) = (rows_in(plan, columns, "before"), rows_in(plan, columns, "after"));
+        // Without a join: the planner takes a batch for one row, and would compare each group with all others.
         with.push(format!(
             "noted AS (INSERT INTO stride.changes SELECT $3, $4, now(), {} \
-             FROM ({old}) AS o RIGHT JOIN ({new}) AS n USING (id) \
+             FROM (SELECT id, max(was) AS was, max(is_now) AS is_now FROM ( \
+                SELECT id, row AS was, NULL::text AS is_now FROM ({old}) AS rows_before \
+                UNION ALL SELECT id, NULL, row FROM ({new}) AS rows_after) AS states GROUP BY id) AS pairs \
+             CROSS JOIN LATERAL (SELECT was AS row) AS o CROSS JOIN LATERAL (SELECT is_now AS row) AS n \
              WHERE o.row IS DISTINCT FROM n.row HAVING count(*) > 0 RETURNING 1)",
             changes("id"),
         ));
