@@ -243,7 +243,7 @@ fn a_server_whose_database_cannot_be_written_to_is_not_healthy() {
     let is_ill = || {
         server.changes.note();
         match server.engine.health() {
-            Err(EngineError::Unavailable(why)) => why.contains("read-only"),
+            Err(EngineError::Unavailable(why)) => why.contains("does not allow writes"),
             _ => false,
         }
     };
