@@ -294,9 +294,12 @@ fn select(source: &Source) -> String {
     let value = |key: &str| match key {
         // Of a plan: there the rows have no number.
         PLACE if number.is_none() && rows.is_some() => "place".to_owned(),
-        _ if rows.is_none() || key.contains('\0') => "NULL::text".to_owned(),
+        // Of these the type is known before there is any event.
+        TIMESTAMP if rows.is_none() => "NULL::timestamptz".to_owned(),
         TIMESTAMP => "time".to_owned(),
+        _ if source.is_arrival(key) && rows.is_none() => "NULL::timestamptz".to_owned(),
         _ if source.is_arrival(key) => "at".to_owned(),
+        _ if rows.is_none() || key.contains('\0') => "NULL::text".to_owned(),
         _ => {
             let kinds = keys.iter().find(|(known, _)| known == key).map(|(_, kinds)| *kinds);
             let key = print::literal(key);
