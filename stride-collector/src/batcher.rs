@@ -137,6 +137,8 @@ struct Sealing {
 pub struct Batcher {
     policy: Policy,
     lanes: Vec<Option<Box<Lane>>>,
+    /// How many sealed batches ever came for each number of a lane, modulo 2³², whoever had it.
+    sealed: Vec<u32>,
     lane_count: usize,
     /// The lanes with open batches, in the order in which they were opened.
     opened: BTreeMap<u64, (LaneId, Instant)>,
@@ -196,6 +198,7 @@ impl Batcher {
         Self {
             policy,
             lanes: Vec::new(),
+            sealed: Vec::new(),
             lane_count: 0,
             opened: BTreeMap::new(),
             next_opened: 1,

@@ -309,7 +309,7 @@ fn a_stream_that_was_given_back_takes_no_event() {
     let program = || {
         let limits = BatchLimits { events: 10, bytes: 1000, ordered: false };
         let held = Arc::new(Held::new(limits, 10_000));
-        let stream = Arc::new(Stream::new(0, LaneId(0), "mystream", false));
+        let stream = Arc::new(Stream::new(0, LaneId(0), "mystream", false, 0));
         let callers = (0..3).map(|_| {
             let (held, stream) = (Arc::clone(&held), Arc::clone(&stream));
             thread::spawn(move || {
@@ -318,7 +318,7 @@ fn a_stream_that_was_given_back_takes_no_event() {
             })
         });
         let callers: Vec<_> = callers.collect();
-        let given_back = stream.retire(0, false, &held);
+        let given_back = stream.retire(None, &held);
         let accepted = callers.into_iter().map(|it| it.join().unwrap());
         let accepted = accepted.filter(|accepted| *accepted).count();
         assert_eq!(accepted, if given_back { 0 } else { 3 });

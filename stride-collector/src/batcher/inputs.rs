@@ -26,7 +26,11 @@ impl Batcher {
             }
             Input::Retired(id) => {
                 self.keep(id);
-                if self.lanes.get_mut(id.0 as usize).and_then(Option::take).is_some() {
+                let lane = self.lanes.get(id.0 as usize).and_then(Option::as_ref);
+                // Nothing is lost by a lane that is given back too early.
+                if lane.is_some_and(|lane| lane.is_empty()) {
+                    self.forget_expiry(id);
+                    self.lanes[id.0 as usize] = None;
                     self.lane_count -= 1;
                 }
             }
@@ -66,8 +70,8 @@ impl Batcher {
     fn handle_sealed(&mut self, id: LaneId, stream: Arc<str>, events: Events, opened: bool) {
         self.lane_or_new(id, stream);
         self.keep(id);
+        self.count_sealed(id);
         let lane = self.lane(id);
-        lane.sealed = lane.sealed.wrapping_add(1);
         lane.open = lane.open.saturating_sub(u32::from(opened));
         let number = if lane.open == 0 { std::mem::take(&mut lane.opened) } else { 0 };
         self.opened.remove(&number);

@@ -33,8 +33,6 @@ pub(super) struct Lane {
     /// How many batches are open, and the place among all open lanes; 0 if it is not there.
     pub(super) open: u32,
     pub(super) opened: u64,
-    /// How many sealed batches came, modulo 2³².
-    pub(super) sealed: u32,
     pub(super) in_flight: u32,
     /// With how many lanes it may share a request, itself included.
     pub(super) share: u32,
@@ -70,7 +68,6 @@ impl Lane {
             is_uncompressed: false,
             open: 0,
             opened: 0,
-            sealed: 0,
             in_flight: 0,
             share: u32::MAX,
             shared_failures: 0,

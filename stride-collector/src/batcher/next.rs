@@ -55,8 +55,8 @@ impl Batcher {
             && let Some(id) = self.retires.pop_front()
         {
             let lane = self.lanes.get(id.0 as usize).and_then(Option::as_ref);
-            if let Some(lane) = lane.filter(|lane| lane.retire_asked.is_some() && lane.is_empty()) {
-                let sealed = lane.sealed;
+            if lane.is_some_and(|lane| lane.retire_asked.is_some() && lane.is_empty()) {
+                let sealed = self.sealed.get(id.0 as usize).copied().unwrap_or_default();
                 self.forget_expiry(id);
                 retire.push(Retire { lane: id, sealed });
             }

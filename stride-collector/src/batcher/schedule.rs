@@ -24,6 +24,15 @@ impl Batcher {
         })
     }
 
+    /// A sealed batch came for a lane.
+    pub(super) fn count_sealed(&mut self, id: LaneId) {
+        if self.sealed.len() < self.lanes.len() {
+            self.sealed.resize(self.lanes.len(), 0);
+        }
+        let sealed = &mut self.sealed[id.0 as usize];
+        *sealed = sealed.wrapping_add(1);
+    }
+
     /// A lane that something is known of, and that so exists.
     pub(super) fn lane(&mut self, id: LaneId) -> &mut Lane {
         self.lane_or_new(id, Arc::default())

@@ -237,8 +237,7 @@ impl Batcher {
     pub(super) fn handle_replayed(&mut self, id: LaneId, stream: Arc<str>, replay: Replay) {
         self.lane_or_new(id, stream);
         self.keep(id);
-        let lane = self.lane(id);
-        lane.sealed = lane.sealed.wrapping_add(1);
+        self.count_sealed(id);
         let (now, epoch, number) = (self.now, self.epoch, self.new_id());
         let cost = replay.cost();
         self.held += cost;

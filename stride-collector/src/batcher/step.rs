@@ -218,8 +218,9 @@ impl Seal {
 pub struct Retire {
     /// Which one.
     pub lane: LaneId,
-    /// How many of its sealed batches the batcher has seen, modulo 2³²: if there are more, the lane
-    /// stays.
+    /// How many sealed batches the batcher has seen of it, modulo 2³²: if there are more, the lane
+    /// stays. Those count that came before the lane was last given back, so that an old step does
+    /// nothing to whoever has its number by now.
     pub sealed: u32,
 }
 

@@ -8,7 +8,7 @@ use std::task::Waker;
 use super::inbox::{Closed, Inbox};
 use crate::batcher::{BATCH_COST, Events, Input, LaneId};
 use crate::budget::Budget;
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard};
 
 /// How many open batches a stream has for threads that collide on it. Four keep eight threads apart;
 /// a stream gets the others when two threads first collide, and a lone thread fills the first only.
@@ -112,7 +112,8 @@ struct Open {
     /// Each event with a comma before it.
     text: Vec<u8>,
     count: u32,
-    /// How many batches were sealed, modulo 2³².
+    /// How many batches were sealed, modulo 2³². It is never set back: the number that a lane is to be given back at would
+    /// come a second time.
     sealed: u32,
     retired: bool,
 }
@@ -156,20 +157,32 @@ pub(crate) struct Stream {
     charged: AtomicBool,
     /// How many handles keep it. Changed under the lock of the table.
     pub(crate) pins: AtomicUsize,
+    /// How many batches of its lane were sealed when that was last given back. Changed under the lock of the table.
+    given_back: AtomicU32,
     /// A little more than the last full batch took: the next one likely needs it.
     hint: AtomicUsize,
 }
 
 impl Stream {
-    pub(crate) fn new(collector: u64, lane: LaneId, name: &str, charged: bool) -> Self {
+    /// `sealed`: how many batches the streams sealed that had its lane before.
+    pub(crate) fn new(
+        collector: u64,
+        lane: LaneId,
+        name: &str,
+        charged: bool,
+        sealed: u32,
+    ) -> Self {
+        let first = Shard::default();
+        first.lock().sealed = sealed;
         Self {
             collector,
             lane,
             name: name.into(),
-            first: Shard::default(),
+            first,
             others: OnceLock::new(),
             charged: AtomicBool::new(charged),
             pins: AtomicUsize::new(0),
+            given_back: AtomicU32::new(sealed),
             hint: AtomicUsize::new(0),
         }
     }
@@ -409,29 +422,36 @@ impl Stream {
     }
 
     /// Gives it back, if it holds nothing and sealed no batch beyond those that were seen. A stream
-    /// with handles stays in the table, but takes nothing of the budget. `tells` says whether the
-    /// batcher knows of it.
-    pub(crate) fn retire(&self, seen: u32, tells: bool, held: &Held) -> bool {
+    /// with handles stays in the table, but takes nothing of the budget. `seen` is `None` if the batcher
+    /// does not know of it.
+    pub(crate) fn retire(&self, seen: Option<u32>, held: &Held) -> bool {
         let mut open = vec![self.first.lock()];
         let others = self.others.get().into_iter().flat_map(|others| others.iter());
         open.extend(others.map(|apart| apart.0.lock()));
         let sealed = open.iter().fold(0_u32, |sum, open| sum.wrapping_add(open.sealed));
-        if open.iter().any(|open| open.count > 0 || open.retired) || sealed != seen {
+        if open.iter().any(|open| open.count > 0 || open.retired)
+            || sealed != seen.unwrap_or_else(|| self.given_back())
+        {
             return false;
         }
+        self.given_back.store(sealed, Ordering::Relaxed);
         let keeps = self.pins.load(Ordering::Relaxed) > 0;
         for open in &mut open {
             open.retired = !keeps;
-            open.sealed = 0;
         }
         if self.charged.swap(false, Ordering::Relaxed) {
             held.budget.adjust(Self::cost(&self.name), 0);
         }
-        if tells {
+        if seen.is_some() {
             // A sender does this: it need not be woken.
             held.inbox.lock().inputs.push_back(Input::Retired(self.lane));
         }
         !keeps
+    }
+
+    /// How many batches of its lane were sealed when that was last given back.
+    pub(crate) fn given_back(&self) -> u32 {
+        self.given_back.load(Ordering::Relaxed)
     }
 }
 
@@ -473,7 +493,7 @@ mod tests {
     fn events_of_any_length_come_out_as_they_went_in() {
         let limits = BatchLimits { events: 200, bytes: 1 << 16, ordered: false };
         let held = Held::new(limits, 1 << 20);
-        let stream = Stream::new(0, LaneId(0), "mystream", false);
+        let stream = Stream::new(0, LaneId(0), "mystream", false, 0);
         let mut written = Vec::new();
         for index in 0..limits.events {
             let event = vec![b'a' + (index % 26) as u8; index * 37 % 256 + 1];
@@ -487,8 +507,8 @@ mod tests {
         let Some(Input::Sealed { events, .. }) = inputs.pop_front() else { panic!("{inputs:?}") };
         assert_eq!((events.text.as_slice(), events.count), (written.as_slice(), 200));
         held.budget.adjust(events.cost(), 0);
-        assert!(!stream.retire(0, true, &held), "the batcher has not seen the batch yet");
-        assert!(stream.retire(1, true, &held));
+        assert!(!stream.retire(Some(0), &held), "the batcher has not seen the batch yet");
+        assert!(stream.retire(Some(1), &held));
         assert_eq!(held.budget.used(), 0);
         let appended = stream.append(b",{}", &Cell::new(0), &held, &mut 0);
         assert!(matches!(appended, Appended::Retired), "{appended:?}");

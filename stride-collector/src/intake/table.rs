@@ -35,6 +35,8 @@ struct Slot {
     stream: Option<Arc<Stream>>,
     /// What the streams accepted that were here before.
     accepted: u64,
+    /// How many batches they sealed, modulo 2³².
+    sealed: u32,
 }
 
 #[derive(Debug)]
@@ -114,7 +116,7 @@ impl Table {
 
     pub(crate) fn unpin(&self, stream: &Arc<Stream>, held: &Held) {
         let mut inner = self.write();
-        if stream.pins.fetch_sub(1, Ordering::Relaxed) == 1 && stream.retire(0, false, held) {
+        if stream.pins.fetch_sub(1, Ordering::Relaxed) == 1 && stream.retire(None, held) {
             inner.remove(stream);
         }
     }
@@ -122,7 +124,7 @@ impl Table {
     /// Gives back a stream that the batcher has not heard of, if it is still so.
     pub(crate) fn retire_unused(&self, stream: &Arc<Stream>, held: &Held) {
         let mut inner = self.write();
-        if stream.retire(0, false, held) {
+        if stream.retire(None, held) {
             inner.remove(stream);
         }
     }
@@ -134,7 +136,7 @@ impl Table {
             for Retire { lane, sealed } in lanes {
                 let stream = inner.slots.get(lane.0 as usize).and_then(|slot| slot.stream.clone());
                 if let Some(stream) = stream
-                    && stream.retire(*sealed, true, held)
+                    && stream.retire(Some(*sealed), held)
                 {
                     inner.remove(&stream);
                 }
@@ -173,7 +175,8 @@ impl Inner {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         });
-        let stream = Arc::new(Stream::new(collector, LaneId(slot), name, charged));
+        let sealed = self.slots[slot as usize].sealed;
+        let stream = Arc::new(Stream::new(collector, LaneId(slot), name, charged, sealed));
         self.slots[slot as usize].stream = Some(Arc::clone(&stream));
         self.names.insert(ByName(Arc::clone(&stream)));
         stream
@@ -184,9 +187,45 @@ impl Inner {
         let slot = &mut self.slots[stream.lane.0 as usize];
         slot.stream = None;
         slot.accepted += stream.accepted();
+        slot.sealed = stream.given_back();
         self.free.push(stream.lane.0);
         if self.names.is_empty() {
             self.names.shrink_to_fit();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::batcher::Input;
+    use crate::intake::stream::{Appended, BatchLimits};
+
+    #[test]
+    fn an_order_to_give_a_lane_back_that_comes_late_does_nothing_to_who_has_it_by_then() {
+        let limits = BatchLimits { events: 1, bytes: 1 << 16, ordered: false };
+        let (table, held) = (Table::new(0), Held::new(limits, 1 << 20));
+        // One event is one batch.
+        let seal = |name: &str| {
+            let (stream, _) = table.find(name, &held, &mut 0).unwrap();
+            let appended = stream.append(b",{}", &Cell::new(0), &held, &mut 0);
+            assert!(matches!(appended, Appended::Accepted), "{appended:?}");
+            stream.lane
+        };
+        let lane = seal("first");
+        let late = Retire { lane, sealed: 1 };
+        assert_eq!(seal("first"), lane);
+        // The batcher has seen both by now, and says so once more.
+        table.retire(&[Retire { lane, sealed: 2 }], &held);
+        assert_eq!(seal("second"), lane, "its number is given to another");
+        held.inbox.lock().inputs.clear();
+        table.retire(&[late], &held);
+        let is_told = |input: &Input| matches!(input, Input::Retired(_));
+        assert!(!held.inbox.lock().inputs.iter().any(is_told));
+        assert_eq!(seal("second"), lane, "it is still there");
+        table.retire(&[Retire { lane, sealed: 4 }], &held);
+        assert!(held.inbox.lock().inputs.iter().any(is_told));
     }
 }

@@ -141,3 +141,28 @@ fn batches_that_come_back_in_any_order_are_sent_in_theirs() {
         }
     }
 }
+
+#[test]
+fn sealed_batches_count_over_all_the_times_that_a_lane_is_used() {
+    let mut hand = Hand::with_senders(1);
+    for sealed in 1..=3 {
+        hand.seal(0, 1);
+        let request = hand.request(0);
+        hand.respond(&request, 200);
+        let Step::Retire(lanes) = hand.poll(0) else { panic!() };
+        assert_eq!((lanes[0].lane, lanes[0].sealed), (LaneId(0), sealed));
+        hand.tell(Input::Retired(LaneId(0)));
+        assert!(hand.batcher.is_empty());
+    }
+}
+
+#[test]
+fn a_lane_that_is_given_back_too_early_loses_nothing() {
+    let mut hand = Hand::with_senders(1);
+    hand.seal(0, 1);
+    hand.tell(Input::Retired(LaneId(0)));
+    assert!(!hand.batcher.is_empty());
+    let request = hand.request(0);
+    hand.respond(&request, 200);
+    assert!(matches!(hand.poll(0), Step::Retire(_)));
+}

@@ -581,7 +581,7 @@ impl World {
                 for retire in lanes {
                     let lane = &mut self.lanes[retire.lane.0 as usize];
                     if lane.open.is_empty() && lane.sealed == retire.sealed && lane.known {
-                        *lane = Lane::default();
+                        *lane = Lane { sealed: lane.sealed, ..Lane::default() };
                         self.inbox.push_back(Input::Retired(retire.lane));
                     }
                 }

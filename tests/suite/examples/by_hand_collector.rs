@@ -51,7 +51,7 @@ struct State {
 struct Stream {
     name: Arc<str>,
     open: Events,
-    /// How many batches were sealed since the lane was given back.
+    /// How many batches were ever sealed.
     sealed: u32,
 }
 
@@ -154,7 +154,6 @@ impl Collector {
                         let stream = &mut state.streams[lane.0 as usize];
                         // Nothing has come for it meanwhile.
                         if stream.open.count == 0 && stream.sealed == sealed {
-                            stream.sealed = 0;
                             state.batcher.handle(Input::Retired(lane), now);
                         }
                     }
