@@ -8,7 +8,7 @@ use super::error::Failure;
 use crate::engine::EngineError;
 use crate::events::ids::Ids;
 
-/// Raised when the tables change.
+/// Raised when the tables or the functions change.
 const VERSION: i64 = 1;
 
 /// Advisory locks are known by two numbers, of which this is the first of ours.
@@ -207,12 +207,18 @@ pub(super) fn create(client: &mut Client) -> Result<Drawn, EngineError> {
     let mut transaction = client.transaction()?;
     let work = |transaction: &mut Transaction<'_>| -> Result<Drawn, Failure> {
         lock_names(transaction)?;
-        transaction.batch_execute(TABLES)?;
-        // One of them calls itself.
-        transaction.batch_execute("SET LOCAL check_function_bodies = off")?;
-        transaction.batch_execute(FUNCTIONS)?;
-        transaction.batch_execute(&plain_functions())?;
-        let version = number(transaction, "version", VERSION)?;
+        // Made only where they are not: others may be at work on the tables, and hold their locks in another order.
+        let version = match version(transaction)? {
+            Some(version) => version,
+            None => {
+                transaction.batch_execute(TABLES)?;
+                // One of them calls itself.
+                transaction.batch_execute("SET LOCAL check_function_bodies = off")?;
+                transaction.batch_execute(FUNCTIONS)?;
+                transaction.batch_execute(&plain_functions())?;
+                number(transaction, "version", VERSION)?
+            }
+        };
         if version != VERSION {
             let why =
                 format!("the database is of version {version}, and this program knows {VERSION}");
@@ -228,6 +234,16 @@ pub(super) fn create(client: &mut Client) -> Result<Drawn, EngineError> {
     let drawn = work(&mut transaction).map_err(|failure| failure.error)?;
     transaction.commit()?;
     Ok(drawn)
+}
+
+/// The version of the tables, if there are any.
+fn version(transaction: &mut Transaction<'_>) -> Result<Option<i64>, Failure> {
+    let is_there = "SELECT to_regclass('stride.meta') IS NOT NULL";
+    if !transaction.query_one(is_there, &[])?.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let select = "SELECT value FROM stride.meta WHERE key = 'version'";
+    Ok(transaction.query_opt(select, &[])?.map(|row| row.get(0)))
 }
 
 /// No other server makes or deletes a stream or a process until the transaction ends.
