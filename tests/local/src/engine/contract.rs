@@ -26,6 +26,7 @@ pub(super) use self::retention::{
     events_past_the_bound_go_but_not_what_was_made_of_them, events_past_the_size_go,
     rows_go_when_their_time_is_over, the_open_key_fills_the_storage_up_to_its_limit,
     the_open_key_makes_so_many_streams, what_is_added_is_counted_whoever_listens,
+    what_was_counted_stays_when_a_key_has_values_of_another_type,
 };
 use super::position::Position;
 use super::{
@@ -81,6 +82,7 @@ macro_rules! contract {
             a_position_that_is_none_of_its_own_is_gone,
             a_listener_is_told_where_events_stand,
             events_past_the_bound_go_but_not_what_was_made_of_them,
+            what_was_counted_stays_when_a_key_has_values_of_another_type,
             events_past_the_size_go,
             an_id_is_known_for_as_long_as_its_event,
             a_reader_is_told_how_many_events_went_before_it_came,

@@ -13,8 +13,8 @@
 //! * **Processes** that can be added to are, by one upsert in the transaction that stores the events, while it holds the
 //!   lock of their stream. The others are run again when what they read has changed, at most once a second, by one
 //!   server at a time: an advisory lock says which, and goes with its transaction. What changed is kept for ten minutes,
-//!   in which every server reads it. When a key has other kinds of values than before, the table of a process is made
-//!   anew over all events that the stream still holds.
+//!   in which every server reads it. When a key has other kinds of values than before, the columns of a process's table
+//!   get another type. Where they cannot, it is made anew over all events that the stream still holds.
 //! * **Retention**: the row of a stream knows its oldest event and how much all of them take. An append lets go what it
 //!   adds too much, while it holds that row. What is too old, rows past their `ttl`, events of deleted streams and changes
 //!   that were read go by one server at a time, which holds an advisory lock for as long as its connection lasts.
@@ -35,7 +35,8 @@
 //!   the disk; a server measures it once a second. The names of keys have no bound but this one.
 //! * A `ttl` and windows go by the clock of the database, the age of events by that of the server that stored them.
 //! * A process over a window of time is run again, at most once a second, and says so in its `stats`.
-//! * A process that is made anew because a key has another kind of value lacks what retention has taken from its stream.
+//! * A process that is made anew because a key has another kind of value lacks what retention has taken from its stream,
+//!   and says so.
 //! * A column of a process has a name of at most 63 bytes.
 
 mod connections;

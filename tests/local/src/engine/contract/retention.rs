@@ -37,6 +37,43 @@ pub(in crate::engine) fn events_past_the_bound_go_but_not_what_was_made_of_them<
     assert_eq!(it.query("SELECT n FROM ever"), json!([{"n": 19}]));
 }
 
+pub(in crate::engine) fn what_was_counted_stays_when_a_key_has_values_of_another_type<
+    S: Subject,
+>() {
+    let it = Fixture::<S>::with(Limits { max_events: 2, ..Limits::default() });
+    it.collect(&json!({"s": {"k": 1, "x": 1}}));
+    it.process(
+        "groups",
+        "SELECT k, count(*) AS n, sum(x) AS sum, max(x) AS most FROM s GROUP BY k",
+    )
+    .unwrap();
+    it.process("later", "SELECT y, count(*) AS n FROM s GROUP BY y").unwrap();
+    it.process("known", "SELECT count(DISTINCT k) AS n, count(*) AS events FROM s").unwrap();
+    for n in 0..6 {
+        it.collect(&json!({"s": {"k": 1 + n % 2, "x": n}}));
+    }
+    // No event had a text as its k before, nor a y.
+    it.collect(&json!({"s": [{"k": "a", "y": 7}, {"k": 2.0, "y": 7, "x": 0.5}, {"k": "1"}]}));
+    let groups = json!([
+        {"k": "1", "n": 1, "sum": null, "most": null},
+        {"k": "a", "n": 1, "sum": null, "most": null},
+        {"k": 1, "n": 4, "sum": 7, "most": 4},
+        {"k": 2, "n": 4, "sum": 9.5, "most": 5},
+    ]);
+    let rows = |sql: &str| {
+        let mut rows: Vec<Value> = it.query(sql).as_array().unwrap().clone();
+        rows.sort_by_cached_key(|row| (row["n"].as_u64(), row["k"].to_string()));
+        Value::from(rows)
+    };
+    assert_eq!(rows("SELECT * FROM groups"), groups);
+    assert_eq!(rows("SELECT * FROM later"), json!([{"y": 7, "n": 2}, {"y": null, "n": 8}]));
+    assert_eq!(rows("SELECT * FROM known"), json!([{"n": 4, "events": 10}]));
+    for process in ["groups", "later", "known"] {
+        let stats = it.engine.process_stats(process).unwrap();
+        assert_eq!((stats.skipped, stats.stale, stats.last_error), (0, false, None), "{process}");
+    }
+}
+
 pub(in crate::engine) fn events_past_the_size_go<S: Subject>() {
     let it = Fixture::<S>::with(Limits { max_event_bytes: 10_000, ..Limits::default() });
     let text = "x".repeat(1000);

@@ -8,7 +8,7 @@ use postgres::Transaction;
 
 use super::adding::{Adding, events, statement};
 use super::draft::{Draft, types};
-use super::{COLUMNS, Process, replace, stop};
+use super::{COLUMNS, Process, replace, stop, table};
 use crate::engine::EngineError;
 use crate::engine::postgres::error::Failure;
 use crate::engine::postgres::storage::{self, Stream};
@@ -88,9 +88,9 @@ pub(crate) fn added(
         }
         let seen = Some(stream.seen());
         if process.seen != seen {
-            if !fits(transaction, &process, keys)? {
+            if !fits(transaction, &process, keys)? && !widen(transaction, &mut process)? {
                 // Over all events, these included.
-                if rebuild(transaction, &process, &seen, most_distinct)? {
+                if rebuild(transaction, &process, Some(stream), most_distinct)? {
                     news.changed.push(process.number);
                 }
                 continue;
@@ -159,12 +159,81 @@ fn fits(
     Ok(fits)
 }
 
+/// Gives the columns of a process's table the types that its keys have by now, with all that is in them. Not every
+/// column can have another: returns whether they all have.
+fn widen(transaction: &mut Transaction<'_>, process: &mut Process) -> Result<bool, Failure> {
+    if process.stale_since.is_some() {
+        return Ok(false);
+    }
+    let mut attempt = transaction.transaction()?;
+    match widen_to(&mut attempt, process) {
+        Ok(Some(types)) => {
+            attempt.commit()?;
+            (process.types, process.made) = (types, process.made + 1);
+            Ok(true)
+        }
+        Ok(None) | Err(Failure { error: EngineError::Invalid(_), .. }) => {
+            attempt.rollback()?;
+            Ok(false)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Returns the new types, unless a column cannot have its own.
+fn widen_to(
+    transaction: &mut Transaction<'_>,
+    process: &Process,
+) -> Result<Option<Vec<String>>, Failure> {
+    let draft = Draft::new(transaction, &process.name, &process.query)?;
+    let Ok(plan) = &draft.plan else { return Ok(None) };
+    let (old, new) = (process.table(), table(process.number, process.made + 1));
+    let types = types(transaction, &draft.sql)?;
+    let mut columns = vec![plan.id().to_owned()];
+    columns.extend(plan.kept_columns());
+    if types.len() != columns.len() || types.len() != process.types.len() {
+        return Ok(None);
+    }
+    let mut selected = Vec::with_capacity(columns.len());
+    for ((column, was), is_now) in columns.iter().zip(&process.types).zip(&types) {
+        selected.push(match (was, &**is_now) {
+            (was, is_now) if was == is_now => column.clone(),
+            // What was of one type is JSON of that type.
+            (_, "jsonb") => format!("to_jsonb(stride.out({column})) AS {column}"),
+            // No event had the key.
+            (_, is_now) => {
+                let any = format!("SELECT EXISTS (SELECT FROM {old} WHERE {column} IS NOT NULL)");
+                if transaction.query_one(&any, &[])?.get::<_, bool>(0) {
+                    return Ok(None);
+                }
+                format!("NULL::{is_now} AS {column}")
+            }
+        });
+    }
+    // A table of another name, as when it is made anew. The distinct values are hashes, which no type changes.
+    let mut make = format!(
+        "CREATE TABLE {new} AS SELECT {} FROM {old}; ALTER TABLE {new} ADD PRIMARY KEY ({}); DROP TABLE {old};",
+        selected.join(", "),
+        plan.id(),
+    );
+    for (place, _) in plan.distinct_states().enumerate() {
+        let name = new.strip_prefix("stride.").unwrap_or(&new);
+        make.push_str(&format!("ALTER TABLE {old}_d{place} RENAME TO {name}_d{place};"));
+    }
+    transaction.batch_execute(&make)?;
+    let update = "UPDATE stride.processes SET rows = $2, types = $3, made = made + 1, seen = $4
+        WHERE number = $1";
+    let (rows, seen) = (draft.rows(&new), draft.seen());
+    transaction.execute(update, &[&process.number, &rows, &types, &seen])?;
+    Ok(Some(types))
+}
+
 /// Makes the tables of a process anew, because a key has other values than before. If that cannot be done, its rows stay
 /// as they are, and it says why. Returns whether its rows changed.
 fn rebuild(
     transaction: &mut Transaction<'_>,
     process: &Process,
-    seen: &Option<String>,
+    stream: Option<&Stream>,
     most_distinct: i64,
 ) -> Result<bool, Failure> {
     let mut attempt = transaction.transaction()?;
@@ -172,6 +241,15 @@ fn rebuild(
         .and_then(|draft| replace(&mut attempt, process, &draft, most_distinct));
     match rebuilt {
         Ok(changed) => {
+            let gone = stream.map_or(0, |stream| stream.first - 1);
+            if gone > 0 {
+                let why = "it was made anew, because a key has values of another type: it lacks the events that its \
+                           stream no longer holds";
+                tracing::warn!(process = process.name, events = gone, "{why}");
+                let update =
+                    "UPDATE stride.processes SET skipped = $2, error = $3 WHERE number = $1";
+                attempt.execute(update, &[&process.number, &gone, &why])?;
+            }
             attempt.commit()?;
             Ok(changed)
         }
@@ -181,7 +259,7 @@ fn rebuild(
             stop(transaction, process.number, &why)?;
             // It is tried again when there is something new about the keys.
             let update = "UPDATE stride.processes SET seen = $2 WHERE number = $1";
-            transaction.execute(update, &[&process.number, &seen])?;
+            transaction.execute(update, &[&process.number, &stream.map(Stream::seen)])?;
             Ok(false)
         }
         Err(failure) => Err(failure),
@@ -235,7 +313,7 @@ pub(crate) fn go_on(
         return Ok(changes > 0);
     }
     process.stale_since = since;
-    rebuild(transaction, &process, &seen, most_distinct)
+    rebuild(transaction, &process, stream.as_ref(), most_distinct)
 }
 
 impl Process {
