@@ -34,6 +34,8 @@
 //! * `max-open-mib` counts the events that streams hold, with their ids and indexes, and what all other tables take on
 //!   the disk; a server measures it once a second. The names of keys have no bound but this one.
 //! * A `ttl` and windows go by the clock of the database, the age of events by that of the server that stored them.
+//! * A process is filled at once when it is made, or gets another query: its stream takes no events meanwhile, which lasts
+//!   for as long as it takes to read all of them.
 //! * A process over a window of time is run again, at most once a second, and says so in its `stats`.
 //! * A process that is made anew because a key has another kind of value lacks what retention has taken from its stream,
 //!   and says so.
