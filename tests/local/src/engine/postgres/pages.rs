@@ -120,7 +120,7 @@ fn place_of(
     id: &EventId,
 ) -> Result<Option<i64>, Failure> {
     let select = "SELECT place FROM stride.events
-        WHERE stream = $1 AND id IS NOT NULL AND sha256(id) = sha256($2)";
+        WHERE stream = $1 AND id = $2";
     if let Some(row) = transaction.query_opt(select, &[&stream, &bytes(id)])? {
         return Ok(Some(row.get(0)));
     }

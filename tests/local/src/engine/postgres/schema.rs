@@ -9,7 +9,7 @@ use crate::engine::EngineError;
 use crate::events::ids::Ids;
 
 /// Raised when the tables or the functions change.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Advisory locks are known by two numbers, of which this is the first of ours.
 pub(super) const LOCKS: i32 = 0x5374_7264;
@@ -20,8 +20,7 @@ pub(super) const NAMES: i32 = 0;
 /// The lock of the server that deletes what has become too old or too much. Those of processes are their numbers.
 pub(super) const SWEEP: i32 = -1;
 
-/// Every table leads with the stream or the process that its rows are of. Ids are found by their hashes, because an
-/// entry of an index holds no more than 2,704 bytes.
+/// Every table leads with the stream or the process that its rows are of.
 const TABLES: &str = "
 CREATE SCHEMA IF NOT EXISTS stride;
 CREATE TABLE IF NOT EXISTS stride.meta (key text PRIMARY KEY, value bigint NOT NULL);
@@ -55,12 +54,12 @@ CREATE TABLE IF NOT EXISTS stride.events (
     place bigint NOT NULL,
     at timestamptz NOT NULL,     -- when it was stored
     time timestamptz NOT NULL,   -- its $timestamp
-    id bytea,                    -- if a client gave it
+    id bytea,                    -- if a client gave it; of a long one, a hash
     event text NOT NULL,
     doc text,                    -- what queries read, if that is not the event itself
     PRIMARY KEY (stream, place)
 );
-CREATE UNIQUE INDEX IF NOT EXISTS event_ids ON stride.events (stream, sha256(id)) WHERE id IS NOT NULL;
+CREATE UNIQUE INDEX IF NOT EXISTS event_ids ON stride.events (stream, id) WHERE id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS stride.processes (
     number bigint PRIMARY KEY,
     name text COLLATE \"C\" NOT NULL UNIQUE,

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use postgres::{Row, Transaction};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::error::Failure;
 use super::process;
@@ -341,7 +342,7 @@ impl<'a> New<'a> {
             timestamptz 'epoch' + time * interval '1 microsecond', id, event, doc
             FROM unnest($3::bigint[], $4::bigint[], $5::bytea[], $6::text[], $7::text[])
             AS new (place, time, id, event, doc)
-            ON CONFLICT (stream, sha256(id)) WHERE id IS NOT NULL DO NOTHING";
+            ON CONFLICT (stream, id) WHERE id IS NOT NULL DO NOTHING";
         let Self { places, times, ids, texts, docs, .. } = self;
         let stored =
             transaction.execute(insert, &[&stream, &now, places, times, ids, texts, docs])?;
@@ -377,9 +378,15 @@ pub(super) fn given_place(drawn: Drawn, stream: i64, id: &EventId) -> Option<i64
     (of == stream).then_some(place)
 }
 
-/// An id as it is kept. A number and a text are never the same.
+/// The longest id that is kept as it is. An entry of an index holds no more than 2,704 bytes.
+const LONGEST_ID: usize = 255;
+
+/// An id as it is kept. A number, a text and the hash of a long text are never the same.
 pub(super) fn bytes(id: &EventId) -> Vec<u8> {
     match id {
+        EventId::Text(text) if text.len() > LONGEST_ID => {
+            [b"h", Sha256::digest(text.as_bytes()).as_slice()].concat()
+        }
         EventId::Text(text) => [b"t", text.as_bytes()].concat(),
         EventId::Unsigned(number) => format!("n{number}").into_bytes(),
         EventId::Negative(number) => format!("n{number}").into_bytes(),
