@@ -35,6 +35,7 @@ use super::{
 };
 use crate::changes::Changes;
 use crate::events::Collector;
+use crate::events::ids::EventId;
 use crate::rates::Rates;
 use crate::settings::Limits;
 use crate::subscribers::Announcer;
@@ -65,6 +66,7 @@ macro_rules! contract {
             what_is_appended_is_there_in_order,
             a_request_is_stored_in_whole_or_not_at_all,
             an_event_whose_id_is_known_is_stored_once,
+            ids_of_any_length_are_told_apart,
             streams_and_processes_share_their_names,
             what_is_not_there_is_said_to_be_missing,
             a_process_has_what_was_stored_before_and_after_it,
@@ -307,6 +309,21 @@ pub(super) fn an_event_whose_id_is_known_is_stored_once<S: Subject>() {
     // Another stream has ids of its own.
     it.collect(&json!({"t": {"$id": "a"}}));
     assert_eq!(it.engine.stream("t").unwrap().count, 1);
+}
+
+pub(super) fn ids_of_any_length_are_told_apart<S: Subject>() {
+    let it = Fixture::<S>::new();
+    let ids: Vec<String> = [1, 32, 254, 255, 256, 257, 2704, 10_000]
+        .iter()
+        .flat_map(|length| ["a", "b"].map(|last| "x".repeat(length - 1) + last))
+        .collect();
+    let all: Vec<Value> = ids.iter().map(|id| json!({"$id": id})).collect();
+    (0..2).for_each(|_| it.collect(&json!({"s": all})));
+    assert_eq!(it.engine.stream("s").unwrap().count, ids.len() as u64);
+    for (place, id) in (1..).zip(&ids) {
+        let id = EventId::Text(id.as_str().into());
+        assert_eq!(it.position("s", Start::After(&id)).place, place);
+    }
 }
 
 pub(super) fn streams_and_processes_share_their_names<S: Subject>() {

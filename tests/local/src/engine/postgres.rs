@@ -143,7 +143,8 @@ impl Postgres {
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
         let settings = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1;
-            SET standard_conforming_strings = on; SET search_path = pg_catalog;";
+            SET standard_conforming_strings = on; SET search_path = pg_catalog;
+            SET plan_cache_mode = force_custom_plan;";
         let (lock, idle) = (LOCKED.as_millis(), IDLE.as_millis());
         let writes = format!(
             "{settings} SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle};"

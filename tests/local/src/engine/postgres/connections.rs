@@ -1,11 +1,13 @@
 //! Connections, kept for those who need one next.
 
+use std::collections::HashMap;
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use postgres::config::TargetSessionAttrs;
-use postgres::{CancelToken, Client, Config, Transaction};
+use postgres::{CancelToken, Client, Config, Statement, Transaction};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::{self, Failure};
@@ -30,6 +32,53 @@ const ASKED: u32 = 3;
 /// For how long nobody tries to connect to a database that could not be reached.
 const AWAY: Duration = Duration::from_millis(500);
 
+/// How many statements a connection keeps.
+const MOST_PREPARED: usize = 500;
+
+/// A connection, with the statements that were prepared on it.
+pub(super) struct Connection {
+    client: Client,
+    prepared: Prepared,
+}
+
+impl Deref for Connection {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+/// Statements that one connection knows. To run one takes one round trip; to prepare it each time would take three.
+#[derive(Default)]
+pub(super) struct Prepared(HashMap<String, Statement>);
+
+impl Prepared {
+    /// A statement, ready to be run.
+    pub(super) fn of(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        sql: &str,
+    ) -> Result<Statement, postgres::Error> {
+        if let Some(statement) = self.0.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = transaction.prepare(sql)?;
+        // Those of processes that are gone are among them.
+        if self.0.len() >= MOST_PREPARED {
+            self.0.clear();
+        }
+        self.0.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+}
+
 /// Connections of one login.
 pub(super) struct Connections {
     config: Config,
@@ -41,7 +90,7 @@ pub(super) struct Connections {
 
 #[derive(Default)]
 struct State {
-    idle: Vec<Client>,
+    idle: Vec<Connection>,
     away: Option<Away>,
 }
 
@@ -109,7 +158,7 @@ impl Connections {
     }
 
     /// A new connection. While the database is away, one at a time tries to make one, and the others are told at once.
-    pub(super) fn connect(&self) -> Result<Client, EngineError> {
+    pub(super) fn connect(&self) -> Result<Connection, EngineError> {
         if let Some(away) = &mut self.state().away {
             away.ask(Instant::now())?;
         }
@@ -122,7 +171,7 @@ impl Connections {
                 if self.state().away.take().is_some() {
                     tracing::info!("the database can be reached again");
                 }
-                Ok(client)
+                Ok(Connection { client, prepared: Prepared::default() })
             }
             Err(error) => {
                 let why = EngineError::from(error);
@@ -140,26 +189,26 @@ impl Connections {
         &self,
         work: impl FnOnce(&mut Client) -> Result<T, postgres::Error>,
     ) -> Result<T, EngineError> {
-        let mut client = self.take()?;
-        let result = work(&mut client);
-        self.put_back(client);
+        let mut connection = self.take()?;
+        let result = work(&mut connection);
+        self.put_back(connection);
         Ok(result?)
     }
 
-    pub(super) fn take(&self) -> Result<Client, EngineError> {
+    pub(super) fn take(&self) -> Result<Connection, EngineError> {
         let waiting = self.state().idle.pop();
-        match waiting.filter(|client| !client.is_closed()) {
-            Some(client) => Ok(client),
+        match waiting.filter(|connection| !connection.is_closed()) {
+            Some(connection) => Ok(connection),
             None => self.connect(),
         }
     }
 
     /// One that has failed is not lent again, nor are those that waited beside it.
-    pub(super) fn put_back(&self, client: Client) {
-        match client.is_closed() {
+    pub(super) fn put_back(&self, connection: Connection) {
+        match connection.is_closed() {
             // The server it was connected to has ended, as likely as not.
             true => self.close(),
-            false => self.state().idle.push(client),
+            false => self.state().idle.push(connection),
         }
     }
 
@@ -169,14 +218,23 @@ impl Connections {
         &self,
         mut work: impl FnMut(&mut Transaction<'_>) -> Result<T, Failure>,
     ) -> Result<T, EngineError> {
+        self.prepared_transaction(|transaction, _| work(transaction))
+    }
+
+    /// The same, with the statements that the connection knows.
+    pub(super) fn prepared_transaction<T>(
+        &self,
+        mut work: impl FnMut(&mut Transaction<'_>, &mut Prepared) -> Result<T, Failure>,
+    ) -> Result<T, EngineError> {
         let mut tries = 0;
         loop {
             tries += 1;
             // Whoever gets none is told at once, and may ask again.
-            let mut client = self.take()?;
+            let mut connection = self.take()?;
+            let Connection { client, prepared } = &mut connection;
             let mut attempt = || {
                 let mut transaction = client.transaction()?;
-                let value = work(&mut transaction)?;
+                let value = work(&mut transaction, prepared)?;
                 transaction.commit().map_err(Failure::of_commit)?;
                 Ok(value)
             };
@@ -184,7 +242,7 @@ impl Connections {
             match &done {
                 // The connection is to a server that was the primary. Another is by now.
                 Err(failure) if failure.error == error::standby() => self.close(),
-                _ => self.put_back(client),
+                _ => self.put_back(connection),
             }
             match done {
                 Err(Failure { again: true, .. }) if tries < MOST_TRIES => {}

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator as _;
+use postgres::types::Type;
 
+use super::connections::Connection;
 use super::error::Failure;
 use super::inner::{Inner, Snapshot};
 use super::{pages, process};
@@ -115,7 +117,7 @@ impl Follower {
     fn turn(
         &mut self,
         inner: &Inner,
-        client: &mut Option<Client>,
+        client: &mut Option<Connection>,
         is_last: bool,
     ) -> Result<(), Failure> {
         let news = match client {
@@ -151,13 +153,9 @@ impl Follower {
 
     fn tell(&mut self, inner: &Inner, news: &News) -> Result<(), Failure> {
         let (all, named) = (news.everything, Vec::from_iter(news.streams.iter().copied()));
-        let streams = inner.storage.transaction(|transaction| {
-            let select = "SELECT number, name, next FROM stride.streams
-                WHERE $1 OR number = ANY($2) ORDER BY number";
-            let rows = transaction.query(select, &[&all, &named])?;
-            let streams = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2)));
-            Ok(streams.collect::<Vec<(i64, String, i64)>>())
-        })?;
+        let select = "SELECT number, name, next FROM stride.streams
+            WHERE $1 OR number = ANY($2) ORDER BY number";
+        let streams = look_up(inner, select, all, &named)?;
         let there: BTreeSet<i64> = streams.iter().map(|(number, ..)| *number).collect();
         if all {
             self.streams.retain(|number, _| there.contains(number));
@@ -195,13 +193,12 @@ impl Follower {
             return Ok(());
         }
         let (all, named) = (news.everything, Vec::from_iter(news.processes.iter().copied()));
-        let processes = inner.storage.transaction(|transaction| {
-            let select = "SELECT number, name, next FROM stride.processes
-                WHERE $1 OR number = ANY($2)";
-            let rows = transaction.query(select, &[&all, &named])?;
-            let processes = rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2))));
-            Ok(processes.collect::<BTreeMap<i64, (String, i64)>>())
-        })?;
+        let select = "SELECT number, name, next FROM stride.processes
+            WHERE $1 OR number = ANY($2)";
+        let processes: BTreeMap<i64, (String, i64)> = look_up(inner, select, all, &named)?
+            .into_iter()
+            .map(|(number, name, next)| (number, (name, next)))
+            .collect();
         self.processes.retain(|number, (name, _)| {
             let is_gone = (all || named.contains(number)) && !processes.contains_key(number);
             if is_gone {
@@ -242,6 +239,20 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+/// The numbers and names of what has news, and what comes next there. Each commit is followed by this, on each server, so
+/// it is to be one round trip.
+fn look_up(
+    inner: &Inner,
+    select: &str,
+    all: bool,
+    named: &Vec<i64>,
+) -> Result<Vec<(i64, String, i64)>, Failure> {
+    let rows = inner.storage.with(|client| {
+        client.query_typed(select, &[(&all, Type::BOOL), (named, Type::INT8_ARRAY)])
+    })?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
 /// Waits for notifications, but not for ever: a connection that has ended gets none.

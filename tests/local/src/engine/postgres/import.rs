@@ -5,7 +5,7 @@ use std::io;
 
 use postgres::{Client, Transaction};
 
-use super::connections::Connections;
+use super::connections::{Connection, Connections};
 use super::error::Failure;
 use super::schema::{self, lock_names};
 use super::storage::{LATEST, ROOM, bytes, doc};
@@ -44,7 +44,7 @@ pub(crate) fn streams(database: &str, export: &Export) -> io::Result<u64> {
 }
 
 /// What is copied does not depend on the settings of a login.
-fn connect(database: &str) -> io::Result<Client> {
+fn connect(database: &str) -> io::Result<Connection> {
     let settings = "SET timezone = 'UTC'; SET search_path = pg_catalog";
     let connections = Connections::that_write(database, settings.to_owned())?;
     connections.connect().map_err(io::Error::other)

@@ -11,7 +11,7 @@ use postgres::Transaction;
 use super::connections::Connections;
 use super::error::Failure;
 use super::follow::{self, CHANNEL, NOTHING};
-use super::process::{self, Rerun, Statements};
+use super::process::{self, Rerun, Statements, Stored};
 use super::retention;
 use super::schema::Drawn;
 use super::storage::{self, KnownKeys};
@@ -29,6 +29,8 @@ const MEASURED: Duration = Duration::from_secs(1);
 
 /// Of how many streams the keys are kept in memory.
 const MOST_KNOWN: usize = 10_000;
+
+const NOTIFY: &str = "SELECT pg_notify($1, $2)";
 
 /// What the threads of the engine share.
 pub(super) struct Inner {
@@ -216,37 +218,41 @@ impl Inner {
         }
         let names: Vec<String> = batches.iter().map(|(name, _)| name.clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let (added, known, skipped) = self.storage.transaction(|transaction| {
-            let mut streams = storage::lock(transaction, &names, author, now)?;
-            let (mut added, mut known, mut skipped) = (0, Vec::new(), 0);
-            let mut processes = Vec::new();
-            for (stream, (name, batch)) in streams.iter_mut().zip(&mut batches) {
-                let mut keys = self.keys_of(transaction, stream)?;
-                let from = stream.next;
-                let new = storage::add(transaction, self.drawn, stream, &mut keys, batch, now)?;
-                if new > 0 {
-                    let (most, places) = (self.most_distinct(), from..stream.next);
-                    let news = process::added(
+        let (added, known, skipped) =
+            self.storage.prepared_transaction(|transaction, prepared| {
+                let mut streams = storage::lock(transaction, prepared, &names, author, now)?;
+                let (mut added, mut known, mut skipped) = (0, Vec::new(), 0);
+                let mut processes = Vec::new();
+                for (stream, (name, batch)) in streams.iter_mut().zip(&mut batches) {
+                    let mut keys = self.keys_of(transaction, stream)?;
+                    let from = stream.next;
+                    let new = storage::add(
                         transaction,
-                        &self.statements,
-                        most,
-                        name,
+                        prepared,
+                        self.drawn,
                         stream,
-                        &keys,
-                        &places,
+                        &mut keys,
+                        batch,
+                        now,
                     )?;
-                    processes.extend(news.changed);
-                    skipped += news.skipped;
-                    let gone = retention::let_go(transaction, stream, &self.limits, new)?;
-                    processes.extend(gone);
+                    if new > 0 {
+                        let (most, places) = (self.most_distinct(), from..stream.next);
+                        let stored = Stored { name, stream, keys: &keys, places };
+                        let known = &self.statements;
+                        let news = process::added(transaction, prepared, known, most, &stored)?;
+                        processes.extend(news.changed);
+                        skipped += news.skipped;
+                        let gone = retention::let_go(transaction, stream, &self.limits, new)?;
+                        processes.extend(gone);
+                    }
+                    added += new;
+                    known.push((stream.number, (stream.keys_version, keys)));
                 }
-                added += new;
-                known.push((stream.number, (stream.keys_version, keys)));
-            }
-            let numbers: Vec<i64> = streams.iter().map(|stream| stream.number).collect();
-            notify(transaction, &numbers, &processes)?;
-            Ok((added, known, skipped))
-        })?;
+                let numbers: Vec<i64> = streams.iter().map(|stream| stream.number).collect();
+                let notify = prepared.of(transaction, NOTIFY)?;
+                transaction.execute(&notify, &[&CHANNEL, &follow::notice(&numbers, &processes)])?;
+                Ok((added, known, skipped))
+            })?;
         // Now that they are committed.
         let text: usize = batches.iter().map(|(_, batch)| batch.text.len()).sum();
         self.room().used += text as u64;
@@ -286,9 +292,9 @@ impl Inner {
     /// Has processes go on that may keep more than they might.
     fn go_on(&self) -> Result<(), EngineError> {
         for number in self.storage.transaction(process::stopped)? {
-            self.storage.transaction(|transaction| {
+            self.storage.prepared_transaction(|transaction, prepared| {
                 let most = self.most_distinct();
-                if process::go_on(transaction, &self.statements, most, number)? {
+                if process::go_on(transaction, prepared, &self.statements, most, number)? {
                     tell(transaction, number)?;
                 }
                 Ok(())
@@ -361,8 +367,7 @@ impl Inner {
 
     /// Wakes the followers, of which one is its own.
     pub(super) fn wake(&self) -> Result<(), EngineError> {
-        let notify = "SELECT pg_notify($1, $2)";
-        self.storage.with(|client| client.execute(notify, &[&CHANNEL, &NOTHING]))?;
+        self.storage.with(|client| client.execute(NOTIFY, &[&CHANNEL, &NOTHING]))?;
         Ok(())
     }
 
@@ -400,7 +405,7 @@ pub(super) fn notify(
     processes: &[i64],
 ) -> Result<(), Failure> {
     let notice = follow::notice(streams, processes);
-    transaction.execute("SELECT pg_notify($1, $2)", &[&CHANNEL, &notice])?;
+    transaction.execute(NOTIFY, &[&CHANNEL, &notice])?;
     Ok(())
 }
 

@@ -26,7 +26,7 @@ use crate::events::timestamp;
 use crate::sql::plan::Plan;
 use crate::subscribers::records::{DELIMITER, Records};
 
-pub(super) use self::added::{Statements, added, go_on, stopped};
+pub(super) use self::added::{Statements, Stored, added, go_on, stopped};
 pub(super) use self::expiry::{MOST_EXPIRED, expire, set_ttl, ttl, with_ttl};
 pub(super) use self::forget::forget;
 pub(super) use self::rerun::{Rerun, recomputed, run_again};

@@ -11,6 +11,7 @@ use postgres::{Row, Transaction};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::connections::Prepared;
 use super::error::Failure;
 use super::process;
 use super::schema::{Drawn, lock_names, next_numbers};
@@ -96,17 +97,24 @@ pub(super) fn find_locked(
     Ok(transaction.query_opt(&select, &[&name])?.map(|row| Stream::of(&row)))
 }
 
-/// Locks the streams of a request, and makes those that are not there yet.
+/// Locks the streams of a request, whose names are in order, and makes those that are not there yet.
 pub(super) fn lock(
     transaction: &mut Transaction<'_>,
+    prepared: &mut Prepared,
     names: &[&str],
     author: Author,
     now: &str,
 ) -> Result<Vec<Stream>, Failure> {
-    let known = "SELECT count(*) FROM stride.streams WHERE name = ANY($1)";
-    let known: i64 = transaction.query_one(known, &[&names])?.get(0);
-    if usize::try_from(known) != Ok(names.len()) {
-        // Before any stream is locked: whoever deletes one does it in this order, too.
+    let columns = Stream::COLUMNS;
+    // All of them or none: names are locked before any stream is, also by whoever deletes one.
+    let select = format!(
+        "SELECT {columns} FROM stride.streams WHERE name = ANY($1)
+            AND (SELECT count(*) FROM stride.streams WHERE name = ANY($1)) = cardinality($1)
+        ORDER BY name FOR UPDATE"
+    );
+    let select = prepared.of(transaction, &select)?;
+    let mut rows = transaction.query(&select, &[&names])?;
+    if rows.is_empty() {
         lock_names(transaction)?;
         let taken = "SELECT name FROM stride.processes WHERE name = ANY($1) LIMIT 1";
         if let Some(taken) = transaction.query_opt(taken, &[&names])? {
@@ -115,20 +123,14 @@ pub(super) fn lock(
             return Err(EngineError::Conflict(why).into());
         }
         create(transaction, names, author, now)?;
+        rows = transaction.query(&select, &[&names])?;
     }
-    let mut streams = Vec::with_capacity(names.len());
-    let columns = Stream::COLUMNS;
-    let select = transaction
-        .prepare(&format!("SELECT {columns} FROM stride.streams WHERE name = $1 FOR UPDATE"))?;
-    for name in names {
-        let Some(row) = transaction.query_opt(&select, &[name])? else {
-            // It was deleted just now: the next try makes it anew.
-            let error = EngineError::Unavailable(format!("the stream {name:?} is being deleted"));
-            return Err(Failure { error, again: true });
-        };
-        streams.push(Stream::of(&row));
+    if rows.len() != names.len() {
+        // One was deleted just now: the next try makes it anew.
+        let error = EngineError::Unavailable("a stream is being deleted".to_owned());
+        return Err(Failure { error, again: true });
     }
-    Ok(streams)
+    Ok(rows.iter().map(Stream::of).collect())
 }
 
 /// Makes those streams that are not there yet. No other server makes any meanwhile.
@@ -234,6 +236,7 @@ pub(super) type KnownKeys = HashMap<i64, (i64, Vec<(String, Kinds)>)>;
 /// Adds to a stream what it does not have, and returns how many events that were.
 pub(super) fn add(
     transaction: &mut Transaction<'_>,
+    prepared: &mut Prepared,
     drawn: Drawn,
     stream: &mut Stream,
     keys: &mut Vec<(String, Kinds)>,
@@ -245,7 +248,7 @@ pub(super) fn add(
     let first = stream.next;
     let mut new = New::read(drawn, stream.number, first, batch, &known)?;
     // The index of ids finds what is known. To ask before would be to look for each event twice.
-    if new.insert(transaction, stream.number, now)? < new.places.len() {
+    if new.insert(transaction, prepared, stream.number, now)? < new.places.len() {
         // Places have no holes: what is new gets its places once more, without what is known.
         let take_back = "DELETE FROM stride.events WHERE stream = $1 AND place >= $2 RETURNING id";
         let stored = transaction.query(take_back, &[&stream.number, &first])?;
@@ -253,7 +256,7 @@ pub(super) fn add(
         let ids = new.ids.into_iter().flatten();
         known.extend(ids.filter(|id| !stored.contains(&id[..])));
         new = New::read(drawn, stream.number, first, batch, &known)?;
-        if new.insert(transaction, stream.number, now)? < new.places.len() {
+        if new.insert(transaction, prepared, stream.number, now)? < new.places.len() {
             let why = "the index of ids has some that no event has";
             return Err(EngineError::Damaged(why.to_owned()).into());
         }
@@ -265,7 +268,8 @@ pub(super) fn add(
     let update = "UPDATE stride.streams SET next = $2, keys_version = $3, bytes = $4, room = $5,
         last_seen = greatest(last_seen, $6) WHERE number = $1";
     let Stream { number, next, keys_version, bytes, room, .. } = &*stream;
-    transaction.execute(update, &[number, next, keys_version, bytes, room, &now])?;
+    let update = prepared.of(transaction, update)?;
+    transaction.execute(&update, &[number, next, keys_version, bytes, room, &now])?;
     Ok(stream.next.abs_diff(first))
 }
 
@@ -332,20 +336,23 @@ impl<'a> New<'a> {
     fn insert(
         &self,
         transaction: &mut Transaction<'_>,
+        prepared: &mut Prepared,
         stream: i64,
         now: &str,
     ) -> Result<usize, Failure> {
         if self.places.is_empty() {
             return Ok(0);
         }
-        let insert = "INSERT INTO stride.events SELECT $1, place, $2::text::timestamptz,
+        // The time of arrival is read once, in a query of its own.
+        let insert = "INSERT INTO stride.events SELECT $1, place, (SELECT $2::text::timestamptz),
             timestamptz 'epoch' + time * interval '1 microsecond', id, event, doc
             FROM unnest($3::bigint[], $4::bigint[], $5::bytea[], $6::text[], $7::text[])
             AS new (place, time, id, event, doc)
             ON CONFLICT (stream, id) WHERE id IS NOT NULL DO NOTHING";
         let Self { places, times, ids, texts, docs, .. } = self;
+        let insert = prepared.of(transaction, insert)?;
         let stored =
-            transaction.execute(insert, &[&stream, &now, places, times, ids, texts, docs])?;
+            transaction.execute(&insert, &[&stream, &now, places, times, ids, texts, docs])?;
         Ok(usize::try_from(stored).unwrap_or(usize::MAX))
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use postgres::Client;
 use time::OffsetDateTime;
 
+use super::connections::Connection;
 use super::inner::{self, Inner};
 use super::process;
 use super::retention;
@@ -31,7 +31,7 @@ const KEPT: &str = "10 minutes";
 /// takes over when this one dies.
 #[derive(Default)]
 pub(super) struct Sweeper {
-    holding: Option<Client>,
+    holding: Option<Connection>,
     /// When to look at events next.
     events: Option<Instant>,
 }

@@ -10,6 +10,7 @@ use super::adding::{Adding, events, statement};
 use super::draft::{Draft, types};
 use super::{COLUMNS, Process, replace, stop, table};
 use crate::engine::EngineError;
+use crate::engine::postgres::connections::Prepared;
 use crate::engine::postgres::error::Failure;
 use crate::engine::postgres::storage::{self, Stream};
 use crate::events::keys::Kinds;
@@ -67,20 +68,30 @@ impl Statements {
     }
 }
 
-/// Adds the events at `places` of a stream, whose row is locked.
+/// Events that were stored just now.
+#[derive(Debug)]
+pub(crate) struct Stored<'a> {
+    /// Their stream, whose row is locked.
+    pub(crate) name: &'a str,
+    pub(crate) stream: &'a Stream,
+    pub(crate) keys: &'a [(String, Kinds)],
+    pub(crate) places: Range<i64>,
+}
+
+/// Adds events to the processes of their stream.
 pub(crate) fn added(
     transaction: &mut Transaction<'_>,
+    prepared: &mut Prepared,
     statements: &Statements,
     most_distinct: i64,
-    name: &str,
-    stream: &Stream,
-    keys: &[(String, Kinds)],
-    places: &Range<i64>,
+    stored: &Stored<'_>,
 ) -> Result<News, Failure> {
+    let Stored { name, stream, keys, places } = stored;
     let select = format!(
         "SELECT {COLUMNS} FROM stride.processes WHERE stream = $1 ORDER BY name FOR UPDATE"
     );
     let mut news = News::default();
+    let select = prepared.of(transaction, &select)?;
     for row in transaction.query(&select, &[&name])? {
         let mut process = Process::of(&row);
         if process.stopped.is_some() {
@@ -90,7 +101,7 @@ pub(crate) fn added(
         if process.seen != seen {
             if !fits(transaction, &process, keys)? && !widen(transaction, &mut process)? {
                 // Over all events, these included.
-                if rebuild(transaction, &process, Some(stream), most_distinct)? {
+                if rebuild(transaction, &process, Some(*stream), most_distinct)? {
                     news.changed.push(process.number);
                 }
                 continue;
@@ -101,7 +112,7 @@ pub(crate) fn added(
             continue;
         }
         let sql = statements.of(&process, stream, keys)?;
-        let (changes, skipped) = add(transaction, &process, &sql, places, most_distinct)?;
+        let (changes, skipped) = add(transaction, prepared, &process, &sql, places, most_distinct)?;
         if changes > 0 {
             news.changed.push(process.number);
         }
@@ -113,6 +124,7 @@ pub(crate) fn added(
 /// Adds events to a process, and returns how many changes that makes, and how many events it fails at.
 fn add(
     transaction: &mut Transaction<'_>,
+    prepared: &mut Prepared,
     process: &Process,
     sql: &str,
     places: &Range<i64>,
@@ -120,11 +132,13 @@ fn add(
 ) -> Result<(i64, u64), Failure> {
     let number = process.number;
     let mut adding = Adding::new(sql, Some((number, process.next)), process.kept, most_distinct);
+    adding.prepared = Some(&mut *prepared);
     adding.add(transaction, places.clone())?;
     let Adding { kept, changes, skipped, error, full, .. } = adding;
     let update = "UPDATE stride.processes SET next = next + $2, kept = $3, seen = $4,
         skipped = skipped + $5, error = coalesce($6, error) WHERE number = $1";
-    transaction.execute(update, &[&number, &changes, &kept, &process.seen, &skipped, &error])?;
+    let update = prepared.of(transaction, update)?;
+    transaction.execute(&update, &[&number, &changes, &kept, &process.seen, &skipped, &error])?;
     if let Some((place, why)) = full {
         tracing::warn!(process = process.name, why, "a process has stopped: it may keep no more");
         stop(transaction, number, &why)?;
@@ -276,6 +290,7 @@ pub(crate) fn stopped(transaction: &mut Transaction<'_>) -> Result<Vec<i64>, Fai
 /// Has a process that has stopped go on where it did, if it can, and returns whether its rows changed.
 pub(crate) fn go_on(
     transaction: &mut Transaction<'_>,
+    prepared: &mut Prepared,
     statements: &Statements,
     most_distinct: i64,
     number: i64,
@@ -306,7 +321,8 @@ pub(crate) fn go_on(
             WHERE number = $1";
         transaction.execute(update, &[&number])?;
         let sql = statements.of(&process, stream, &keys)?;
-        let (changes, _) = add(transaction, &process, &sql, &(from..stream.next), most_distinct)?;
+        let places = from..stream.next;
+        let (changes, _) = add(transaction, prepared, &process, &sql, &places, most_distinct)?;
         let stale = "UPDATE stride.processes SET stale_since = $2
             WHERE number = $1 AND stale_since IS NOT NULL";
         transaction.execute(stale, &[&number, &since])?;

@@ -7,6 +7,7 @@ use postgres::types::{ToSql, Type};
 
 use super::ROW;
 use crate::engine::EngineError;
+use crate::engine::postgres::connections::Prepared;
 use crate::engine::postgres::error::{Failure, query_error};
 use crate::engine::postgres::query::Names;
 use crate::events::keys::Kinds;
@@ -105,9 +106,10 @@ pub(super) fn rows_in(plan: &Plan, columns: &[String], table: &str) -> String {
 }
 
 /// Events on the way into one process, and what has come of them.
-#[derive(Debug)]
 pub(super) struct Adding<'a> {
     sql: &'a str,
+    /// Where the statement is kept for the next ones, if it is.
+    pub(super) prepared: Option<&'a mut Prepared>,
     /// The number of the process, and the change to come.
     noting: Option<(i64, i64)>,
     most_distinct: i64,
@@ -127,7 +129,8 @@ impl<'a> Adding<'a> {
         most_distinct: i64,
     ) -> Self {
         let (changes, skipped, error, full) = (0, 0, None, None);
-        Self { sql, noting, most_distinct, kept, changes, skipped, error, full }
+        let prepared = None;
+        Self { sql, prepared, noting, most_distinct, kept, changes, skipped, error, full }
     }
 
     /// Adds events; those that the query fails at are left out: they can only be found by trying.
@@ -178,16 +181,26 @@ impl<'a> Adding<'a> {
 
     /// Returns how many changes were noted, and how many distinct values are new.
     fn add_part(
-        &self,
+        &mut self,
         transaction: &mut Transaction<'_>,
         places: &Range<i64>,
     ) -> Result<(i64, i64), Failure> {
         let next = self.noting.map(|(process, next)| (process, next + self.changes));
-        let (mut values, mut numbers) = (vec![places.start, places.end], Vec::new());
+        let mut values = vec![places.start, places.end];
         values.extend(next.iter().flat_map(|(process, next)| [*process, *next]));
-        numbers.extend(values.iter().map(|value| (value as &(dyn ToSql + Sync), Type::INT8)));
-        // One round trip: a statement that is prepared for once takes three.
-        let rows = transaction.query_typed(self.sql, &numbers).map_err(Failure::from_query)?;
+        let values = values.iter().map(|value| value as &(dyn ToSql + Sync));
+        let rows = match &mut self.prepared {
+            Some(prepared) => {
+                let sql = prepared.of(transaction, self.sql).map_err(Failure::from_query)?;
+                transaction.query(&sql, &values.collect::<Vec<_>>())
+            }
+            // One round trip: a statement that is prepared for once takes three.
+            None => {
+                let values: Vec<_> = values.map(|value| (value, Type::INT8)).collect();
+                transaction.query_typed(self.sql, &values)
+            }
+        };
+        let rows = rows.map_err(Failure::from_query)?;
         let counted = rows.first().map(|row| (row.get(0), row.get(1)));
         counted.ok_or_else(|| EngineError::Broken("nothing was counted".to_owned()).into())
     }
