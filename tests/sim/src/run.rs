@@ -30,6 +30,7 @@ struct Switches {
     small_server: bool,
     slow: bool,
     slow_reports: bool,
+    slow_senders: bool,
     stop: bool,
     small_budget: bool,
     subscribes: bool,
@@ -79,6 +80,7 @@ fn build(mut choices: Choices) -> (World, Switches) {
         small_server: on(),
         slow: on(),
         slow_reports: on(),
+        slow_senders: on(),
         stop: on(),
         small_budget: on(),
         subscribes: on(),
@@ -119,6 +121,9 @@ fn build(mut choices: Choices) -> (World, Switches) {
     }
     if switches.slow_reports {
         world.reporting = Duration::from_millis(world.choices.of(&[100, 5000]));
+    }
+    if switches.slow_senders {
+        world.hesitation = Duration::from_millis(world.choices.of(&[1, 50, 1000]));
     }
     (world, switches)
 }
@@ -201,7 +206,7 @@ fn program(world: &mut World, switches: Switches) -> Checked {
         world.pass(LIVENESS)?;
         world.restart(Ending::Killed)?;
     }
-    world.reporting = Duration::ZERO;
+    (world.reporting, world.hesitation) = (Duration::ZERO, Duration::ZERO);
     if let Some(subscriber) = &mut world.subscriber {
         subscriber.calm();
     }

@@ -62,8 +62,21 @@ struct Lane {
 /// Something that happens later.
 #[derive(Debug)]
 enum Later {
-    Result { sender: usize, id: u64, arrived: Arrived, outcome: Outcome },
-    Reported { sender: usize, loss: Loss },
+    Result {
+        sender: usize,
+        id: u64,
+        arrived: Arrived,
+        outcome: Outcome,
+    },
+    Reported {
+        sender: usize,
+        loss: Loss,
+    },
+    /// A sender comes to what it was asked to do.
+    Done {
+        sender: usize,
+        step: Step,
+    },
     Disk(std::io::Result<Vec<u8>>),
 }
 
@@ -135,6 +148,8 @@ pub struct World {
     restarts: u32,
     /// How long the user takes to look at a loss.
     pub reporting: Duration,
+    /// How long a sender takes to come to lanes that it is to seal or give back: others are faster meanwhile.
+    pub hesitation: Duration,
     /// One in so many requests is compressed.
     pub compresses: u32,
     /// Every request.
@@ -203,6 +218,7 @@ impl World {
             spool: None,
             restarts: 0,
             reporting: Duration::ZERO,
+            hesitation: Duration::ZERO,
             compresses: 8,
             sent: Vec::new(),
             log: None,
@@ -454,6 +470,10 @@ impl World {
                 self.report(&loss);
                 self.return_from(sender);
             }
+            Later::Done { sender, step } => {
+                self.carry_out(sender, step)?;
+                self.return_from(sender);
+            }
             Later::Disk(result) => self.end_call(result)?,
         }
         self.collect_freed();
@@ -527,6 +547,19 @@ impl World {
 
     fn act(&mut self, sender: usize, step: Step) -> Checked {
         self.note(|| format!("sender {sender}: {step:?}").chars().take(200).collect());
+        if matches!(step, Step::Seal(_) | Step::Retire(_))
+            && !self.hesitation.is_zero()
+            && sender != usize::MAX
+            && self.choices.pick(2) == 1
+        {
+            self.happens_in(self.hesitation, Later::Done { sender, step });
+            self.busy(sender);
+            return Ok(());
+        }
+        self.carry_out(sender, step)
+    }
+
+    fn carry_out(&mut self, sender: usize, step: Step) -> Checked {
         match step {
             Step::Send(request) => {
                 // Not always: to compress takes most of a run's time.
