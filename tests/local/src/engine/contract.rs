@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,7 @@ macro_rules! contract {
             streams_and_processes_share_their_names,
             what_is_not_there_is_said_to_be_missing,
             a_process_has_what_was_stored_before_and_after_it,
+            a_process_is_filled_while_its_stream_takes_events,
             a_listener_is_told_what_was_committed,
             a_snapshot_stands_between_the_changes_before_and_after_it,
             a_process_that_others_read_stays,
@@ -370,6 +372,38 @@ pub(super) fn a_process_has_what_was_stored_before_and_after_it<S: Subject>() {
     it.engine.change_process("groups", &Change { query, ttl: None }).unwrap();
     let least = json!([{"k": "a", "n": 1}, {"k": "b", "n": 2}, {"k": "c", "n": 0.5}]);
     it.wait_until("SELECT * FROM groups ORDER BY k", &least);
+}
+
+pub(super) fn a_process_is_filled_while_its_stream_takes_events<S: Subject>() {
+    let it = Fixture::<S>::new();
+    let events = |n: usize| json!({"s": (0..n).map(|n| json!({"k": n % 9})).collect::<Vec<_>>()});
+    it.collect(&events(2500));
+    let query = "SELECT k, count(*) AS n FROM s GROUP BY k";
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                it.collect(&events(10));
+            }
+        });
+        it.process("p", "SELECT k FROM s").unwrap();
+        // It is whole by then, and so is what another query makes of it.
+        assert_eq!(it.engine.process_stats("p").unwrap().filling, None);
+        let changed =
+            it.engine.change_process("p", &Change { query: Some(query.to_owned()), ttl: None });
+        assert_eq!(it.engine.process_stats("p").unwrap().filling, None);
+        it.process("q", "SELECT count(*) AS n FROM s").unwrap();
+        it.engine.delete_process("q").unwrap();
+        done.store(true, Ordering::Relaxed);
+        adding.join().unwrap();
+        changed.unwrap();
+    });
+    assert_eq!(it.engine.processes().unwrap(), ["p"]);
+    let rows = it.query(&format!("{query} ORDER BY k"));
+    assert_eq!(it.query("SELECT * FROM p ORDER BY k"), rows);
+    it.collect(&events(1));
+    let count = it.query("SELECT count(*) AS n FROM s");
+    assert_eq!(it.query("SELECT sum(n) AS n FROM p"), count);
 }
 
 pub(super) fn a_listener_is_told_what_was_committed<S: Subject>() {

@@ -15,6 +15,10 @@
 //!   server at a time: an advisory lock says which, and goes with its transaction. What changed is kept for ten minutes,
 //!   in which every server reads it. When a key has other kinds of values than before, the columns of a process's table
 //!   get another type. Where they cannot, it is made anew over all events that the stream still holds.
+//! * **A process is filled** in slices, each a transaction that locks its row and not its stream. The row says how far it has
+//!   come, so another server goes on when one dies. Events of that time are left to the fill. The last slice locks the
+//!   stream, as an append does. Another query, or other columns, are those of a successor, which is out of sight until it
+//!   takes the place of its process in that transaction.
 //! * **Retention**: the row of a stream knows its oldest event and how much all of them take. An append lets go what it
 //!   adds too much, while it holds that row. What is too old, rows past their `ttl`, events of deleted streams and changes
 //!   that were read go by one server at a time, which holds an advisory lock for as long as its connection lasts.
@@ -34,8 +38,8 @@
 //! * `max-open-mib` counts the events that streams hold, with their ids and indexes, and what all other tables take on
 //!   the disk; a server measures it once a second. The names of keys have no bound but this one.
 //! * A `ttl` and windows go by the clock of the database, the age of events by that of the server that stored them.
-//! * A process is filled at once when it is made, or gets another query: its stream takes no events meanwhile, which lasts
-//!   for as long as it takes to read all of them.
+//! * A change of a process, or a new one, whose server dies still comes about: another server fills it.
+//! * A process that is made anew shows its old rows, as stale, until it has been given what is stored.
 //! * A process over a window of time is run again, at most once a second, and says so in its `stats`.
 //! * A process that is made anew because a key has another kind of value lacks what retention has taken from its stream,
 //!   and says so.
@@ -71,7 +75,7 @@ use tokio::sync::oneshot;
 use self::connections::Connections;
 use self::follow::Follower;
 use self::inner::{Counted, Inner, Snapshot};
-use self::process::Statements;
+use self::process::{Filled, Statements};
 use self::query::Caller;
 use self::sweep::Sweeper;
 use crate::engine::position::Position;
@@ -97,6 +101,9 @@ const LOCKED: Duration = Duration::from_secs(20);
 
 /// How long the database keeps the locks of a transaction whose server has stopped in the middle of it.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// How long to wait for another server that fills a process.
+const BUSY: Duration = Duration::from_millis(50);
 
 /// Fills two pages.
 const PROBE: &str = "INSERT INTO stride.probe SELECT repeat('x', 1900) FROM generate_series(1, 8)";
@@ -209,12 +216,32 @@ impl Postgres {
         let sweeping = Arc::clone(&inner);
         let sweeper = move || Sweeper::default().work(&sweeping);
         engine.background().push(thread("sweeper").spawn(sweeper)?);
+        let filling = Arc::clone(&inner);
+        engine.background().push(thread("filler").spawn(move || filling.fill())?);
         engine.background().push(thread("process").spawn(move || inner.rerun())?);
         Ok(engine)
     }
 
     fn background(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.background.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a process what it lacks of the stored events, slice by slice, and returns whether it was there until the end.
+    fn fill(&self, number: i64, mut filled: Filled) -> Result<bool, EngineError> {
+        loop {
+            let is_last = match filled {
+                Filled::Partly => false,
+                Filled::Nearly => true,
+                Filled::Busy => {
+                    self.inner.pause(BUSY);
+                    false
+                }
+                Filled::Whole(_) => return Ok(true),
+                Filled::Gone => return Ok(false),
+            };
+            let fill = move |inner: &Arc<Inner>| inner.fill_some(number, is_last);
+            filled = self.inner.wait_for(|inner| &inner.writers, fill)?;
+        }
     }
 
     fn names(&self, sql: &'static str) -> Result<Vec<String>, EngineError> {
@@ -233,6 +260,11 @@ impl Drop for Postgres {
 
 fn no_stream(name: &str) -> EngineError {
     EngineError::NotFound(format!("there is no stream {name:?}"))
+}
+
+/// A process did not stay until it had what was stored.
+fn gone(process: &str) -> EngineError {
+    EngineError::Conflict(format!("{process:?} was deleted or changed before it was filled"))
 }
 
 fn no_query(name: &str) -> EngineError {
@@ -335,17 +367,25 @@ impl Engine for Postgres {
     }
 
     fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError> {
+        let process = name;
         let (name, Definition { query, ttl }) = (name.to_owned(), definition.clone());
         let most_distinct = self.inner.most_distinct();
-        self.inner.transaction(move |transaction| {
-            let number = process::create(transaction, &name, &query, most_distinct)?;
+        let (number, filled) = self.inner.transaction(move |transaction| {
+            let number = process::create(transaction, &name, &query)?;
             process::set_ttl(transaction, number, ttl.as_ref())?;
-            inner::tell(transaction, number)
-        })
+            // At once, if that is little.
+            let filled = process::finish(transaction, most_distinct, number)?;
+            inner::tell(transaction, number)?;
+            Ok((number, filled))
+        })?;
+        match self.fill(number, filled)? {
+            true => Ok(()),
+            false => Err(gone(process)),
+        }
     }
 
     fn processes(&self) -> Result<Vec<String>, EngineError> {
-        self.names("SELECT name FROM stride.processes ORDER BY name")
+        self.names("SELECT name FROM stride.processes WHERE successor_of IS NULL ORDER BY name")
     }
 
     fn process(&self, name: &str) -> Result<Definition, EngineError> {
@@ -368,20 +408,33 @@ impl Engine for Postgres {
     }
 
     fn change_process(&self, name: &str, change: &Change) -> Result<(), EngineError> {
+        let process = name;
         let (name, Change { query, ttl }) = (name.to_owned(), change.clone());
         let most_distinct = self.inner.most_distinct();
-        self.inner.transaction(move |transaction| {
-            let changed = match &query {
-                Some(query) => process::change(transaction, &name, query, most_distinct)?,
+        let successor = self.inner.transaction(move |transaction| {
+            let successor = match &query {
+                Some(query) => process::change(transaction, &name, query)?,
                 None => None,
             };
-            let number = process::find(transaction, &name)?.number;
+            let number = match successor {
+                Some(number) => number,
+                None => process::find(transaction, &name)?.number,
+            };
             process::set_ttl(transaction, number, ttl.as_ref())?;
-            match changed {
-                Some(number) => inner::tell(transaction, number),
-                None => Ok(()),
+            let Some(number) = successor else { return Ok(None) };
+            // At once, if that is little.
+            let filled = process::finish(transaction, most_distinct, number)?;
+            if let Filled::Whole(process) = filled {
+                inner::tell(transaction, process)?;
             }
-        })
+            Ok(Some((number, filled)))
+        })?;
+        let Some((number, filled)) = successor else { return Ok(()) };
+        // Another server may have done the rest.
+        if self.fill(number, filled)? || Some(self.process(process)?.query) == change.query {
+            return Ok(());
+        }
+        Err(gone(process))
     }
 
     fn delete_process(&self, name: &str) -> Result<(), EngineError> {

@@ -83,7 +83,8 @@ impl Follower {
         inner.storage.transaction(|transaction| {
             let streams = transaction.query("SELECT number, next FROM stride.streams", &[])?;
             let streams = streams.iter().map(|row| (row.get(0), row.get(1))).collect();
-            let processes = "SELECT number, name, next FROM stride.processes";
+            let processes =
+                "SELECT number, name, next FROM stride.processes WHERE successor_of IS NULL";
             let processes = transaction.query(processes, &[])?;
             let processes =
                 processes.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
@@ -194,7 +195,7 @@ impl Follower {
         }
         let (all, named) = (news.everything, Vec::from_iter(news.processes.iter().copied()));
         let select = "SELECT number, name, next FROM stride.processes
-            WHERE $1 OR number = ANY($2)";
+            WHERE successor_of IS NULL AND ($1 OR number = ANY($2))";
         let processes: BTreeMap<i64, (String, i64)> = look_up(inner, select, all, &named)?
             .into_iter()
             .map(|(number, name, next)| (number, (name, next)))

@@ -11,7 +11,7 @@ use postgres::Transaction;
 use super::connections::Connections;
 use super::error::Failure;
 use super::follow::{self, CHANNEL, NOTHING};
-use super::process::{self, Rerun, Statements, Stored};
+use super::process::{self, Filled, Rerun, Statements, Stored};
 use super::retention;
 use super::schema::Drawn;
 use super::storage::{self, KnownKeys};
@@ -88,8 +88,8 @@ pub(super) struct Counted {
     pub(super) query_micros: AtomicU64,
     pub(super) running: AtomicU64,
     pub(super) skipped: AtomicU64,
-    /// How many processes are incremental, recomputed and stale, as last looked up.
-    pub(super) processes: [AtomicUsize; 3],
+    /// How many processes are incremental, recomputed, stale, and being filled, as last looked up.
+    pub(super) processes: [AtomicUsize; 4],
     /// The runs of processes by this server, by the number of the process, and how long the last took in milliseconds.
     pub(super) runs: Mutex<HashMap<i64, (u64, u64)>>,
 }
@@ -108,7 +108,7 @@ impl Counted {
             stale_processes: self.processes[2].load(Ordering::Relaxed),
             incremental_processes: self.processes[0].load(Ordering::Relaxed),
             recomputed_processes: self.processes[1].load(Ordering::Relaxed),
-            filling_processes: 0,
+            filling_processes: self.processes[3].load(Ordering::Relaxed),
             running_queries: usize::try_from(of(&self.running)).unwrap_or(usize::MAX),
         }
     }
@@ -299,6 +299,62 @@ impl Inner {
                 }
                 Ok(())
             })?;
+        }
+        Ok(())
+    }
+
+    /// Gives a process some of the events that were stored before it. `is_last`: others do not add to its stream meanwhile.
+    pub(super) fn fill_some(&self, number: i64, is_last: bool) -> Result<Filled, EngineError> {
+        let most = self.most_distinct();
+        let filled = self.storage.transaction(|transaction| {
+            let filled = match is_last {
+                true => process::finish(transaction, most, number)?,
+                false => process::slice(transaction, most, number)?,
+            };
+            match filled {
+                Filled::Whole(process) => tell(transaction, process)?,
+                Filled::Partly | Filled::Nearly => tell(transaction, number)?,
+                Filled::Busy | Filled::Gone => {}
+            }
+            Ok(filled)
+        });
+        if let Err(EngineError::Invalid(why)) = &filled {
+            self.storage.transaction(|transaction| {
+                match process::give_up(transaction, number, why)? {
+                    Some(process) => tell(transaction, process),
+                    None => Ok(()),
+                }
+            })?;
+        }
+        filled
+    }
+
+    /// Fills processes that are to be made anew, and those whose server has died, until the engine has ended.
+    pub(super) fn fill(&self) {
+        while !self.is_closed() {
+            if let Err(error) = self.fill_all() {
+                tracing::debug!(%error, "processes cannot be filled now");
+                self.failed(&error);
+            }
+            self.pause(RERUN);
+        }
+    }
+
+    fn fill_all(&self) -> Result<(), EngineError> {
+        for number in self.storage.transaction(process::outdated)? {
+            self.storage.transaction(|transaction| process::begin_anew(transaction, number))?;
+        }
+        for number in self.storage.transaction(process::unfilled)? {
+            let mut is_last = false;
+            while !self.is_closed() {
+                is_last = match self.fill_some(number, is_last) {
+                    Ok(Filled::Partly) => false,
+                    Ok(Filled::Nearly) => true,
+                    Ok(Filled::Whole(_) | Filled::Busy | Filled::Gone) => break,
+                    Err(error) if error.is_failure() => return Err(error),
+                    Err(_) => break,
+                };
+            }
         }
         Ok(())
     }

@@ -1,23 +1,26 @@
 //! Processes: each has a table of its rows, and a feed of what changed in them.
 //!
 //! An incremental process is added to by one upsert, in the transaction that stores the events and while it holds the
-//! lock of their stream. The others are run again by one server at a time.
+//! lock of their stream. The others are run again by one server at a time. A new one is given what is stored in slices,
+//! without that lock; with another query, as a successor that is out of sight.
 
 mod added;
 mod adding;
 mod difference;
 mod draft;
 mod expiry;
+mod fill;
 mod forget;
 mod rerun;
 mod stats;
+mod successor;
 
 use std::collections::BTreeSet;
 
 use postgres::fallible_iterator::FallibleIterator as _;
 use postgres::{Row, Transaction};
 
-use self::draft::{Draft, Made};
+use self::draft::Draft;
 use super::error::Failure;
 use super::schema::{lock_names, next_number};
 use super::storage::Events;
@@ -28,9 +31,11 @@ use crate::subscribers::records::{DELIMITER, Records};
 
 pub(super) use self::added::{Statements, Stored, added, go_on, stopped};
 pub(super) use self::expiry::{MOST_EXPIRED, expire, set_ttl, ttl, with_ttl};
+pub(super) use self::fill::{Filled, finish, give_up, slice, unfilled};
 pub(super) use self::forget::forget;
 pub(super) use self::rerun::{Rerun, recomputed, run_again};
 pub(super) use self::stats::{all, counts, stale_of, stats};
+pub(super) use self::successor::{begin_anew, change, outdated};
 
 /// How rows are called that are sent: no column can have this name, and so be taken for them.
 const ROW: &str = "\"\u{1}\"";
@@ -55,10 +60,12 @@ pub(super) struct Process {
     skipped: i64,
     error: Option<String>,
     stale_since: Option<String>,
+    filled: Option<i64>,
+    successor_of: Option<i64>,
 }
 
 const COLUMNS: &str = "number, name, query, stream, reads, rows, columns, types, why, made, next, seen, kept, stopped,
-    skipped, error, stale_since";
+    skipped, error, stale_since, filled, successor_of";
 
 impl Process {
     fn of(row: &Row) -> Self {
@@ -80,6 +87,8 @@ impl Process {
             skipped: row.get("skipped"),
             error: row.get("error"),
             stale_since: row.get("stale_since"),
+            filled: row.get("filled"),
+            successor_of: row.get("successor_of"),
         }
     }
 
@@ -91,6 +100,16 @@ impl Process {
 /// The table of a process that was made for the time `made`.
 fn table(number: i64, made: i64) -> String {
     format!("stride.p_{number}_{made}")
+}
+
+/// A process by its number, `locked` as that says.
+fn look(
+    transaction: &mut Transaction<'_>,
+    number: i64,
+    locked: &str,
+) -> Result<Option<Process>, Failure> {
+    let select = format!("SELECT {COLUMNS} FROM stride.processes WHERE number = $1 {locked}");
+    Ok(transaction.query_opt(&select, &[&number])?.map(|row| Process::of(&row)))
 }
 
 pub(super) fn find(transaction: &mut Transaction<'_>, name: &str) -> Result<Process, Failure> {
@@ -125,12 +144,11 @@ fn check_circle(
     Ok(())
 }
 
-/// Starts a process over what is stored and what will be.
+/// Makes a process, which is to be given what is stored.
 pub(super) fn create(
     transaction: &mut Transaction<'_>,
     name: &str,
     query: &str,
-    most_distinct: i64,
 ) -> Result<i64, Failure> {
     lock_names(transaction)?;
     for (table, what) in [("streams", "stream"), ("processes", "process")] {
@@ -140,19 +158,34 @@ pub(super) fn create(
             return Err(EngineError::Conflict(why).into());
         }
     }
-    let reader = "SELECT name FROM stride.processes WHERE $1 = ANY(reads) LIMIT 1";
-    if let Some(reader) = transaction.query_opt(reader, &[&name])? {
-        let reader: &str = reader.get(0);
+    if let Some(reader) = reader_of(transaction, name)? {
         let why = format!("the process {reader:?} reads {name:?} as a stream");
         return Err(EngineError::Conflict(why).into());
     }
     let draft = Draft::new(transaction, name, query)?;
+    insert(transaction, &draft, name, query, None)
+}
+
+/// A process that reads `name`.
+fn reader_of(transaction: &mut Transaction<'_>, name: &str) -> Result<Option<String>, Failure> {
+    let reader = "SELECT name FROM stride.processes WHERE $1 = ANY(reads) LIMIT 1";
+    let reader = transaction.query_opt(reader, &[&name])?;
+    Ok(reader.map(|reader| successor::visible(reader.get(0)).to_owned()))
+}
+
+fn insert(
+    transaction: &mut Transaction<'_>,
+    draft: &Draft,
+    name: &str,
+    query: &str,
+    successor_of: Option<i64>,
+) -> Result<i64, Failure> {
     let number = next_number(transaction, "processes")?;
     let table = table(number, 1);
-    let Made { types, kept, skipped, error } = draft.make(transaction, &table, most_distinct)?;
+    let types = draft.make(transaction, &table)?;
     let insert = "INSERT INTO stride.processes (number, name, query, stream, reads, rows, columns, types, why, made,
-            next, seen, kept, skipped, error)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, 1, $10, $11, $12, $13)";
+            next, seen, kept, skipped, filled, successor_of)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, 1, $10, 0, 0, $11, $12)";
     transaction.execute(
         insert,
         &[
@@ -166,56 +199,14 @@ pub(super) fn create(
             &types,
             &draft.why(),
             &draft.seen(),
-            &kept,
-            &skipped,
-            &error,
+            &draft.first(),
+            &successor_of,
         ],
     )?;
     Ok(number)
 }
 
-/// A new query starts anew, over what is stored. The same one changes nothing.
-pub(super) fn change(
-    transaction: &mut Transaction<'_>,
-    name: &str,
-    query: &str,
-    most_distinct: i64,
-) -> Result<Option<i64>, Failure> {
-    lock_names(transaction)?;
-    let is_same = "SELECT query = $2 FROM stride.processes WHERE name = $1";
-    let is_same = transaction.query_opt(is_same, &[&name, &query])?;
-    if is_same.ok_or_else(|| no_process(name))?.get(0) {
-        return Ok(None);
-    }
-    // It locks the stream: those who store events lock it before the process, too.
-    let draft = Draft::new(transaction, name, query)?;
-    let process = find(transaction, name)?;
-    let update = "UPDATE stride.processes
-        SET query = $2, stream = $3, reads = $4, why = $5, skipped = 0 WHERE number = $1";
-    let number = process.number;
-    transaction.execute(update, &[&number, &query, &draft.stream(), &draft.reads, &draft.why()])?;
-    let are_many = difference::are_many(transaction, &process.rows)?;
-    let old = format!("old_{number}");
-    if !are_many {
-        difference::keep(transaction, &old, &process.rows, &process.columns, None)?;
-    }
-    let rows = put_in_place(transaction, &process, &draft, most_distinct)?;
-    let mut next = process.next;
-    if !are_many && !difference::are_many(transaction, &rows)? {
-        let of = (number, next);
-        let noted = difference::note(transaction, &old, &rows, &draft.columns, None, of)?;
-        next += i64::from(noted);
-        // Subscriptions that began with a snapshot begin again with the new rows, and the new columns.
-        let insert = "INSERT INTO stride.changes VALUES ($1, $2, now(), '')";
-        transaction.execute(insert, &[&number, &next])?;
-    }
-    // A change that is not among those that are noted tells subscribers that they lack something.
-    let update = "UPDATE stride.processes SET next = $2 WHERE number = $1";
-    transaction.execute(update, &[&number, &(next + 1)])?;
-    Ok(Some(number))
-}
-
-/// Puts new tables in the place of a process's, notes what changed, and returns whether anything did.
+/// Puts new tables in the place of a process's, over all stored events, notes what changed, and returns whether anything did.
 fn replace(
     transaction: &mut Transaction<'_>,
     process: &Process,
@@ -225,35 +216,38 @@ fn replace(
     let (number, old) = (process.number, format!("old_{}", process.number));
     let by = draft.same_row_by().filter(|_| process.columns == draft.columns);
     difference::keep(transaction, &old, &process.rows, &process.columns, by.as_deref())?;
-    let rows = put_in_place(transaction, process, draft, most_distinct)?;
+    let new = put_in_place(transaction, process, draft)?;
+    if let Some(stream) = &draft.stored {
+        let places = stream.first..stream.next;
+        fill::give(transaction, &new, stream, &draft.keys, places, most_distinct, false)?;
+    }
     let of = (number, process.next);
-    let changed = difference::note(transaction, &old, &rows, &draft.columns, by.as_deref(), of)?;
+    let changed =
+        difference::note(transaction, &old, &new.rows, &draft.columns, by.as_deref(), of)?;
     let update = "UPDATE stride.processes SET next = next + $2 WHERE number = $1";
     transaction.execute(update, &[&number, &i64::from(changed)])?;
     Ok(changed)
 }
 
-/// Makes new tables for a process, and returns a `SELECT` of its rows. They have another name than those before, so that
-/// a query that looked those up does not find others.
+/// Makes new tables for a process, to which nothing is added yet. They have another name than those before, so that a
+/// query that looked those up does not find others.
 fn put_in_place(
     transaction: &mut Transaction<'_>,
     process: &Process,
     draft: &Draft,
-    most_distinct: i64,
-) -> Result<String, Failure> {
-    let number = process.number;
+) -> Result<Process, Failure> {
     drop_tables(transaction, process)?;
-    let table = table(number, process.made + 1);
-    let Made { types, kept, skipped, error } = draft.make(transaction, &table, most_distinct)?;
-    let rows = draft.rows(&table);
-    let update = "UPDATE stride.processes
-        SET rows = $2, columns = $3, types = $4, made = made + 1, seen = $5, kept = $6, stopped = NULL,
-            skipped = skipped + $7, error = $8, stale_since = NULL
-        WHERE number = $1";
-    let (columns, seen) = (&draft.columns, draft.seen());
-    transaction
-        .execute(update, &[&number, &rows, columns, &types, &seen, &kept, &skipped, &error])?;
-    Ok(rows)
+    let table = table(process.number, process.made + 1);
+    let types = draft.make(transaction, &table)?;
+    let update = format!(
+        "UPDATE stride.processes
+        SET rows = $2, columns = $3, types = $4, made = made + 1, seen = $5, kept = 0, stopped = NULL, error = NULL,
+            stale_since = NULL, outdated = false
+        WHERE number = $1 RETURNING {COLUMNS}"
+    );
+    let (rows, columns, seen) = (draft.rows(&table), &draft.columns, draft.seen());
+    let row = transaction.query_one(&update, &[&process.number, &rows, columns, &types, &seen])?;
+    Ok(Process::of(&row))
 }
 
 fn drop_tables(transaction: &mut Transaction<'_>, process: &Process) -> Result<(), Failure> {
@@ -277,16 +271,24 @@ fn stop(transaction: &mut Transaction<'_>, number: i64, why: &str) -> Result<(),
 /// Deletes a process that no other reads.
 pub(super) fn delete(transaction: &mut Transaction<'_>, name: &str) -> Result<i64, Failure> {
     lock_names(transaction)?;
-    let process = find(transaction, name)?;
-    let reader = "SELECT name FROM stride.processes WHERE $1 = ANY(reads) LIMIT 1";
-    if let Some(reader) = transaction.query_opt(reader, &[&name])? {
-        let reader: &str = reader.get(0);
+    let is_there = "SELECT 1 FROM stride.processes WHERE name = $1";
+    if transaction.query_opt(is_there, &[&name])?.is_none() {
+        return Err(no_process(name).into());
+    }
+    if let Some(reader) = reader_of(transaction, name)? {
         return Err(EngineError::Conflict(format!("the process {reader:?} reads {name:?}")).into());
     }
+    successor::remove_of(transaction, name)?;
+    let process = find(transaction, name)?;
+    remove(transaction, &process)?;
+    Ok(process.number)
+}
+
+/// Removes a process with all that it has.
+fn remove(transaction: &mut Transaction<'_>, process: &Process) -> Result<(), Failure> {
     transaction.execute("DELETE FROM stride.processes WHERE number = $1", &[&process.number])?;
     transaction.execute("DELETE FROM stride.changes WHERE process = $1", &[&process.number])?;
-    drop_tables(transaction, &process)?;
-    Ok(process.number)
+    drop_tables(transaction, process)
 }
 
 /// The changes at places from `from` up to, but without, `next`; `None` if not all of them are kept. Also returns

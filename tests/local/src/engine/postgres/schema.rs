@@ -79,9 +79,13 @@ CREATE TABLE IF NOT EXISTS stride.processes (
     error text,                  -- what last went wrong
     stale_since text,            -- its rows are old
     ttl_duration text,           -- how old a row may get
-    ttl_column text              -- by the time in this column
+    ttl_column text,             -- by the time in this column
+    filled bigint,               -- while it lacks stored events: the place of the next one
+    successor_of bigint,         -- the process whose place it takes then: it is out of sight until then
+    outdated boolean NOT NULL DEFAULT false -- a successor with the same query is to be made
 );
 CREATE INDEX IF NOT EXISTS processes_of ON stride.processes (stream, name);
+CREATE UNIQUE INDEX IF NOT EXISTS successors ON stride.processes (successor_of) WHERE successor_of IS NOT NULL;
 CREATE TABLE IF NOT EXISTS stride.changes (
     process bigint NOT NULL,
     place bigint NOT NULL,

@@ -97,6 +97,15 @@ pub(super) fn find_locked(
     Ok(transaction.query_opt(&select, &[&name])?.map(|row| Stream::of(&row)))
 }
 
+/// A stream as it is, for those who need not keep others from adding to it.
+pub(super) fn find(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+) -> Result<Option<Stream>, Failure> {
+    let select = format!("SELECT {} FROM stride.streams WHERE name = $1", Stream::COLUMNS);
+    Ok(transaction.query_opt(&select, &[&name])?.map(|row| Stream::of(&row)))
+}
+
 /// Locks the streams of a request, whose names are in order, and makes those that are not there yet.
 pub(super) fn lock(
     transaction: &mut Transaction<'_>,

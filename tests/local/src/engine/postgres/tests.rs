@@ -2,6 +2,7 @@
 
 mod contract;
 mod failures;
+mod fills;
 mod kinds;
 mod queries;
 mod retention;

@@ -8,7 +8,7 @@ use postgres::Transaction;
 
 use super::adding::{Adding, events, statement};
 use super::draft::{Draft, types};
-use super::{COLUMNS, Process, replace, stop, table};
+use super::{COLUMNS, Process, fill, replace, stop, successor, table};
 use crate::engine::EngineError;
 use crate::engine::postgres::connections::Prepared;
 use crate::engine::postgres::error::Failure;
@@ -88,7 +88,8 @@ pub(crate) fn added(
 ) -> Result<News, Failure> {
     let Stored { name, stream, keys, places } = stored;
     let select = format!(
-        "SELECT {COLUMNS} FROM stride.processes WHERE stream = $1 ORDER BY name FOR UPDATE"
+        "SELECT {COLUMNS} FROM stride.processes
+        WHERE stream = $1 AND filled IS NULL ORDER BY name FOR UPDATE"
     );
     let mut news = News::default();
     let select = prepared.of(transaction, &select)?;
@@ -153,7 +154,7 @@ fn add(
 }
 
 /// Whether the columns of a process's table still have the types of what is added.
-fn fits(
+pub(super) fn fits(
     transaction: &mut Transaction<'_>,
     process: &Process,
     keys: &[(String, Kinds)],
@@ -175,7 +176,10 @@ fn fits(
 
 /// Gives the columns of a process's table the types that its keys have by now, with all that is in them. Not every
 /// column can have another: returns whether they all have.
-fn widen(transaction: &mut Transaction<'_>, process: &mut Process) -> Result<bool, Failure> {
+pub(super) fn widen(
+    transaction: &mut Transaction<'_>,
+    process: &mut Process,
+) -> Result<bool, Failure> {
     if process.stale_since.is_some() {
         return Ok(false);
     }
@@ -242,28 +246,27 @@ fn widen_to(
     Ok(Some(types))
 }
 
-/// Makes the tables of a process anew, because a key has other values than before. If that cannot be done, its rows stay
-/// as they are, and it says why. Returns whether its rows changed.
+/// Makes the tables of a process anew, because a key has other values than before: at once, or out of sight if there are
+/// many events. If that cannot be done, its rows stay as they are, and it says why. Returns whether its rows changed.
 fn rebuild(
     transaction: &mut Transaction<'_>,
     process: &Process,
     stream: Option<&Stream>,
     most_distinct: i64,
 ) -> Result<bool, Failure> {
+    if let Some(stream) = stream
+        && (stream.next - stream.first > fill::most(stream)
+            || successor::is_there(transaction, process.number)?)
+    {
+        successor::outdate(transaction, process.number, stream)?;
+        return Ok(false);
+    }
     let mut attempt = transaction.transaction()?;
     let rebuilt = Draft::new(&mut attempt, &process.name, &process.query)
         .and_then(|draft| replace(&mut attempt, process, &draft, most_distinct));
     match rebuilt {
         Ok(changed) => {
-            let gone = stream.map_or(0, |stream| stream.first - 1);
-            if gone > 0 {
-                let why = "it was made anew, because a key has values of another type: it lacks the events that its \
-                           stream no longer holds";
-                tracing::warn!(process = process.name, events = gone, "{why}");
-                let update =
-                    "UPDATE stride.processes SET skipped = $2, error = $3 WHERE number = $1";
-                attempt.execute(update, &[&process.number, &gone, &why])?;
-            }
+            successor::lacks(&mut attempt, process.number, stream)?;
             attempt.commit()?;
             Ok(changed)
         }
@@ -283,7 +286,9 @@ fn rebuild(
 /// The processes that are added to, and have stopped.
 pub(crate) fn stopped(transaction: &mut Transaction<'_>) -> Result<Vec<i64>, Failure> {
     let select = "SELECT number FROM stride.processes
-        WHERE stream IS NOT NULL AND stale_since IS NOT NULL ORDER BY number";
+        WHERE stream IS NOT NULL AND stale_since IS NOT NULL AND NOT outdated
+            AND number NOT IN (SELECT successor_of FROM stride.processes WHERE successor_of IS NOT NULL)
+        ORDER BY number";
     Ok(transaction.query(select, &[])?.iter().map(|row| row.get(0)).collect())
 }
 

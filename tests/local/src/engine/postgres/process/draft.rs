@@ -2,7 +2,7 @@
 
 use postgres::Transaction;
 
-use super::adding::{Adding, MOST_TRIED, events, statement};
+use super::adding::events;
 use super::check_circle;
 use crate::engine::EngineError;
 use crate::engine::postgres::error::{Failure, query_error};
@@ -18,9 +18,6 @@ use crate::sql::{Parsed, print};
 /// The longest name that a column of a process can have, in bytes: PostgreSQL cuts longer ones.
 const LONGEST_NAME: usize = 63;
 
-/// How many stored events are given to a new process at once.
-const SLICE: i64 = 20_000;
-
 /// What a process is to be.
 pub(super) struct Draft {
     parsed: Parsed,
@@ -31,16 +28,8 @@ pub(super) struct Draft {
     /// A query for the rows that it begins with.
     pub(super) sql: String,
     /// Whose events are added to it, if there is such a stream.
-    stream: Option<Stream>,
-    keys: Vec<(String, Kinds)>,
-}
-
-/// What came of making its tables.
-pub(super) struct Made {
-    pub(super) types: Vec<String>,
-    pub(super) kept: i64,
-    pub(super) skipped: i64,
-    pub(super) error: Option<String>,
+    pub(super) stored: Option<Stream>,
+    pub(super) keys: Vec<(String, Kinds)>,
 }
 
 impl Draft {
@@ -71,12 +60,12 @@ impl Draft {
             Ok(plan) if plan.has_too_many_keys() => Err("it groups by too many keys".to_owned()),
             plan => plan,
         };
-        let (mut stream, mut keys) = (None, Vec::new());
+        let (mut stored, mut keys) = (None, Vec::new());
         let sql = match &plan {
             Ok(plan) => {
                 // What is committed from here on is added by others, who wait for this lock.
-                stream = storage::find_locked(transaction, plan.stream())?;
-                if let Some(stream) = &stream {
+                stored = storage::find_locked(transaction, plan.stream())?;
+                if let Some(stream) = &stored {
                     keys = storage::keys(transaction, stream.number)?;
                 }
                 plan.rows_of(&events(plan, &keys, "false".to_owned()))?
@@ -87,7 +76,7 @@ impl Draft {
                 format!("SELECT * FROM ({}) AS q ({places})", runnable.sql)
             }
         };
-        Ok(Self { parsed, plan, columns, reads, sql, stream, keys })
+        Ok(Self { parsed, plan, columns, reads, sql, stored, keys })
     }
 
     /// The stream that its events are added from.
@@ -101,28 +90,20 @@ impl Draft {
 
     /// What its rows are of, if it is added to.
     pub(super) fn seen(&self) -> Option<String> {
-        self.plan.as_ref().ok().map(|_| match &self.stream {
+        self.plan.as_ref().ok().map(|_| match &self.stored {
             Some(stream) => stream.seen(),
             None => Stream::NOTHING_SEEN.to_owned(),
         })
     }
 
+    /// The oldest stored event that is to be added to it.
+    pub(super) fn first(&self) -> Option<i64> {
+        self.stored.as_ref().filter(|stream| stream.first < stream.next).map(|stream| stream.first)
+    }
+
     /// A `SELECT` of the rows in a table, as queries read them.
     pub(super) fn rows(&self, table: &str) -> String {
-        let outputs: Vec<(String, String)> = match &self.plan {
-            Ok(plan) => plan.named_outputs(self.columns.iter().map(String::as_str)),
-            Err(_) => {
-                let columns = self.columns.iter().enumerate();
-                columns.map(|(place, name)| (format!("c{place}"), name.clone())).collect()
-            }
-        };
-        let outputs = outputs
-            .iter()
-            .map(|(sql, name)| format!("{sql} AS {}", print::name(&postgresql::folded(name))));
-        let outputs = outputs.collect::<Vec<_>>().join(", ");
-        let having = self.plan.as_ref().ok().and_then(Plan::having);
-        let having = having.map_or_else(String::new, |having| format!(" WHERE {having}"));
-        format!("SELECT {outputs} FROM {table}{having}")
+        rows(self.plan.as_ref().ok(), &self.columns, table)
     }
 
     /// By which of its columns a row is the same after a change.
@@ -130,44 +111,44 @@ impl Draft {
         same_row_by(&self.parsed)
     }
 
-    /// Makes the tables, and gives them all stored events.
+    /// Makes the tables, with what the rows are before any event is added, and returns their types.
     pub(super) fn make(
         &self,
         transaction: &mut Transaction<'_>,
         table: &str,
-        most_distinct: i64,
-    ) -> Result<Made, Failure> {
+    ) -> Result<Vec<String>, Failure> {
         let types = types(transaction, &self.sql)?;
         transaction
             .batch_execute(&format!("CREATE TABLE {table} AS {}", self.sql))
             .map_err(query_error)?;
-        let mut made = Made { types, kept: 0, skipped: 0, error: None };
-        let Ok(plan) = &self.plan else { return Ok(made) };
-        let id = plan.id();
-        let mut create = format!("ALTER TABLE {table} ADD PRIMARY KEY ({id});");
+        let Ok(plan) = &self.plan else { return Ok(types) };
+        let mut create = format!("ALTER TABLE {table} ADD PRIMARY KEY ({});", plan.id());
         for (place, _) in plan.distinct_states().enumerate() {
             create.push_str(&format!(
                 "CREATE TABLE {table}_d{place} (hash bytea, value bytea, PRIMARY KEY (hash, value));"
             ));
         }
         transaction.batch_execute(&create)?;
-        let Some(stream) = &self.stream else { return Ok(made) };
-        let sql = statement(plan, table, &self.columns, stream.number, &self.keys, false)?;
-        let mut from = stream.first;
-        let mut adding = Adding::new(&sql, None, 0, most_distinct);
-        while from < stream.next {
-            let to = stream.next.min(from + SLICE);
-            adding.add(transaction, from..to)?;
-            let too_many = adding.error.take_if(|_| adding.skipped >= MOST_TRIED);
-            let full = adding.full.take().map(|(_, why)| why);
-            if let Some(why) = full.or(too_many) {
-                return Err(EngineError::Invalid(why).into());
-            }
-            from = to;
-        }
-        (made.kept, made.skipped, made.error) = (adding.kept, adding.skipped, adding.error);
-        Ok(made)
+        Ok(types)
     }
+}
+
+/// A `SELECT` of the rows in a table, as queries read them. A process that is not added to has no plan.
+pub(super) fn rows(plan: Option<&Plan>, columns: &[String], table: &str) -> String {
+    let outputs: Vec<(String, String)> = match plan {
+        Some(plan) => plan.named_outputs(columns.iter().map(String::as_str)),
+        None => {
+            let columns = columns.iter().enumerate();
+            columns.map(|(place, name)| (format!("c{place}"), name.clone())).collect()
+        }
+    };
+    let outputs = outputs
+        .iter()
+        .map(|(sql, name)| format!("{sql} AS {}", print::name(&postgresql::folded(name))));
+    let outputs = outputs.collect::<Vec<_>>().join(", ");
+    let having = plan.and_then(Plan::having);
+    let having = having.map_or_else(String::new, |having| format!(" WHERE {having}"));
+    format!("SELECT {outputs} FROM {table}{having}")
 }
 
 /// The types of a query's columns.

@@ -45,7 +45,8 @@ pub(crate) fn set_ttl(
 
 /// The numbers of the processes that have a `ttl`.
 pub(crate) fn with_ttl(transaction: &mut Transaction<'_>) -> Result<Vec<i64>, Failure> {
-    let select = "SELECT number FROM stride.processes WHERE ttl_duration IS NOT NULL";
+    let select =
+        "SELECT number FROM stride.processes WHERE ttl_duration IS NOT NULL AND filled IS NULL";
     Ok(transaction.query(select, &[])?.iter().map(|row| row.get(0)).collect())
 }
 

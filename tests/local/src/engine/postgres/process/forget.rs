@@ -13,30 +13,49 @@ pub(crate) fn forget(
     stream: &str,
     first: i64,
 ) -> Result<Vec<i64>, Failure> {
+    // Those that are being filled do so themselves.
     let select = format!(
-        "SELECT {COLUMNS} FROM stride.processes WHERE stream = $1 ORDER BY name FOR UPDATE"
+        "SELECT {COLUMNS} FROM stride.processes
+        WHERE stream = $1 AND filled IS NULL ORDER BY name FOR UPDATE"
     );
     let mut changed = Vec::new();
     for row in transaction.query(&select, &[&stream])? {
-        let process = Process::of(&row);
-        let plan = process.plan()?;
-        if !plan.is_of_events() {
-            continue;
-        }
-        let delete = format!(
-            "WITH gone AS (DELETE FROM {} WHERE place < $3 RETURNING *) \
-             INSERT INTO stride.changes SELECT $1, $2, now(), {} \
-             FROM ({}) AS o LEFT JOIN (SELECT NULL::text AS row WHERE false) AS n ON false \
-             HAVING count(*) > 0",
-            process.table(),
-            changes("id"),
-            rows_in(&plan, &process.columns, "gone"),
-        );
-        if transaction.execute(&delete, &[&process.number, &process.next, &first])? > 0 {
-            let update = "UPDATE stride.processes SET next = next + 1 WHERE number = $1";
-            transaction.execute(update, &[&process.number])?;
+        let mut process = Process::of(&row);
+        if forget_rows(transaction, &mut process, first)? {
             changed.push(process.number);
         }
+    }
+    Ok(changed)
+}
+
+/// Takes away the rows of a process that are made of one event each, of those before a place, and returns whether there
+/// were any. The change is noted, unless the process is out of sight.
+pub(super) fn forget_rows(
+    transaction: &mut Transaction<'_>,
+    process: &mut Process,
+    first: i64,
+) -> Result<bool, Failure> {
+    let (plan, table, number) = (process.plan()?, process.table(), process.number);
+    if !plan.is_of_events() {
+        return Ok(false);
+    }
+    if process.successor_of.is_some() {
+        let delete = format!("DELETE FROM {table} WHERE place < $1");
+        return Ok(transaction.execute(&delete, &[&first])? > 0);
+    }
+    let delete = format!(
+        "WITH gone AS (DELETE FROM {table} WHERE place < $3 RETURNING *) \
+         INSERT INTO stride.changes SELECT $1, $2, now(), {} \
+         FROM ({}) AS o LEFT JOIN (SELECT NULL::text AS row WHERE false) AS n ON false \
+         HAVING count(*) > 0",
+        changes("id"),
+        rows_in(&plan, &process.columns, "gone"),
+    );
+    let changed = transaction.execute(&delete, &[&number, &process.next, &first])? > 0;
+    if changed {
+        let update = "UPDATE stride.processes SET next = next + 1 WHERE number = $1";
+        transaction.execute(update, &[&number])?;
+        process.next += 1;
     }
     Ok(changed)
 }

@@ -8,7 +8,7 @@ use postgres::{Row, Transaction};
 
 use super::{COLUMNS, Process, no_process};
 use crate::engine::postgres::error::Failure;
-use crate::engine::{Definition, Mode, ProcessStats, Ttl};
+use crate::engine::{Definition, Filling, Mode, ProcessStats, Ttl};
 
 /// How a process fares.
 pub(crate) fn stats(
@@ -18,7 +18,8 @@ pub(crate) fn stats(
     let process = look(transaction, "name = $1", &[&name])?.pop();
     let (process, _) = process.ok_or_else(|| no_process(name))?;
     let rows = rows(transaction, std::slice::from_ref(&process))?;
-    Ok((process.number, of(process, &rows)))
+    let filling = filling(transaction)?;
+    Ok((process.number, of(process, &rows, &filling)))
 }
 
 /// All processes, by name: each with its number, its definition and how it fares.
@@ -27,10 +28,10 @@ pub(crate) fn all(
 ) -> Result<Vec<(i64, String, Definition, ProcessStats)>, Failure> {
     let processes = look(transaction, "true", &[])?;
     let (processes, ttls): (Vec<Process>, Vec<Option<Ttl>>) = processes.into_iter().unzip();
-    let rows = rows(transaction, &processes)?;
+    let (rows, filling) = (rows(transaction, &processes)?, filling(transaction)?);
     let all = processes.into_iter().zip(ttls).map(|(process, ttl)| {
         let definition = Definition { query: process.query.clone(), ttl };
-        (process.number, process.name.clone(), definition, of(process, &rows))
+        (process.number, process.name.clone(), definition, of(process, &rows, &filling))
     });
     Ok(all.collect())
 }
@@ -42,7 +43,8 @@ fn look(
     parameters: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<(Process, Option<Ttl>)>, Failure> {
     let select = format!(
-        "SELECT {COLUMNS}, ttl_duration, ttl_column FROM stride.processes WHERE {which} ORDER BY name"
+        "SELECT {COLUMNS}, ttl_duration, ttl_column FROM stride.processes
+        WHERE successor_of IS NULL AND {which} ORDER BY name"
     );
     let rows = transaction.query(&select, parameters)?;
     let ttl = |row: &Row| {
@@ -73,10 +75,26 @@ fn rows(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-fn of(process: Process, rows: &HashMap<i64, i64>) -> ProcessStats {
+/// How far those processes are that lack stored events, by their numbers, or by those of the processes whose place they
+/// take.
+fn filling(transaction: &mut Transaction<'_>) -> Result<HashMap<i64, Filling>, Failure> {
+    let select = "SELECT coalesce(successor_of, process.number),
+            least(greatest(filled, first), streams.next) - first, streams.next - first
+        FROM stride.processes AS process JOIN stride.streams ON streams.name = process.stream
+        WHERE filled IS NOT NULL ORDER BY successor_of NULLS LAST";
+    let rows = transaction.query(select, &[])?;
+    let filling = rows.iter().map(|row| {
+        let (given, of): (i64, i64) = (row.get(1), row.get(2));
+        (row.get(0), Filling { given: given.unsigned_abs(), of: of.unsigned_abs() })
+    });
+    Ok(filling.collect())
+}
+
+fn of(process: Process, rows: &HashMap<i64, i64>, filling: &HashMap<i64, Filling>) -> ProcessStats {
     let mode = if process.stream.is_some() { Mode::Incremental } else { Mode::Recomputed };
     let mut stats = ProcessStats::new(mode);
     stats.why = process.why;
+    stats.filling = filling.get(&process.number).copied();
     stats.rows = rows.get(&process.number).map_or(0, |rows| rows.unsigned_abs());
     stats.skipped = process.skipped.unsigned_abs();
     stats.stale = process.stale_since.is_some();
@@ -100,10 +118,12 @@ pub(crate) fn stale_of(
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// How many processes are incremental, recomputed and stale.
-pub(crate) fn counts(transaction: &mut Transaction<'_>) -> Result<[i64; 3], Failure> {
-    let select = "SELECT count(stream), count(*) - count(stream), count(stale_since)
+/// How many processes are incremental, recomputed, stale, and being filled.
+pub(crate) fn counts(transaction: &mut Transaction<'_>) -> Result<[i64; 4], Failure> {
+    let select =
+        "SELECT count(stream) FILTER (WHERE successor_of IS NULL), count(*) - count(stream),
+            count(stale_since), count(filled)
         FROM stride.processes";
     let row = transaction.query_one(select, &[])?;
-    Ok([row.get(0), row.get(1), row.get(2)])
+    Ok([row.get(0), row.get(1), row.get(2), row.get(3)])
 }

@@ -233,8 +233,8 @@ fn a_server_has_a_bounded_number_of_connections() {
         }
     });
     count();
-    // One each that listens, follows, runs processes again, holds the lock of who deletes, and deletes.
-    assert!(most <= (WRITERS + READERS + 5) as i64, "{most}");
+    // One each that listens, follows, runs processes again, fills them, holds the lock of who deletes, and deletes.
+    assert!(most <= (WRITERS + READERS + 6) as i64, "{most}");
     assert_eq!(
         server.query("SELECT count(*) AS n FROM s"),
         json!([{"n": 3 * (WRITERS + READERS)}])
