@@ -3,7 +3,9 @@
 //! It asks nothing of the SQL but what PostgreSQL and SQLite share, and takes no time as given: what is
 //! computed in the background is waited for.
 
+pub(super) mod kinds;
 mod positions;
+mod processes;
 mod retention;
 
 use std::cell::RefCell;
@@ -16,10 +18,24 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+pub(super) use self::kinds::{
+    another_query_tells_the_difference_and_the_same_one_nothing,
+    changes_add_up_to_the_rows_at_every_commit,
+    distinct_values_are_bounded_and_what_is_kept_stays_exact,
+    groups_that_are_too_old_take_their_values_with_them,
+};
 pub(super) use self::positions::{
     a_listener_is_told_where_events_stand, a_page_is_bounded_by_events_and_bytes,
     a_position_that_is_none_of_its_own_is_gone, a_stream_that_is_deleted_starts_again_as_another,
     places_have_no_holes_over_duplicates_and_restarts,
+};
+pub(super) use self::processes::{
+    a_process_that_makes_no_sense_any_more_harms_nobody,
+    a_query_can_be_changed_but_not_into_a_circle, changes_are_one_for_each_row_and_transaction,
+    no_process_comes_in_the_place_of_a_stream_that_another_reads,
+    others_are_computed_anew_when_what_they_read_has_changed,
+    q5_a_result_that_has_become_old_says_so, the_columns_of_a_star_grow_with_the_stream,
+    two_columns_of_one_name_are_told_apart, which_way_a_process_runs_follows_from_its_query,
 };
 pub(super) use self::retention::{
     a_reader_is_told_how_many_events_went_before_it_came, a_time_to_live_is_kept,
@@ -31,8 +47,8 @@ pub(super) use self::retention::{
 };
 use super::position::Position;
 use super::{
-    Author, Change, Commit, Definition, Engine, EngineError, Listener, Page, PageLimit, Start,
-    Wanted,
+    Author, Change, Commit, Definition, Engine, EngineError, Listener, Page, PageLimit,
+    ProcessStats, Start, Wanted,
 };
 use crate::changes::Changes;
 use crate::events::Collector;
@@ -95,6 +111,19 @@ macro_rules! contract {
             the_open_key_makes_so_many_streams,
             the_open_key_fills_the_storage_up_to_its_limit,
             what_is_added_is_counted_whoever_listens,
+            changes_add_up_to_the_rows_at_every_commit,
+            another_query_tells_the_difference_and_the_same_one_nothing,
+            distinct_values_are_bounded_and_what_is_kept_stays_exact,
+            groups_that_are_too_old_take_their_values_with_them,
+            which_way_a_process_runs_follows_from_its_query,
+            others_are_computed_anew_when_what_they_read_has_changed,
+            changes_are_one_for_each_row_and_transaction,
+            no_process_comes_in_the_place_of_a_stream_that_another_reads,
+            a_query_can_be_changed_but_not_into_a_circle,
+            the_columns_of_a_star_grow_with_the_stream,
+            two_columns_of_one_name_are_told_apart,
+            a_process_that_makes_no_sense_any_more_harms_nobody,
+            q5_a_result_that_has_become_old_says_so,
             all_of_it_survives_the_end,
             after_the_end_nothing_is_taken,
         );
@@ -155,7 +184,12 @@ impl<S: Subject> Fixture<S> {
 
     /// Ends the engine and opens what it kept.
     fn reopen(self) -> Self {
-        let Self { engine, place, limits, .. } = self;
+        let limits = self.limits;
+        self.reopen_with(limits)
+    }
+
+    fn reopen_with(self, limits: Limits) -> Self {
+        let Self { engine, place, .. } = self;
         engine.close();
         drop(engine);
         Self::at(place, limits)
@@ -206,9 +240,27 @@ impl<S: Subject> Fixture<S> {
         self.engine.create_process(name, &definition(query))
     }
 
+    fn change(&self, name: &str, query: &str) -> Result<(), EngineError> {
+        let change = Change { query: Some(query.to_owned()), ttl: None };
+        self.engine.change_process(name, &change)
+    }
+
+    fn stats(&self, process: &str) -> ProcessStats {
+        self.engine.process_stats(process).unwrap()
+    }
+
+    fn subscribe(&self, process: &str) -> Subscriber {
+        self.subscribers.subscribe(Source::Process, process, Want::Changes)
+    }
+
     fn wait_until(&self, sql: &str, expected: &Value) {
         let is_there = || self.query(sql) == *expected;
         assert!(self.changes.wait_until(WAIT, is_there), "{sql}: {}", self.query(sql));
+    }
+
+    /// Waits for what is done in the background.
+    fn until(&self, what: &str, is_done: impl Fn() -> bool) {
+        assert!(self.changes.wait_until(WAIT, is_done), "{what}");
     }
 }
 

@@ -96,7 +96,7 @@ impl Stats {
         tracing::warn!(process, why, "a process has stopped: it may keep no more");
         self.note(process, |stats| {
             stats.last_error = Some(why.to_owned());
-            stats.stale = true;
+            stats.set_stale(true);
         });
     }
 

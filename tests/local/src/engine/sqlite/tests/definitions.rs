@@ -2,9 +2,8 @@
 
 use serde_json::json;
 
-use super::{Engine, EngineError, limits, start, start_with};
+use super::{Engine, EngineError, start};
 use crate::engine::Mode;
-use crate::settings::Limits;
 
 fn refused(result: Result<(), EngineError>, names: &str) {
     match result {
@@ -110,27 +109,4 @@ fn q5_the_event_that_fails_is_found_in_the_stream_that_it_is_of() {
     let rows = engine.query("SELECT * FROM items ORDER BY user");
     assert_eq!(rows, json!([{"user": 1, "n": 2}, {"user": 3, "n": 0}]));
     assert_eq!(engine.stats("items").skipped, 1);
-}
-
-#[test]
-fn q5_a_result_that_has_become_old_says_so() {
-    let engine = start_with(&Limits { query_rows: 3, ..limits() });
-    engine.collect("s", r#"[{"a": 1}, {"a": 2}]"#);
-    engine.process("p", "SELECT a FROM s ORDER BY a");
-    engine.process("sum", "SELECT sum(a) AS sum FROM p");
-    let stale = |sql: &str| engine.engine.query(sql, &[]).unwrap().stale;
-    assert_eq!(stale("SELECT * FROM sum"), Vec::<String>::new());
-    engine.collect("s", r#"[{"a": 3}, {"a": 4}]"#);
-    engine.wait_until(|| engine.stats("p").stale);
-    let since = engine.stats("p").stale_since.unwrap();
-    assert!(since <= crate::events::timestamp::now(), "{since}");
-    assert!(engine.stats("p").last_error.unwrap().contains("more than 3 rows"));
-    assert_eq!(stale("SELECT * FROM p LIMIT 1"), ["p"]);
-    assert_eq!(stale("SELECT * FROM sum"), ["p"], "what is made of old rows is old");
-    assert_eq!(stale("SELECT count(*) FROM s"), Vec::<String>::new());
-    assert_eq!(engine.engine.counters().stale_processes, 1);
-    engine.engine.delete_stream("s").unwrap();
-    engine.wait_until(|| !engine.stats("p").stale);
-    assert_eq!(engine.stats("p").stale_since, None);
-    assert_eq!(stale("SELECT * FROM sum"), Vec::<String>::new());
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Definition, Engine, EngineError, Ttl, received, start};
-use crate::engine::{Change, Mode};
+use super::{Engine, received, start};
+use crate::engine::Mode;
 
 #[test]
 fn a_process_starts_with_what_is_stored_and_goes_on() {
@@ -137,25 +137,6 @@ fn why_a_query_is_run_again_is_said() {
 }
 
 #[test]
-fn others_are_computed_anew_when_what_they_read_has_changed() {
-    let engine = start();
-    engine.collect("s", r#"{"a": 1}"#);
-    engine.process("kinds", "SELECT count(*) AS n FROM (SELECT DISTINCT a FROM s)");
-    assert_eq!(engine.query("SELECT * FROM kinds"), json!([{"n": 1}]));
-    engine.process("more", "SELECT n + 1 AS n FROM kinds");
-    assert_eq!(engine.query("SELECT * FROM more"), json!([{"n": 2}]));
-    let subscriber = engine.subscribe("more", None);
-    engine.collect("s", r#"[{"a": 2}, {"a": 2}]"#);
-    engine.wait_until(|| engine.query("SELECT * FROM more") == json!([{"n": 3}]));
-    let mut changes = Vec::new();
-    engine.wait_until(|| engine.stats("more").runs > 1);
-    changes.extend(received(&subscriber).unwrap());
-    assert_eq!(changes, [json!({"old": {"n": 2}, "new": {"n": 3}})]);
-    let stats = engine.stats("kinds");
-    assert!((1..=3).contains(&stats.runs) && stats.events == 2, "{stats:?}");
-}
-
-#[test]
 fn a_window_slides_though_no_event_comes() {
     let engine = start();
     engine.collect("s", r#"[{"n": 1}, {"n": 2}]"#);
@@ -168,34 +149,6 @@ fn a_window_slides_though_no_event_comes() {
 }
 
 #[test]
-fn changes_are_one_for_each_row_and_transaction() {
-    let engine = start();
-    engine.process("p", "SELECT k, count(*) AS n FROM s GROUP BY k");
-    engine.process("all", "SELECT count(*) FROM s");
-    let (groups, all) = (engine.subscribe("p", None), engine.subscribe("all", None));
-    engine.collect("s", r#"[{"k": "a"}, {"k": "b"}, {"k": "a"}]"#);
-    engine.collect("s", r#"[{"k": "b"}, {"k": null}]"#);
-    assert_eq!(
-        received(&groups).unwrap(),
-        [
-            json!({"old": null, "new": {"k": "a", "n": 2}}),
-            json!({"old": null, "new": {"k": "b", "n": 1}}),
-            json!({"old": {"k": "b", "n": 1}, "new": {"k": "b", "n": 2}}),
-            json!({"old": null, "new": {"k": null, "n": 1}}),
-        ]
-    );
-    assert_eq!(
-        received(&all).unwrap(),
-        [
-            json!({"old": {"count": 0}, "new": {"count": 3}}),
-            json!({"old": {"count": 3}, "new": {"count": 5}}),
-        ]
-    );
-    engine.engine.delete_process("p").unwrap();
-    assert_eq!(received(&groups), None, "its subscriptions end with it");
-}
-
-#[test]
 fn changes_can_be_sampled() {
     let engine = start();
     engine.process("p", "SELECT k, count(*) AS n FROM s GROUP BY k");
@@ -203,72 +156,6 @@ fn changes_can_be_sampled() {
     let events: Vec<String> = (0..100).map(|k| format!("{{\"k\": {k}}}")).collect();
     engine.collect("s", &format!("[{}]", events.join(",")));
     assert_eq!(received(&sampled).unwrap().len(), 1);
-}
-
-#[test]
-fn streams_and_processes_share_their_names() {
-    let engine = start();
-    engine.collect("s", "{}");
-    engine.process("p", "SELECT count(*) FROM s");
-    let conflict = |result| matches!(result, Err(EngineError::Conflict(_)));
-    assert!(conflict(engine.try_process("s", "SELECT count(*) FROM t")));
-    assert!(conflict(engine.try_process("p", "SELECT count(*) FROM t")));
-    assert!(conflict(engine.try_collect("p", "{}")));
-    // `q` reads a stream that nobody has written to, and no process can come in its place.
-    engine.process("q", "SELECT count(*) FROM later");
-    assert!(conflict(engine.try_process("later", "SELECT count(*) FROM s")));
-    engine.collect("later", "{}");
-    assert_eq!(engine.query("SELECT * FROM q"), json!([{"count": 1}]));
-}
-
-#[test]
-fn a_process_that_others_read_stays() {
-    let engine = start();
-    engine.process("a", "SELECT count(*) AS n FROM s");
-    engine.process("b", "SELECT n FROM a");
-    let refused = engine.engine.delete_process("a");
-    assert!(
-        matches!(&refused, Err(EngineError::Conflict(why)) if why.contains("\"b\"")),
-        "{refused:?}"
-    );
-    engine.engine.delete_process("b").unwrap();
-    engine.engine.delete_process("a").unwrap();
-    assert!(matches!(engine.engine.delete_process("a"), Err(EngineError::NotFound(_))));
-    assert_eq!(engine.query("SELECT * FROM a"), json!([]));
-}
-
-#[test]
-fn a_query_can_be_changed_but_not_into_a_circle() {
-    let engine = start();
-    engine.collect("s", r#"[{"x": 1}, {"x": 2}]"#);
-    engine.process("a", "SELECT count(*) AS n FROM s");
-    engine.process("b", "SELECT n FROM a");
-    let change = |query: &str| {
-        let change = Change { query: Some(query.to_owned()), ttl: None };
-        engine.engine.change_process("a", &change)
-    };
-    assert!(matches!(change("SELECT n FROM b"), Err(EngineError::Invalid(_))));
-    assert!(matches!(change("SELECT n FROM a"), Err(EngineError::Invalid(_))));
-    assert!(matches!(change("SELECT nope(n) FROM s"), Err(EngineError::Invalid(_))));
-    assert_eq!(engine.query("SELECT * FROM a"), json!([{"n": 2}]));
-    change("SELECT sum(x) AS n FROM s").unwrap();
-    assert_eq!(engine.query("SELECT * FROM a"), json!([{"n": 3}]));
-    engine.collect("s", r#"{"x": 3}"#);
-    assert_eq!(engine.query("SELECT * FROM a"), json!([{"n": 6}]));
-    engine.wait_until(|| engine.query("SELECT * FROM b") == json!([{"n": 6}]));
-    let unknown = engine.engine.change_process("c", &Change::default());
-    assert!(matches!(unknown, Err(EngineError::NotFound(_))));
-}
-
-#[test]
-fn the_columns_of_a_star_grow_with_the_stream() {
-    let engine = start();
-    engine.collect("s", r#"{"a": 1}"#);
-    engine.process("p", "SELECT * FROM s");
-    engine.collect("s", r#"{"b": 2}"#);
-    let grown = json!([{"a": null, "b": 2}, {"a": 1, "b": null}]);
-    let rows = || engine.try_query("SELECT a, b FROM p ORDER BY a");
-    engine.wait_until(|| rows().is_ok_and(|rows| rows == grown));
 }
 
 #[test]
@@ -283,37 +170,6 @@ fn two_columns_of_one_name_are_told_apart() {
         engine.query("SELECT * FROM keys ORDER BY two"),
         json!([{"one": 5, "two": 1, "n": 1}, {"one": null, "two": 2, "n": 1}])
     );
-}
-
-#[test]
-fn a_process_that_makes_no_sense_any_more_harms_nobody() {
-    let engine = start();
-    engine.collect("s", r#"{"a": 1}"#);
-    engine.process("p", "SELECT a, $timestamp AS minute FROM s");
-    let ttl = Some(Ttl { duration: "1 day".to_owned(), column: "minute".to_owned() });
-    let definition = Definition { query: "SELECT * FROM p".to_owned(), ttl };
-    engine.engine.create_process("q", &definition).unwrap();
-    engine.process("star", "SELECT * FROM s");
-    let change = Change { query: Some("SELECT a FROM s".to_owned()), ttl: None };
-    engine.engine.change_process("p", &change).unwrap();
-    engine.engine.delete_stream("s").unwrap();
-    // What is refused makes the writer look at everything again.
-    assert!(engine.try_collect("p", "{}").is_err());
-    engine.collect("s", r#"{"b": 1}"#);
-    let b = || engine.try_query("SELECT b FROM star");
-    engine.wait_until(|| b().is_ok_and(|rows| rows == json!([{"b": 1}])));
-    for process in ["q", "p", "star"] {
-        engine.engine.delete_process(process).unwrap();
-    }
-}
-
-#[test]
-fn what_is_computed_anew_notices_that_its_stream_is_gone() {
-    let engine = start();
-    engine.collect("s", r#"[{"a": 1}, {"a": 2}]"#);
-    engine.process("p", "SELECT count(*) AS n FROM (SELECT DISTINCT a FROM s)");
-    engine.engine.delete_stream("s").unwrap();
-    engine.wait_until(|| engine.query("SELECT * FROM p") == json!([{"n": 0}]));
 }
 
 #[test]
