@@ -3,7 +3,10 @@
 //! It asks nothing of the SQL but what PostgreSQL and SQLite share, and takes no time as given: what is
 //! computed in the background is waited for.
 
+#[cfg(feature = "postgres")]
+mod differential;
 pub(super) mod kinds;
+mod page;
 mod positions;
 mod processes;
 mod retention;
@@ -18,12 +21,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+#[cfg(feature = "postgres")]
+pub(super) use self::differential::queries_mean_the_same;
 pub(super) use self::kinds::{
     another_query_tells_the_difference_and_the_same_one_nothing,
     changes_add_up_to_the_rows_at_every_commit,
     distinct_values_are_bounded_and_what_is_kept_stays_exact,
     groups_that_are_too_old_take_their_values_with_them,
 };
+pub(super) use self::page::every_line_of_the_page_is_true;
+#[cfg(feature = "postgres")]
+pub(super) use self::page::functions_of_one_engine_are_in_the_page;
 pub(super) use self::positions::{
     a_listener_is_told_where_events_stand, a_page_is_bounded_by_events_and_bytes,
     a_position_that_is_none_of_its_own_is_gone, a_stream_that_is_deleted_starts_again_as_another,
@@ -62,6 +70,12 @@ use crate::subscribers::mailbox::{Next, Want};
 /// An engine to be tested.
 pub(super) trait Subject {
     type Engine: Engine;
+
+    /// The database, as docs call it.
+    const NAME: &str;
+
+    /// The functions that a query may call.
+    const FUNCTIONS: &[&str];
 
     /// Opens what is kept at `place`, which may be nothing yet.
     fn open_with(place: &Path, limits: &Limits, listener: Arc<dyn Listener>) -> Self::Engine;
@@ -124,6 +138,7 @@ macro_rules! contract {
             two_columns_of_one_name_are_told_apart,
             a_process_that_makes_no_sense_any_more_harms_nobody,
             q5_a_result_that_has_become_old_says_so,
+            every_line_of_the_page_is_true,
             all_of_it_survives_the_end,
             after_the_end_nothing_is_taken,
         );
@@ -236,6 +251,12 @@ impl<S: Subject> Fixture<S> {
         serde_json::from_slice(&rows.json).unwrap()
     }
 
+    #[cfg(feature = "postgres")]
+    fn try_query(&self, sql: &str) -> Result<Value, String> {
+        let rows = self.engine.query(sql, &[]).map_err(|error| error.to_string())?;
+        Ok(serde_json::from_slice(&rows.json).unwrap())
+    }
+
     fn process(&self, name: &str, query: &str) -> Result<(), EngineError> {
         self.engine.create_process(name, &definition(query))
     }
@@ -249,8 +270,13 @@ impl<S: Subject> Fixture<S> {
         self.engine.process_stats(process).unwrap()
     }
 
+    /// Somebody who is told what changes in a process from now on.
     fn subscribe(&self, process: &str) -> Subscriber {
-        self.subscribers.subscribe(Source::Process, process, Want::Changes)
+        let subscriber = self.subscribers.subscribe(Source::Process, process, Want::Changes);
+        // What was committed before is told before the snapshot is.
+        self.engine.snapshot(process, 1 << 20, Box::new(|_| {})).unwrap();
+        drop(received(&subscriber));
+        subscriber
     }
 
     fn wait_until(&self, sql: &str, expected: &Value) {

@@ -30,10 +30,8 @@
 //!
 //! # What differs from SQLite
 //!
-//! * SQL is PostgreSQL's, held to a list of functions. There are no `ifnull`, `iif`, `total`, `strftime` or `json_each`. A
-//!   comparison of a key that has had values of several types with a text or a number is refused, and so is
-//!   arithmetic on a key that no event has had, because its type is not known. Division by zero gives `NULL`.
-//! * Numbers are `numeric`: `5 / 2` is 2.5, and fractions are exact. Times are sent in UTC with six digits of a second.
+//! * What a query means is the same but for what `docs/postgresql.md` lists, among it: numbers of events are `numeric`, so
+//!   that half of 5 is 2.5 and fractions are exact; times are sent in UTC with six digits of a second.
 //! * What a `\u0000` stands for in an event is a U+FFFD in queries. Subscribers get the event as it came.
 //! * `max-open-mib` counts the events that streams hold, with their ids and indexes, and what all other tables take on
 //!   the disk; a server measures it once a second. The names of keys have no bound but this one.
@@ -60,6 +58,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod values;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -150,7 +149,7 @@ impl Postgres {
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
         let settings = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1;
-            SET standard_conforming_strings = on; SET search_path = pg_catalog;
+            SET standard_conforming_strings = on; SET search_path = pg_catalog, stride;
             SET plan_cache_mode = force_custom_plan;";
         let (lock, idle) = (LOCKED.as_millis(), IDLE.as_millis());
         let writes = format!(

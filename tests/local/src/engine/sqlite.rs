@@ -69,7 +69,7 @@ mod stats;
 mod storage;
 mod successor;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod trial;
 mod writer;
 

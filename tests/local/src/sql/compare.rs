@@ -163,9 +163,7 @@ impl Times {
                     of_types(expr);
                 }
                 Op::Plus | Op::Minus if is_marked(left) || is_marked(right) => {
-                    return Err("only an INTERVAL can be added to a time or taken from it: for a difference in seconds \
-                         write extract(epoch FROM a) - extract(epoch FROM b)"
-                        .to_owned());
+                    return Err(NO_DURATIONS.to_owned());
                 }
                 Op::StringConcat => {
                     unmark(left);
@@ -213,15 +211,12 @@ fn compare(operands: &mut [&mut Expr]) -> Result<(), String> {
     }
     for operand in operands {
         match &**operand {
-            Expr::Value(value) => match &value.value {
-                Value::SingleQuotedString(text) if times::parse(text).is_none() => {
-                    return Err(format!(
-                        "{text:?} is compared with a time, and is not one: write it as in '2015-05-05T23:40:27Z'"
-                    ));
+            Expr::Value(value) => {
+                times::check(&value.value)?;
+                if let Value::Placeholder(_) = &value.value {
+                    wrap("time_or_null", operand);
                 }
-                Value::Placeholder(_) => wrap("time_or_null", operand),
-                _ => {}
-            },
+            }
             _ if !is_marked(operand) => wrap("time_or_null", operand),
             _ => {}
         }
@@ -258,6 +253,15 @@ fn of_one_type(column: &mut Expr, literal: &Expr) {
     if is_literal && is_column {
         *column = call("same_type", [take(column), literal.clone()]);
     }
+}
+
+const NO_DURATIONS: &str = "only an INTERVAL can be added to a time or taken from it: for a difference in seconds write \
+     extract(epoch FROM a) - extract(epoch FROM b)";
+
+/// A time is not a number, and there is no type for the difference between two.
+#[cfg(feature = "postgres")]
+pub(crate) fn no_durations() -> EngineError {
+    EngineError::Invalid(NO_DURATIONS.to_owned())
 }
 
 fn mark(expr: &mut Expr) {

@@ -14,23 +14,104 @@ use crate::engine::EngineError;
 /// Functions of `PipelineDB` that cut a time down to a unit, and are named like it.
 const UNITS: [&str; 6] = ["second", "minute", "hour", "day", "month", "year"];
 
-/// Translates one expression, whose parts have been.
-pub(crate) fn translate(expr: &mut Expr) -> Result<(), EngineError> {
-    let translated = match expr {
-        Expr::Cast { kind, data_type, expr: value, format: None } => {
+/// Lets through what there are words for on every database, and refuses everything else by its name.
+pub(crate) fn allow(expr: &Expr) -> Result<(), EngineError> {
+    match expr {
+        Expr::Cast { kind, data_type, format: None, .. } => {
             if !matches!(kind, CastKind::Cast | CastKind::DoubleColon) {
                 return Err(refused(expr));
             }
+            if !matches!(data_type, DataType::JSON | DataType::JSONB) && !is_known(data_type) {
+                let why = format!("a cast to {data_type} is not supported");
+                return Err(EngineError::Invalid(why));
+            }
+        }
+        Expr::Substring { substring_from, .. } => {
+            if let Some(Expr::Value(value)) = substring_from.as_deref()
+                && matches!(value.value, Value::SingleQuotedString(_))
+            {
+                return Err(refused(expr));
+            }
+        }
+        Expr::AtTimeZone { time_zone, .. } => match &**time_zone {
+            Expr::Value(value) if matches!(&value.value, Value::SingleQuotedString(zone) if zone.eq_ignore_ascii_case("utc")) =>
+                {}
+            _ => {
+                return Err(EngineError::Invalid(
+                    "AT TIME ZONE is only supported with 'UTC', which all times are in".to_owned(),
+                ));
+            }
+        },
+        // The parser lets it bind looser than PostgreSQL does.
+        Expr::BinaryOp { op: BinaryOperator::BitwiseXor, .. } => {
+            return Err(EngineError::Invalid(
+                "the operator ^ is not supported: write pow(a, b)".to_owned(),
+            ));
+        }
+        Expr::BinaryOp { op, .. } if !has(op) => {
+            return Err(EngineError::Invalid(format!("the operator {op} is not supported")));
+        }
+        Expr::UnaryOp { op, .. } if !matches!(
+            op,
+            UnaryOperator::Plus | UnaryOperator::Minus | UnaryOperator::Not | UnaryOperator::BitwiseNot
+        ) => {
+            return Err(EngineError::Invalid(format!("the operator {op} is not supported")));
+        }
+        Expr::Function(function) if !function.within_group.is_empty() => {
+            let name = function_name(function);
+            if !matches!(&*name, "percentile_cont" | "percentile_disc") {
+                return Err(not_within_group(&name));
+            }
+        }
+        Expr::Ceil { field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime), .. }
+        | Expr::Floor { field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime), .. }
+        | Expr::Like { any: false, .. }
+        | Expr::ILike { any: false, .. }
+        | Expr::BinaryOp { .. }
+        | Expr::UnaryOp { .. }
+        | Expr::Function(_)
+        | Expr::Extract { .. }
+        | Expr::Position { .. }
+        | Expr::Trim { .. }
+        | Expr::Identifier(_)
+        | Expr::CompoundIdentifier(_)
+        | Expr::IsFalse(_)
+        | Expr::IsNotFalse(_)
+        | Expr::IsTrue(_)
+        | Expr::IsNotTrue(_)
+        | Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::IsUnknown(_)
+        | Expr::IsNotUnknown(_)
+        | Expr::IsDistinctFrom(..)
+        | Expr::IsNotDistinctFrom(..)
+        | Expr::In { global: false, .. }
+        | Expr::Between { .. }
+        | Expr::Collate { .. }
+        | Expr::Nested(_)
+        | Expr::Value(_)
+        | Expr::TypedString(_)
+        | Expr::Case { .. }
+        | Expr::Exists { .. }
+        | Expr::Subquery(_)
+        | Expr::Tuple(_)
+        // It is part of a sum, or refused once all is translated.
+        | Expr::Interval(_) => {}
+        _ => return Err(refused(expr)),
+    }
+    Ok(())
+}
+
+/// Translates one expression, whose parts have been.
+pub(crate) fn translate(expr: &mut Expr) -> Result<(), EngineError> {
+    allow(expr)?;
+    let translated = match expr {
+        Expr::Cast { kind, data_type, expr: value, .. } => {
             *kind = CastKind::Cast;
             match data_type {
                 DataType::JSON => call("json", vec![take(value)]),
                 DataType::JSONB => call("jsonb", vec![take(value)]),
-                known if is_known(known) => return Ok(()),
-                other => {
-                    return Err(EngineError::Invalid(format!(
-                        "a cast to {other} is not supported"
-                    )));
-                }
+                _ => return Ok(()),
             }
         }
         Expr::Extract { field, expr: at, .. } => {
@@ -39,11 +120,6 @@ pub(crate) fn translate(expr: &mut Expr) -> Result<(), EngineError> {
         }
         Expr::Position { expr: part, r#in } => call("instr", vec![take(r#in), take(part)]),
         Expr::Substring { substring_from, special, .. } => {
-            if let Some(Expr::Value(value)) = substring_from.as_deref()
-                && matches!(value.value, Value::SingleQuotedString(_))
-            {
-                return Err(refused(expr));
-            }
             // With commas.
             *special = true;
             substring_from.get_or_insert_with(|| Box::new(number("1")));
@@ -63,86 +139,49 @@ pub(crate) fn translate(expr: &mut Expr) -> Result<(), EngineError> {
                 }
             }
         }
-        Expr::AtTimeZone { timestamp, time_zone } => match &**time_zone {
-            Expr::Value(value) if matches!(&value.value, Value::SingleQuotedString(zone) if zone.eq_ignore_ascii_case("utc")) => {
-                call("utc", vec![take(timestamp)])
-            }
-            _ => {
-                return Err(EngineError::Invalid(
-                    "AT TIME ZONE is only supported with 'UTC', which all times are in".to_owned(),
-                ));
-            }
-        },
+        Expr::AtTimeZone { timestamp, .. } => call("utc", vec![take(timestamp)]),
         Expr::IsUnknown(value) => Expr::IsNull(Box::new(take(value))),
         Expr::IsNotUnknown(value) => Expr::IsNotNull(Box::new(take(value))),
-        // The parser lets it bind looser than PostgreSQL does.
-        Expr::BinaryOp { op: BinaryOperator::BitwiseXor, .. } => {
-            return Err(EngineError::Invalid(
-                "the operator ^ is not supported: write pow(a, b)".to_owned(),
-            ));
-        }
-        Expr::BinaryOp { op, .. } if !has(op) => {
-            return Err(EngineError::Invalid(format!("the operator {op} is not supported")));
-        }
-        Expr::UnaryOp { op, .. } if !matches!(
-            op,
-            UnaryOperator::Plus | UnaryOperator::Minus | UnaryOperator::Not | UnaryOperator::BitwiseNot
-        ) => {
-            return Err(EngineError::Invalid(format!("the operator {op} is not supported")));
-        }
         Expr::Function(function) => match of_function(function)? {
             Some(translated) => translated,
             None => return Ok(()),
         },
-        Expr::Ceil { field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime), .. }
-        | Expr::Floor { field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime), .. }
-        | Expr::Like { any: false, .. }
-        | Expr::ILike { any: false, .. }
-        | Expr::BinaryOp { .. }
-        | Expr::UnaryOp { .. }
-        | Expr::Trim { .. }
-        | Expr::Identifier(_)
-        | Expr::CompoundIdentifier(_)
-        | Expr::IsFalse(_)
-        | Expr::IsNotFalse(_)
-        | Expr::IsTrue(_)
-        | Expr::IsNotTrue(_)
-        | Expr::IsNull(_)
-        | Expr::IsNotNull(_)
-        | Expr::IsDistinctFrom(..)
-        | Expr::IsNotDistinctFrom(..)
-        | Expr::In { global: false, .. }
-        | Expr::Between { .. }
-        | Expr::Collate { .. }
-        | Expr::Nested(_)
-        | Expr::Value(_)
-        | Expr::TypedString(_)
-        | Expr::Case { .. }
-        | Expr::Exists { .. }
-        | Expr::Subquery(_)
-        | Expr::Tuple(_)
-        // It is part of a sum, or refused once all is translated.
-        | Expr::Interval(_) => return Ok(()),
-        _ => return Err(refused(expr)),
+        _ => return Ok(()),
     };
     *expr = translated;
     Ok(())
 }
 
-/// Translates what a query has around its expressions.
-pub(crate) fn translate_query(query: &mut Query) -> Result<(), EngineError> {
-    if let Some(fetch) = query.fetch.take() {
+/// Refuses what no database has words for, or not both of them.
+pub(crate) fn allow_query(query: &Query) -> Result<(), EngineError> {
+    if let Some(fetch) = &query.fetch {
         if fetch.with_ties || fetch.percent {
             return Err(EngineError::Invalid(format!("{fetch} is not supported")));
         }
+        if let Some(LimitClause::LimitOffset { limit: None, .. }) | None = &query.limit_clause {
+        } else {
+            return Err(EngineError::Invalid("a query has LIMIT or FETCH, not both".to_owned()));
+        }
+    }
+    if let SetExpr::Select(select) = &*query.body
+        && let Some(Distinct::On(_)) = select.distinct
+    {
+        return Err(EngineError::Invalid(
+            "DISTINCT ON is not supported: use GROUP BY with min or max".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Translates what a query has around its expressions.
+pub(crate) fn translate_query(query: &mut Query) -> Result<(), EngineError> {
+    allow_query(query)?;
+    if let Some(fetch) = query.fetch.take() {
         let rows = fetch.quantity.unwrap_or_else(|| number("1"));
-        match query.limit_clause.get_or_insert_with(no_limit) {
-            LimitClause::LimitOffset { limit: limit @ None, .. } => *limit = Some(rows),
-            _ => {
-                return Err(EngineError::Invalid(
-                    "a query has LIMIT or FETCH, not both".to_owned(),
-                ));
-            }
+        if let LimitClause::LimitOffset { limit, .. } =
+            query.limit_clause.get_or_insert_with(no_limit)
+        {
+            *limit = Some(rows);
         }
     }
     if let Some(LimitClause::LimitOffset { limit, offset: Some(Offset { rows, .. }), .. }) =
@@ -151,13 +190,6 @@ pub(crate) fn translate_query(query: &mut Query) -> Result<(), EngineError> {
         *rows = OffsetRows::None;
         // SQLite has no OFFSET without a LIMIT.
         limit.get_or_insert_with(|| negative("1"));
-    }
-    if let SetExpr::Select(select) = &*query.body
-        && let Some(Distinct::On(_)) = select.distinct
-    {
-        return Err(EngineError::Invalid(
-            "DISTINCT ON is not supported: use GROUP BY with min or max".to_owned(),
-        ));
     }
     Ok(())
 }
@@ -197,9 +229,8 @@ fn of_function(function: &mut Function) -> Result<Option<Expr>, EngineError> {
 
 /// `percentile_cont(0.5) WITHIN GROUP (ORDER BY x)` is `percentile_cont(x, 0.5)`.
 fn percentile(name: &str, function: &mut Function) -> Result<Expr, EngineError> {
-    let is_known = matches!(name, "percentile_cont" | "percentile_disc");
-    if let (true, FunctionArguments::List(list), [order]) =
-        (is_known, &mut function.args, &mut function.within_group[..])
+    if let (FunctionArguments::List(list), [order]) =
+        (&mut function.args, &mut function.within_group[..])
         && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(fraction))] = &mut list.args[..]
     {
         let mut fraction = take(fraction);
@@ -211,12 +242,16 @@ fn percentile(name: &str, function: &mut Function) -> Result<Expr, EngineError> 
         function.within_group.clear();
         return Ok(Expr::Function(function.clone()));
     }
-    Err(EngineError::Invalid(format!(
-        "{name} WITHIN GROUP is not supported: percentile_cont and percentile_disc are, with one fraction"
-    )))
+    Err(not_within_group(name))
 }
 
-/// Whether SQLite casts to a type as it is meant.
+fn not_within_group(name: &str) -> EngineError {
+    EngineError::Invalid(format!(
+        "{name} WITHIN GROUP is not supported: percentile_cont and percentile_disc are, with one fraction"
+    ))
+}
+
+/// Whether a cast to a type means the same everywhere.
 pub(super) fn is_known(data_type: &DataType) -> bool {
     use DataType as Type;
     matches!(

@@ -4,23 +4,25 @@
 //! process or a part of the query. The columns of a stream have types, by the kinds of values that its events have had.
 
 pub(crate) mod plan;
+mod values;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use serde_json::Value as Json;
 use sqlparser::ast::{
-    BinaryOperator, DataType, Expr, Function, Ident, ObjectName, Query, Select, SetExpr, Value,
-    ValueWithSpan,
+    BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, OrderBy,
+    OrderByKind, Query, Select, SetExpr, TableFactor, TableWithJoins, Value, ValueWithSpan,
 };
 
-use super::columns::{Outputs, unique};
-use super::compare::TIMESTAMP;
+use super::columns::{Outputs, name_results, unique};
+use super::compare::{TIMESTAMP, first_select};
+use super::groups::{named, result_only, spelled_out};
 use super::names::Names;
 use super::parse::{self, Homes, Parsed};
 use super::relations::{Catalogue, PLACE, Relation, Source};
 use super::rewrite::{Runnable, before, source_number};
-use super::tree::{arguments_mut, call, function_name, negative, number, take, text};
+use super::tree::{call, function_name, negative, number, take, text};
 use super::visit::{self, Change};
 use super::{dialect, print};
 use crate::engine::EngineError;
@@ -28,7 +30,7 @@ use crate::events::keys::Kinds;
 
 /// The functions that a query may call: what they do depends on nothing but their arguments and the time, and they
 /// give nothing much longer than those.
-const FUNCTIONS: [&str; 73] = [
+pub(crate) const FUNCTIONS: [&str; 94] = [
     "abs",
     "array_agg",
     "avg",
@@ -43,16 +45,25 @@ const FUNCTIONS: [&str; 73] = [
     "concat",
     "concat_ws",
     "count",
+    "cume_dist",
     "current_date",
     "current_timestamp",
+    "date",
     "date_part",
     "date_trunc",
+    "day",
     "dense_rank",
     "exp",
     "extract",
     "first_value",
     "floor",
     "greatest",
+    "group_concat",
+    "hour",
+    "if",
+    "ifnull",
+    "iif",
+    "instr",
     "json_agg",
     "json_array_length",
     "jsonb_agg",
@@ -65,22 +76,27 @@ const FUNCTIONS: [&str; 73] = [
     "left",
     "length",
     "ln",
+    "localtimestamp",
     "log",
     "lower",
     "ltrim",
-    "make_interval",
     "max",
     "md5",
+    "median",
     "min",
+    "minute",
     "mod",
+    "month",
     "now",
     "nth_value",
     "ntile",
     "nullif",
     "octet_length",
     "percent_rank",
+    "percentile",
     "percentile_cont",
     "percentile_disc",
+    "pi",
     "pow",
     "power",
     "random",
@@ -91,21 +107,37 @@ const FUNCTIONS: [&str; 73] = [
     "round",
     "row_number",
     "rtrim",
+    "second",
     "sign",
     "split_part",
     "sqrt",
     "starts_with",
+    "statement_timestamp",
     "string_agg",
     "strpos",
     "substr",
     "sum",
     "to_char",
+    "total",
+    "transaction_timestamp",
+    "trim",
     "trunc",
     "upper",
+    "utc",
+    "year",
 ];
 
 /// Those whose result changes with time, or at random.
-const CLOCKS: [&str; 5] = ["clock_timestamp", "current_date", "current_timestamp", "now", "random"];
+const CLOCKS: [&str; 8] = [
+    "clock_timestamp",
+    "current_date",
+    "current_timestamp",
+    "localtimestamp",
+    "now",
+    "random",
+    "statement_timestamp",
+    "transaction_timestamp",
+];
 
 /// How long a name can be in PostgreSQL, in bytes: longer ones would be cut, and might then be the same.
 const LONGEST_NAME: usize = 63;
@@ -116,6 +148,7 @@ pub(crate) fn parse(sql: &str, parameters: &[(String, Json)]) -> Result<Parsed, 
     let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value)).collect();
     let mut check = Check { parameters, clock_reads: 0 };
     visit::change(&mut query, &mut check)?;
+    dialect::check(&query)?;
     Ok(Parsed { query, clock_reads: check.clock_reads, homes: Homes::new() })
 }
 
@@ -149,58 +182,83 @@ impl Change for Check<'_> {
         if !query.locks.is_empty() || query.for_clause.is_some() {
             return Err(invalid("FOR is not supported: a query only reads"));
         }
+        dialect::allow_query(query)?;
         check_body(&query.body)
     }
 
+    fn leave_query(&mut self, query: &mut Query) -> Result<(), EngineError> {
+        order(query);
+        Ok(())
+    }
+
     fn enter_select(&mut self, select: &mut Select) -> Result<(), EngineError> {
+        // After what was written, and not after what it becomes.
+        name_results(&mut select.projection);
         match select.into {
             Some(_) => Err(invalid("SELECT INTO is not supported: a query only reads")),
             None => Ok(()),
         }
     }
 
+    fn leave_select(&mut self, select: &mut Select) -> Result<(), EngineError> {
+        select.selection.iter_mut().for_each(values::truth);
+        if let Some(having) = &mut select.having {
+            values::truth(having);
+            if let Some(named) = named(&select.projection) {
+                visit::change(having, &mut SpellOut(&named))?;
+            }
+        }
+        Ok(())
+    }
+
     fn leave_expression(&mut self, expr: &mut Expr) -> Result<(), EngineError> {
+        dialect::allow(expr)?;
         match expr {
-            Expr::Value(ValueWithSpan { value: Value::Placeholder(name), .. }) => {
-                *expr = self.value(name)?;
+            Expr::Value(ValueWithSpan { value, .. }) => {
+                match value {
+                    Value::Placeholder(name) => *expr = self.value(name)?,
+                    // PostgreSQL 15 does not know them.
+                    Value::Number(digits, _) => digits.retain(|digit| digit != '_'),
+                    Value::HexStringLiteral(digits) => {
+                        let why = format!("x'{digits}' is a BLOB, for which JSON has no type");
+                        return Err(EngineError::Invalid(why));
+                    }
+                    _ => {}
+                }
                 Ok(())
             }
-            Expr::Function(function) => self.function(function),
-            Expr::Cast { data_type, .. } if !is_known(data_type) => {
-                Err(EngineError::Invalid(format!("a cast to {data_type} is not supported")))
+            Expr::Function(function) => {
+                let name = function_name(function);
+                if !FUNCTIONS.contains(&&*name) {
+                    let name = &function.name;
+                    return Err(EngineError::Invalid(format!("there is no function {name}")));
+                }
+                self.clock_reads += usize::from(CLOCKS.contains(&&*name));
+                values::adapt(expr)
             }
-            Expr::TypedString(typed) if !is_known(&typed.data_type) => {
+            Expr::TypedString(typed)
+                if !matches!(typed.data_type, DataType::Date | DataType::Timestamp(..)) =>
+            {
                 let data_type = &typed.data_type;
                 Err(EngineError::Invalid(format!("a literal of {data_type} is not supported")))
             }
-            // One event is not to fail a query, nor a process.
-            Expr::BinaryOp {
-                op: BinaryOperator::Divide | BinaryOperator::Modulo, right, ..
-            } => {
-                **right = call("nullif", [take(right), number("0")]);
-                Ok(())
+            Expr::BinaryOp { op, .. }
+                if matches!(
+                    op,
+                    BinaryOperator::Glob
+                        | BinaryOperator::PGBitwiseShiftLeft
+                        | BinaryOperator::PGBitwiseShiftRight
+                ) =>
+            {
+                Err(EngineError::Invalid(format!("the operator {op} is not supported")))
             }
             Expr::Collate { .. } => Err(invalid("COLLATE is not supported")),
-            _ => Ok(()),
+            _ => values::adapt(expr),
         }
     }
 }
 
 impl Check<'_> {
-    fn function(&mut self, function: &mut Function) -> Result<(), EngineError> {
-        let name = function_name(function);
-        if !FUNCTIONS.contains(&&*name) {
-            let name = &function.name;
-            return Err(EngineError::Invalid(format!("there is no function {name}")));
-        }
-        self.clock_reads += usize::from(CLOCKS.contains(&&*name));
-        // Of a key with values of several types, the numbers are added up.
-        if matches!(&*name, "sum" | "avg") {
-            arguments_mut(function).for_each(|value| *value = own("num", take(value)));
-        }
-        Ok(())
-    }
-
     fn value(&self, placeholder: &str) -> Result<Expr, EngineError> {
         let name = placeholder.strip_prefix(':');
         let Some(value) = name.and_then(|name| self.parameters.get(name)) else {
@@ -220,8 +278,8 @@ impl Check<'_> {
 }
 
 /// A call of a function of ours.
-fn own(name: &str, argument: Expr) -> Expr {
-    let mut called = call(name, [argument]);
+fn own(name: &str, arguments: impl IntoIterator<Item = Expr>) -> Expr {
+    let mut called = call(name, arguments);
     if let Expr::Function(function) = &mut called {
         function.name = ObjectName::from(vec![Ident::new("stride"), Ident::new(name)]);
     }
@@ -240,18 +298,109 @@ fn check_body(body: &SetExpr) -> Result<(), EngineError> {
     }
 }
 
-fn is_known(data_type: &DataType) -> bool {
-    use DataType as Type;
-    let others = matches!(
-        data_type,
-        Type::JSON | Type::JSONB | Type::Boolean | Type::Bool | Type::Interval { .. } | Type::Uuid
-    );
-    others || dialect::is_known(data_type)
+/// Orders the rows of a query as SQLite does.
+fn order(query: &mut Query) {
+    let named = results(query);
+    let Some(OrderBy { kind: OrderByKind::Expressions(by), .. }) = &mut query.order_by else {
+        return;
+    };
+    let is_of_rows = !is_of_results(&query.body);
+    for by in by {
+        let expr = match &by.expr {
+            Expr::Value(_) => spelled_out(&by.expr, &named),
+            Expr::Identifier(name) => {
+                let result = named.iter().find(|(_, it)| it.eq_ignore_ascii_case(&name.value));
+                Some(result.map_or(&by.expr, |(expr, _)| expr).clone())
+            }
+            _ => Some(by.expr.clone()),
+        };
+        match expr {
+            Some(expr) if is_of_rows && !is_constant(&expr) => {
+                by.expr = expr;
+                values::order(by);
+            }
+            _ => values::null_first(&mut by.options),
+        }
+    }
+}
+
+/// The results of a query with their names, if it says them.
+fn results(query: &Query) -> Vec<(Expr, String)> {
+    first_select(query).and_then(|select| named(&select.projection)).unwrap_or_default()
+}
+
+/// The result that an `ORDER BY` means by its number, its name, or as it is written.
+fn result(by: &Expr, named: &[(Expr, String)]) -> Option<Ident> {
+    let is_it = |(expr, name): &&(Expr, String)| match by {
+        Expr::Identifier(by) => name.eq_ignore_ascii_case(&by.value),
+        by => expr == by,
+    };
+    let result = match by {
+        Expr::Value(ValueWithSpan { value: Value::Number(place, _), .. }) => {
+            named.get(place.parse::<usize>().ok()?.checked_sub(1)?)
+        }
+        _ => named.iter().find(is_it),
+    };
+    let (_, name) = result?;
+    // One that several results have would be none.
+    let count = named.iter().filter(|(_, other)| other.eq_ignore_ascii_case(name)).count();
+    (count == 1).then(|| Ident::with_quote('"', name.clone()))
+}
+
+/// Whether rows can only be ordered by what they are: they are told from one another, or come from several queries.
+fn is_of_results(body: &SetExpr) -> bool {
+    !matches!(body, SetExpr::Select(select) if select.distinct.is_none())
+}
+
+/// Orders such rows in a query around theirs.
+struct Around;
+
+impl Change for Around {
+    fn leave_query(&mut self, query: &mut Query) -> Result<(), EngineError> {
+        let named = results(query);
+        let Some(OrderBy { kind: OrderByKind::Expressions(by), .. }) = &mut query.order_by else {
+            return Ok(());
+        };
+        let names: Option<Vec<Ident>> = by.iter().map(|by| result(&by.expr, &named)).collect();
+        let Some(names) = names.filter(|_| is_of_results(&query.body)) else { return Ok(()) };
+        for (by, name) in by.iter_mut().zip(names) {
+            by.expr = Expr::Identifier(name);
+            values::order(by);
+        }
+        let around = parse::parse_query("SELECT * FROM (SELECT 1) AS \"results\"")?;
+        let body = std::mem::replace(&mut query.body, around.body);
+        if let SetExpr::Select(select) = &mut *query.body
+            && let [TableWithJoins { relation: TableFactor::Derived { subquery, .. }, .. }] =
+                &mut select.from[..]
+        {
+            subquery.body = body;
+        }
+        Ok(())
+    }
+}
+
+/// Puts results in the place of their names.
+struct SpellOut<'a>(&'a [(Expr, String)]);
+
+impl Change for SpellOut<'_> {
+    fn leave_expression(&mut self, expr: &mut Expr) -> Result<(), EngineError> {
+        if let Expr::Identifier(name) = expr
+            && let Some(result) = result_only(name, self.0)
+        {
+            *expr = Expr::Nested(Box::new(result.clone()));
+        }
+        Ok(())
+    }
+}
+
+fn is_constant(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(_))
 }
 
 /// Puts tables in the place of names.
 pub(crate) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runnable, EngineError> {
     let mut query = parsed.query.clone();
+    visit::change(&mut query, &mut Around)?;
     let mut names = Names::new(&parsed.homes, catalogue);
     visit::change(&mut query, &mut names)?;
     let Names { reads, sources, homes, .. } = names;
@@ -266,9 +415,84 @@ pub(crate) fn rewrite(parsed: &Parsed, catalogue: &dyn Catalogue) -> Result<Runn
 struct Fold;
 
 impl Change for Fold {
-    fn name(&mut self, name: &mut Ident) -> Result<(), EngineError> {
-        name.value = folded(&name.value);
+    fn leave_table(&mut self, table: &mut TableFactor) -> Result<(), EngineError> {
+        if let TableFactor::Table { name, args: Some(arguments), .. } = table {
+            if !name.to_string().trim_matches('"').eq_ignore_ascii_case("json_each") {
+                return Err(EngineError::Invalid(format!(
+                    "there is no function {name} that gives rows"
+                )));
+            }
+            *name = ObjectName::from(vec![Ident::new("stride"), Ident::new("json_each")]);
+            for argument in &mut arguments.args {
+                if let FunctionArg::Unnamed(FunctionArgExpr::Expr(json)) = argument {
+                    *json = own("json", [take(json)]);
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// PostgreSQL may let another operator bind closer than the parser does.
+    fn leave_expression(&mut self, expr: &mut Expr) -> Result<(), EngineError> {
+        match expr {
+            Expr::BinaryOp { left, op, right } => {
+                // A long chain would be nested too deep.
+                if !matches!(&**left, Expr::BinaryOp { op: other, .. } if other == op) {
+                    nest(left);
+                }
+                nest(right);
+            }
+            Expr::UnaryOp { expr, .. }
+            | Expr::IsNull(expr)
+            | Expr::IsNotNull(expr)
+            | Expr::IsTrue(expr)
+            | Expr::IsNotTrue(expr)
+            | Expr::IsFalse(expr)
+            | Expr::IsNotFalse(expr)
+            | Expr::IsUnknown(expr)
+            | Expr::IsNotUnknown(expr)
+            | Expr::In { expr, .. } => nest(expr),
+            Expr::IsDistinctFrom(one, other)
+            | Expr::IsNotDistinctFrom(one, other)
+            | Expr::Like { expr: one, pattern: other, .. }
+            | Expr::ILike { expr: one, pattern: other, .. } => {
+                nest(one);
+                nest(other);
+            }
+            Expr::Between { expr, low, high, .. } => {
+                [expr, low, high].into_iter().for_each(|it| nest(it));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, name: &mut Ident) -> Result<(), EngineError> {
+        let folded = folded(&name.value);
+        // A hash in a name needs quotes.
+        if folded.len() < name.value.len() {
+            name.quote_style = Some('"');
+        }
+        name.value = folded;
+        Ok(())
+    }
+}
+
+fn nest(expr: &mut Expr) {
+    let is_whole = matches!(
+        expr,
+        Expr::Value(_)
+            | Expr::Identifier(_)
+            | Expr::CompoundIdentifier(_)
+            | Expr::Function(_)
+            | Expr::Nested(_)
+            | Expr::Cast { .. }
+            | Expr::Subquery(_)
+            | Expr::Interval(_)
+            | Expr::Tuple(_)
+    );
+    if !is_whole {
+        *expr = Expr::Nested(Box::new(take(expr)));
     }
 }
 
@@ -299,15 +523,15 @@ fn select(source: &Source) -> String {
         TIMESTAMP => "time".to_owned(),
         _ if source.is_arrival(key) && rows.is_none() => "NULL::timestamptz".to_owned(),
         _ if source.is_arrival(key) => "at".to_owned(),
-        _ if rows.is_none() || key.contains('\0') => "NULL::text".to_owned(),
+        _ if rows.is_none() || key.contains('\0') => "NULL::jsonb".to_owned(),
         _ => {
             let kinds = keys.iter().find(|(known, _)| known == key).map(|(_, kinds)| *kinds);
             let key = print::literal(key);
             match kinds.unwrap_or(Kinds::NULL) {
-                Kinds::NULL => "NULL::text".to_owned(),
+                Kinds::NULL => "NULL::jsonb".to_owned(),
                 Kinds::BOOLEAN => format!("(doc ->> {key})::boolean"),
                 Kinds::NUMBER => format!("trim_scale((doc ->> {key})::numeric)"),
-                Kinds::TEXT => format!("(doc ->> {key})"),
+                Kinds::TEXT => format!("(doc ->> {key}) COLLATE \"C\""),
                 _ => format!("stride.value(doc -> {key})"),
             }
         }

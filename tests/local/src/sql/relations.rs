@@ -12,7 +12,7 @@ use crate::engine::EngineError;
 use crate::events::keys::Kinds;
 
 /// The column that every stream has besides its keys: when an event came.
-const ARRIVAL: &str = "arrival_timestamp";
+pub(crate) const ARRIVAL: &str = "arrival_timestamp";
 
 /// A column of the events that a plan reads: their place. No key with a NUL in it is a column.
 pub(crate) const PLACE: &str = "\0place";

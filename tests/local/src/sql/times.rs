@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering::{self, Greater, Less};
 
+use sqlparser::ast::Value;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::engine::EngineError;
@@ -96,6 +97,16 @@ pub(crate) fn duration(text: &str) -> Result<i64, EngineError> {
 pub(crate) struct Span {
     pub(crate) months: i64,
     pub(crate) micros: i64,
+}
+
+/// A literal in quotes that is used as a time has to be one.
+pub(crate) fn check(literal: &Value) -> Result<(), String> {
+    match literal {
+        Value::SingleQuotedString(text) if parse(text).is_none() => Err(format!(
+            "{text:?} is used as a time, and is not one: write it as in '2015-05-05T23:40:27Z'"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a duration that may be of months and years.

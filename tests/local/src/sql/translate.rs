@@ -58,7 +58,11 @@ impl Change for Translation {
                 };
             }
             Expr::Trim { expr, .. } | Expr::Substring { expr, .. } => as_text(expr),
-            Expr::TypedString(typed) => *expr = call("utc", [Expr::Value(typed.value.clone())]),
+            Expr::TypedString(typed) => {
+                times::check(&typed.value.value).map_err(EngineError::Invalid)?;
+                let name = if typed.data_type == DataType::Date { "date" } else { "utc" };
+                *expr = call(name, [Expr::Value(typed.value.clone())]);
+            }
             Expr::BinaryOp { left, op, right } => match op {
                 BinaryOperator::Arrow | BinaryOperator::LongArrow => json_or_null(left),
                 BinaryOperator::StringConcat | BinaryOperator::Glob => {
@@ -171,6 +175,7 @@ fn as_text(value: &mut Expr) {
             conditions.iter_mut().for_each(|it| as_text(&mut it.result));
             else_result.iter_mut().for_each(|it| as_text(it));
         }
+        Expr::Function(function) if function_name(function) == "jsonb" => wrap("json", value),
         Expr::Function(function) if compare::PASSING.contains(&&*function_name(function)) => {
             arguments_mut(function).for_each(as_text);
         }
@@ -215,7 +220,8 @@ fn sum(left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Option<Expr>, E
     Ok(Some(call("time_add", [at.clone(), signed(micros)].into_iter().chain(months))))
 }
 
-fn span(interval: &Interval) -> Result<Span, EngineError> {
+/// How long an interval is.
+pub(crate) fn span(interval: &Interval) -> Result<Span, EngineError> {
     let unknown = || EngineError::Invalid(format!("{interval} is not understood"));
     let Expr::Value(value) = &*interval.value else { return Err(unknown()) };
     let number = match &value.value {

@@ -100,3 +100,15 @@ pub(crate) fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
 pub(crate) fn negative(digits: impl Into<String>) -> Expr {
     Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number(digits)) }
 }
+
+/// One result or another.
+#[cfg(feature = "postgres")]
+pub(crate) fn case(condition: Expr, result: Expr, otherwise: Option<Expr>) -> Expr {
+    Expr::Case {
+        case_token: sqlparser::ast::helpers::attached_token::AttachedToken::empty(),
+        end_token: sqlparser::ast::helpers::attached_token::AttachedToken::empty(),
+        operand: None,
+        conditions: vec![sqlparser::ast::CaseWhen { condition, result }],
+        else_result: otherwise.map(Box::new),
+    }
+}

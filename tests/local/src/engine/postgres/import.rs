@@ -45,7 +45,7 @@ pub(crate) fn streams(database: &str, export: &Export) -> io::Result<u64> {
 
 /// What is copied does not depend on the settings of a login.
 fn connect(database: &str) -> io::Result<Connection> {
-    let settings = "SET timezone = 'UTC'; SET search_path = pg_catalog";
+    let settings = "SET timezone = 'UTC'; SET search_path = pg_catalog, stride";
     let connections = Connections::that_write(database, settings.to_owned())?;
     connections.connect().map_err(io::Error::other)
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use postgres::{Client, Transaction};
 
 use super::error::Failure;
+use super::values;
 use crate::engine::EngineError;
 use crate::events::ids::Ids;
 
@@ -97,8 +98,8 @@ CREATE TABLE IF NOT EXISTS stride.queries (name text COLLATE \"C\" PRIMARY KEY, 
 CREATE TABLE IF NOT EXISTS stride.probe (filler text NOT NULL);
 ";
 
-/// Functions of ours, by type. `value`: a value of a key that has had several types. `num`: what is added up of a value.
-/// `key`: the one form of values that are equal. `out`: what a client gets to see. `time`: the time that a value is, if it is one.
+/// Functions of ours, by type. `value`: a value of a key that has had several types. `num`: the number that a value is, if it is one.
+/// `key`: the one form of values that are equal. `out`: what a client gets to see. `expiry`: the time that a value is, if it is one, by which a row grows old.
 const FUNCTIONS: &str = "
 CREATE OR REPLACE FUNCTION stride.value(jsonb) RETURNS jsonb IMMUTABLE LANGUAGE sql AS $$
     SELECT CASE jsonb_typeof($1) WHEN 'null' THEN NULL
@@ -106,10 +107,10 @@ CREATE OR REPLACE FUNCTION stride.value(jsonb) RETURNS jsonb IMMUTABLE LANGUAGE 
 CREATE OR REPLACE FUNCTION stride.num(numeric) RETURNS numeric IMMUTABLE LANGUAGE sql AS $$ SELECT $1 $$;
 CREATE OR REPLACE FUNCTION stride.num(double precision) RETURNS double precision IMMUTABLE LANGUAGE sql
     AS $$ SELECT $1 $$;
-CREATE OR REPLACE FUNCTION stride.num(bigint) RETURNS numeric IMMUTABLE LANGUAGE sql
-    AS $$ SELECT $1::numeric $$;
-CREATE OR REPLACE FUNCTION stride.num(integer) RETURNS numeric IMMUTABLE LANGUAGE sql
-    AS $$ SELECT $1::numeric $$;
+CREATE OR REPLACE FUNCTION stride.num(bigint) RETURNS bigint IMMUTABLE LANGUAGE sql
+    AS $$ SELECT $1 $$;
+CREATE OR REPLACE FUNCTION stride.num(integer) RETURNS integer IMMUTABLE LANGUAGE sql
+    AS $$ SELECT $1 $$;
 CREATE OR REPLACE FUNCTION stride.num(boolean) RETURNS numeric IMMUTABLE LANGUAGE sql
     AS $$ SELECT $1::int::numeric $$;
 CREATE OR REPLACE FUNCTION stride.num(text) RETURNS numeric IMMUTABLE LANGUAGE sql AS $$
@@ -137,16 +138,16 @@ CREATE OR REPLACE FUNCTION stride.out(timestamptz) RETURNS text STABLE LANGUAGE 
     SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') $$;
 CREATE OR REPLACE FUNCTION stride.out(timestamp) RETURNS text STABLE LANGUAGE sql AS $$
     SELECT to_char($1, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') $$;
-CREATE OR REPLACE FUNCTION stride.time(timestamptz) RETURNS timestamptz IMMUTABLE LANGUAGE sql AS $$ SELECT $1 $$;
-CREATE OR REPLACE FUNCTION stride.time(timestamp) RETURNS timestamptz STABLE LANGUAGE sql
+CREATE OR REPLACE FUNCTION stride.expiry(timestamptz) RETURNS timestamptz IMMUTABLE LANGUAGE sql AS $$ SELECT $1 $$;
+CREATE OR REPLACE FUNCTION stride.expiry(timestamp) RETURNS timestamptz STABLE LANGUAGE sql
     AS $$ SELECT $1 AT TIME ZONE 'UTC' $$;
-CREATE OR REPLACE FUNCTION stride.time(date) RETURNS timestamptz STABLE LANGUAGE sql
+CREATE OR REPLACE FUNCTION stride.expiry(date) RETURNS timestamptz STABLE LANGUAGE sql
     AS $$ SELECT $1::timestamp AT TIME ZONE 'UTC' $$;
-CREATE OR REPLACE FUNCTION stride.time(text) RETURNS timestamptz STABLE LANGUAGE plpgsql AS $$ BEGIN
+CREATE OR REPLACE FUNCTION stride.expiry(text) RETURNS timestamptz STABLE LANGUAGE plpgsql AS $$ BEGIN
     RETURN CASE WHEN $1 ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}' THEN $1::timestamptz END;
     EXCEPTION WHEN data_exception THEN RETURN NULL; END $$;
-CREATE OR REPLACE FUNCTION stride.time(jsonb) RETURNS timestamptz STABLE LANGUAGE sql AS $$
-    SELECT CASE jsonb_typeof($1) WHEN 'string' THEN stride.time($1 #>> '{}') END $$;
+CREATE OR REPLACE FUNCTION stride.expiry(jsonb) RETURNS timestamptz STABLE LANGUAGE sql AS $$
+    SELECT CASE jsonb_typeof($1) WHEN 'string' THEN stride.expiry($1 #>> '{}') END $$;
 ";
 
 /// Types whose values are no times.
@@ -191,7 +192,7 @@ fn plain_functions() -> String {
     let plain = keys.map(|key| of("key", key)).chain(PLAIN.iter().map(|plain| of("out", plain)));
     let timeless = TIMELESS.map(|of| {
         format!(
-            "CREATE OR REPLACE FUNCTION stride.time({of}) RETURNS timestamptz IMMUTABLE LANGUAGE sql \
+            "CREATE OR REPLACE FUNCTION stride.expiry({of}) RETURNS timestamptz IMMUTABLE LANGUAGE sql \
              AS $$ SELECT NULL::timestamptz $$;"
         )
     });
@@ -219,6 +220,7 @@ pub(super) fn create(client: &mut Client) -> Result<Drawn, EngineError> {
                 transaction.batch_execute("SET LOCAL check_function_bodies = off")?;
                 transaction.batch_execute(FUNCTIONS)?;
                 transaction.batch_execute(&plain_functions())?;
+                values::create(transaction)?;
                 number(transaction, "version", VERSION)?
             }
         };

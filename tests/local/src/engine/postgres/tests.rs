@@ -3,6 +3,7 @@
 mod contract;
 mod failures;
 mod fills;
+mod hostile;
 mod kinds;
 mod queries;
 mod retention;

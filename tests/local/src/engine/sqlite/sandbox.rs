@@ -21,7 +21,7 @@ const LOOK: i32 = 100;
 pub(super) const LARGEST_VALUE: usize = 4 * 1024 * 1024;
 
 /// Everything that a query may call. SQLite has more, of extensions that nobody has looked at.
-const FUNCTIONS: &[&str] = &[
+pub(in crate::engine) const FUNCTIONS: &[&str] = &[
     "->",
     "->>",
     "abs",

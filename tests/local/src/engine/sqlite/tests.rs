@@ -1,6 +1,6 @@
 //! The engine through its trait: what is stored, asked and kept.
 
-mod contract;
+pub(in crate::engine) mod contract;
 mod definitions;
 mod differential;
 mod functions;
@@ -8,7 +8,6 @@ mod hostile;
 mod incremental;
 mod kinds;
 mod names;
-mod page;
 mod process;
 mod query;
 mod quoting;

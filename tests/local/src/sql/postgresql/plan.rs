@@ -13,12 +13,13 @@ use crate::sql::print;
 use crate::sql::relations::Catalogue;
 
 /// Functions of several rows.
-const OF_ROWS: [&str; 23] = [
+const OF_ROWS: [&str; 24] = [
     "array_agg",
     "avg",
     "bool_and",
     "bool_or",
     "count",
+    "cume_dist",
     "dense_rank",
     "first_value",
     "json_agg",
@@ -46,7 +47,7 @@ pub(in crate::sql) fn is_of_one_event(function: &str) -> bool {
 
 /// The one form of values that are equal.
 pub(in crate::sql) fn one_form(expr: Expr) -> Expr {
-    own("key", expr)
+    own("key", [expr])
 }
 
 /// How many keys a group can have: as many as one function takes arguments.
@@ -119,8 +120,8 @@ impl Plan {
             match it.merge {
                 Merge::Add | Merge::Distinct => format!("{column} = {old} + {new}"),
                 Merge::Sum => format!("{column} = coalesce({old} + {new}, {old}, {new})"),
-                Merge::Min => format!("{column} = least({old}, {new})"),
-                Merge::Max => format!("{column} = greatest({old}, {new})"),
+                Merge::Min => format!("{column} = stride.smaller({old}, {new})"),
+                Merge::Max => format!("{column} = stride.larger({old}, {new})"),
             }
         });
         let updates: Vec<String> = updates.collect();

@@ -13,7 +13,7 @@ pub(crate) const MOST_EXPIRED: u64 = 10_000;
 
 /// Whether a time was so long ago, by the clock of the database.
 fn is_old(time: &str, micros: i64) -> String {
-    format!("stride.time({time}) < now() - {micros} * interval '1 microsecond'")
+    format!("stride.expiry({time}) < now() - {micros} * interval '1 microsecond'")
 }
 
 /// The `ttl` of a process.

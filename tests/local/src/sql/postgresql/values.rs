@@ -1,0 +1,616 @@
+//! Values of any type in PostgreSQL's words. Where SQL has a function or an operator for one type only, the operands
+//! are put into calls of functions of ours, of which PostgreSQL finds the one for their type. So a query means the same
+//! whatever types the values of a key have had, and as much as possible the same as on SQLite.
+
+use sqlparser::ast::{
+    BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArguments, Ident, InTarget, OrderByExpr, OrderByOptions,
+    OrderBySort, TypedString, UnaryOperator, Value,
+};
+
+use super::own;
+use crate::engine::EngineError;
+use crate::sql::compare::{self, TIMESTAMP};
+use crate::sql::relations::ARRIVAL;
+use crate::sql::times::{self, Span};
+use crate::sql::translate;
+use crate::sql::tree::{
+    argument, arguments, arguments_mut, binary, call, case, function_name, null, number, take, text,
+};
+use crate::sql::visit;
+
+/// Functions of texts: of one or, those of the second list, of several.
+const OF_TEXT: [&str; 10] = [
+    "char_length",
+    "left",
+    "length",
+    "lower",
+    "md5",
+    "octet_length",
+    "reverse",
+    "right",
+    "split_part",
+    "upper",
+];
+const OF_TEXTS: [&str; 8] =
+    ["btrim", "concat", "concat_ws", "ltrim", "replace", "rtrim", "starts_with", "strpos"];
+
+/// Functions of numbers, and those that are not defined for all of them, which are ours.
+const OF_NUMBER: [&str; 3] = ["ceiling", "sign", "trunc"];
+const OF_SOME_NUMBERS: [&str; 6] = ["exp", "ln", "log", "mod", "power", "sqrt"];
+
+/// Functions of `PipelineDB` that cut a time down to a unit, and are named like it.
+const UNITS: [&str; 6] = ["second", "minute", "hour", "day", "month", "year"];
+
+/// Units to which a time is cut down, and parts that it has.
+const TRUNCATED: [&str; 7] = ["second", "minute", "hour", "day", "week", "month", "year"];
+const PARTS: [&str; 19] = [
+    "century",
+    "day",
+    "decade",
+    "dow",
+    "doy",
+    "epoch",
+    "hour",
+    "isodow",
+    "isoyear",
+    "microsecond",
+    "microseconds",
+    "millisecond",
+    "milliseconds",
+    "minute",
+    "month",
+    "quarter",
+    "second",
+    "week",
+    "year",
+];
+
+/// How long the results of a `CASE` can be that are written several times.
+const SHORT: usize = 200;
+
+/// Changes one expression, whose parts have been.
+pub(super) fn adapt(expr: &mut Expr) -> Result<(), EngineError> {
+    use BinaryOperator as Op;
+    match expr {
+        Expr::Function(function) => {
+            if let Some(changed) = of_function(function)? {
+                *expr = changed;
+            }
+        }
+        Expr::Cast { expr: value, data_type, .. } => cast(value, data_type),
+        Expr::TypedString(TypedString { data_type, value, .. }) => {
+            let literal = Expr::Value(value.clone());
+            check_time(&literal)?;
+            let time = own("time", [literal]);
+            *expr = if *data_type == DataType::Date { cast_to(time, DataType::Date) } else { time };
+        }
+        Expr::BinaryOp { left, op, right } => match op {
+            Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq => {
+                comparable(&mut [left, right])?;
+            }
+            Op::Plus | Op::Minus if is_interval(right) && !is_interval(left) => {
+                if !is_moment(left) {
+                    wrap("time", left);
+                }
+                **right = span(right)?;
+            }
+            Op::Plus if is_interval(left) && !is_interval(right) => {
+                if !is_moment(right) {
+                    wrap("time", right);
+                }
+                **left = span(left)?;
+            }
+            Op::Plus | Op::Minus if is_moment(left) || is_moment(right) => {
+                return Err(compare::no_durations());
+            }
+            Op::Plus | Op::Minus | Op::Multiply => {
+                as_number(left);
+                as_number(right);
+            }
+            // One event is not to fail a query, nor a process.
+            Op::Divide => {
+                as_number(left);
+                as_number(right);
+                **right = call("nullif", [take(right), number("0")]);
+            }
+            Op::Modulo => {
+                [&mut *left, &mut *right].into_iter().for_each(|it| wrap("whole", it));
+                **right = call("nullif", [take(right), number("0")]);
+            }
+            Op::BitwiseAnd | Op::BitwiseOr => {
+                wrap("bits", left);
+                wrap("bits", right);
+            }
+            Op::StringConcat => {
+                as_text(left);
+                as_text(right);
+            }
+            Op::And | Op::Or => {
+                truth(left);
+                truth(right);
+            }
+            Op::Arrow | Op::LongArrow => *expr = part_of(left, op, right),
+            _ => {}
+        },
+        Expr::UnaryOp { op: UnaryOperator::Not, expr }
+        | Expr::IsTrue(expr)
+        | Expr::IsNotTrue(expr)
+        | Expr::IsFalse(expr)
+        | Expr::IsNotFalse(expr) => truth(expr),
+        Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => as_number(expr),
+        Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr } => wrap("bits", expr),
+        Expr::Like { expr, pattern, escape_char, .. }
+        | Expr::ILike { expr, pattern, escape_char, .. } => {
+            as_text(expr);
+            as_text(pattern);
+            // Without one, a backslash is a letter like any other.
+            escape_char.get_or_insert_with(|| Box::new(text("")));
+        }
+        Expr::Between { expr, low, high, .. } => comparable(&mut [expr, low, high])?,
+        Expr::In { expr, target: InTarget::List(list), .. } => {
+            let mut all: Vec<&mut Expr> = list.iter_mut().collect();
+            all.push(expr);
+            comparable(&mut all)?;
+        }
+        Expr::IsDistinctFrom(one, other) | Expr::IsNotDistinctFrom(one, other) => {
+            comparable(&mut [one, other])?;
+        }
+        Expr::Case { operand, conditions, else_result, .. } => {
+            for CaseWhen { condition, .. } in &mut *conditions {
+                match operand {
+                    Some(operand) => comparable(&mut [operand, condition])?,
+                    None => truth(condition),
+                }
+            }
+            let results = conditions.iter_mut().map(|it| &mut it.result);
+            alike(results.chain(else_result.as_deref_mut()).collect());
+        }
+        Expr::Substring { expr: value, substring_from, substring_for, .. } => {
+            let from = substring_from.as_deref_mut().map_or_else(|| number("1"), take);
+            let length = substring_for.as_deref_mut().map(take);
+            *expr = part_of_text([take(value), from].into_iter().chain(length).collect());
+        }
+        Expr::Trim { expr, .. } => as_text(expr),
+        Expr::Position { expr, r#in } => {
+            as_text(expr);
+            as_text(r#in);
+        }
+        Expr::Ceil { expr, .. } | Expr::Floor { expr, .. } => wrap("num", expr),
+        Expr::Extract { field, expr: at, .. } => {
+            check_unit("date_part", &field.to_string(), &PARTS)?;
+            wrap("time", at);
+        }
+        // All times are in UTC.
+        Expr::AtTimeZone { timestamp, .. } => *expr = own("time", [take(timestamp)]),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// A condition has a truth value, whatever it is written as.
+pub(super) fn truth(expr: &mut Expr) {
+    match expr {
+        Expr::Nested(inner) => truth(inner),
+        Expr::Identifier(_)
+        | Expr::CompoundIdentifier(_)
+        | Expr::Function(_)
+        | Expr::Case { .. }
+        | Expr::Subquery(_) => wrap("truth", expr),
+        Expr::Value(value) if matches!(value.value, Value::Number(..)) => wrap("truth", expr),
+        _ => {}
+    }
+}
+
+/// Orders as SQLite does: `NULL` is the least, and numbers come before texts.
+pub(super) fn order(by: &mut OrderByExpr) {
+    null_first(&mut by.options);
+    if !is_literal(&by.expr) {
+        wrap("ordered", &mut by.expr);
+    }
+}
+
+pub(super) fn null_first(OrderByOptions { sort, nulls_first }: &mut OrderByOptions) {
+    nulls_first.get_or_insert(*sort != Some(OrderBySort::Desc));
+}
+
+fn wrap(name: &str, expr: &mut Expr) {
+    *expr = own(name, [take(expr)]);
+}
+
+fn is_literal(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(_) => true,
+        Expr::Nested(inner) => is_literal(inner),
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => is_literal(expr),
+        _ => false,
+    }
+}
+
+fn is_text(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)))
+}
+
+fn is_null(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if value.value == Value::Null)
+}
+
+/// An interval as it is everywhere: of whole months and of microseconds.
+fn span(interval: &mut Expr) -> Result<Expr, EngineError> {
+    match interval {
+        Expr::Nested(inner) => span(inner),
+        Expr::Interval(interval) => {
+            let Span { months, micros } = translate::span(interval)?;
+            let words = text(format!("{months} months {micros} microseconds"));
+            Ok(cast_to(words, DataType::Interval { fields: None, precision: None }))
+        }
+        other => Ok(take(other)),
+    }
+}
+
+fn check_unit(function: &str, unit: &str, known: &[&str]) -> Result<(), EngineError> {
+    match known.contains(&&*unit.to_ascii_lowercase()) {
+        true => Ok(()),
+        false => Err(EngineError::Invalid(format!(
+            "{function} knows no {unit:?}, only {}",
+            known.join(", ")
+        ))),
+    }
+}
+
+fn is_interval(expr: &Expr) -> bool {
+    match expr {
+        Expr::Interval(_) => true,
+        Expr::Nested(inner) => is_interval(inner),
+        _ => false,
+    }
+}
+
+/// Whether an expression is surely a time.
+fn is_moment(expr: &Expr) -> bool {
+    let is_name = |name: &Ident| name.value == TIMESTAMP || name.value == ARRIVAL;
+    match expr {
+        Expr::Identifier(name) => is_name(name),
+        Expr::CompoundIdentifier(parts) => parts.last().is_some_and(is_name),
+        Expr::Nested(inner) => is_moment(inner),
+        Expr::Function(function) => {
+            let name = function.name.0.last().and_then(|part| part.as_ident());
+            match name.map(|name| name.value.to_ascii_lowercase()).as_deref() {
+                Some("now" | "time" | "date_trunc") => true,
+                Some("min" | "max" | "nullif" | "lag" | "lead" | "first_value" | "last_value") => {
+                    let arguments = arguments(function);
+                    arguments.is_some_and(|them| them.first().is_some_and(|it| is_moment(it)))
+                }
+                _ => false,
+            }
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::Plus | BinaryOperator::Minus, right } => {
+            let is_span =
+                |it: &Expr| matches!(it, Expr::Cast { data_type: DataType::Interval { .. }, .. });
+            is_span(left) || is_span(right)
+        }
+        _ => false,
+    }
+}
+
+fn check_time(literal: &Expr) -> Result<(), EngineError> {
+    match literal {
+        Expr::Value(value) => times::check(&value.value).map_err(EngineError::Invalid),
+        _ => Ok(()),
+    }
+}
+
+/// A literal in quotes is a text, or a time where it is compared with one. PostgreSQL would read it as whatever the other
+/// side is, and end the query where it is none.
+fn comparable(operands: &mut [&mut Expr]) -> Result<(), EngineError> {
+    if operands.iter().any(|it| is_moment(it)) {
+        for operand in operands {
+            check_time(operand)?;
+            if is_text(operand) {
+                wrap("time", operand);
+            }
+        }
+        return Ok(());
+    }
+    operands.iter_mut().for_each(|it| typed(it));
+    Ok(())
+}
+
+/// A literal in quotes as a text.
+fn typed(expr: &mut Expr) {
+    if is_text(expr) {
+        *expr = cast_to(take(expr), DataType::Text);
+    }
+}
+
+fn cast_to(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, format: None }
+}
+
+fn numeric() -> DataType {
+    DataType::Numeric(sqlparser::ast::ExactNumberInfo::None)
+}
+
+fn as_number(expr: &mut Expr) {
+    use BinaryOperator as Op;
+    match expr {
+        Expr::Nested(inner) => as_number(inner),
+        Expr::Value(value) if matches!(value.value, Value::Number(..)) => {}
+        Expr::BinaryOp {
+            op: Op::Plus | Op::Minus | Op::Multiply | Op::Divide | Op::Modulo,
+            ..
+        } => {}
+        _ => wrap("amount", expr),
+    }
+}
+
+fn as_text(expr: &mut Expr) {
+    match expr {
+        Expr::Nested(inner) => as_text(inner),
+        Expr::Value(value) if !matches!(value.value, Value::Number(..) | Value::Boolean(_)) => {}
+        Expr::BinaryOp { op: BinaryOperator::StringConcat, .. } => {}
+        _ => wrap("text", expr),
+    }
+}
+
+/// What is taken out of an object or an array: with `->>` it is a value like that of a key.
+fn part_of(left: &mut Expr, op: &BinaryOperator, right: &mut Expr) -> Expr {
+    let (json, key) = (own("json", [take(left)]), take(right));
+    let is_path = matches!(&key, Expr::Value(value)
+        if matches!(&value.value, Value::SingleQuotedString(path) if path.starts_with('$')));
+    let part = match is_path {
+        true => call("jsonb_path_query_first", [json, key]),
+        false => Expr::Nested(Box::new(binary(json, BinaryOperator::Arrow, key))),
+    };
+    match op {
+        BinaryOperator::LongArrow => own("value", [part]),
+        _ => part,
+    }
+}
+
+fn cast(value: &mut Expr, data_type: &mut DataType) {
+    use DataType as Type;
+    match data_type {
+        Type::Int(_)
+        | Type::Integer(_)
+        | Type::BigInt(_)
+        | Type::SmallInt(_)
+        | Type::Int2(_)
+        | Type::Int4(_)
+        | Type::Int8(_) => {
+            wrap("whole", value);
+            // Which has no limits that one event could exceed.
+            *data_type = numeric();
+        }
+        Type::Real
+        | Type::Float(_)
+        | Type::Float4
+        | Type::Float8
+        | Type::Double(_)
+        | Type::DoublePrecision
+        | Type::Numeric(_)
+        | Type::Decimal(_) => {
+            wrap("amount", value);
+            *data_type = numeric();
+        }
+        Type::Text
+        | Type::Varchar(_)
+        | Type::CharacterVarying(_)
+        | Type::Char(_)
+        | Type::Character(_) => as_text(value),
+        Type::Date => wrap("time", value),
+        Type::Timestamp(..) | Type::Datetime(_) => {
+            wrap("time", value);
+            let zone = sqlparser::ast::TimezoneInfo::WithTimeZone;
+            *data_type = Type::Timestamp(None, zone);
+        }
+        Type::JSON | Type::JSONB => {
+            wrap("parsed", value);
+            *data_type = Type::JSONB;
+        }
+        _ => {}
+    }
+}
+
+/// Results of different types become values of several types.
+fn alike(mut results: Vec<&mut Expr>) {
+    let mut different: Vec<Expr> = Vec::new();
+    for result in &mut results {
+        if is_null(result) {
+            continue;
+        }
+        typed(result);
+        let is_query = visit::any_expression(&**result, |it| {
+            matches!(it, Expr::Subquery(_) | Expr::Case { .. })
+        });
+        if is_query || result.to_string().len() > SHORT {
+            return;
+        }
+        if !different.contains(result) {
+            different.push(result.clone());
+        }
+    }
+    if different.len() < 2 {
+        return;
+    }
+    let all = different.into_iter().rev().reduce(|all, it| own("alike", [it, all]));
+    let Some(all) = all else { return };
+    for result in results {
+        if !is_null(result) {
+            *result = own("alike", [take(result), all.clone()]);
+        }
+    }
+}
+
+/// The first of some values that is there.
+fn either(values: impl DoubleEndedIterator<Item = Expr>) -> Option<Expr> {
+    let values = values.filter(|value| !is_null(value)).map(|mut value| {
+        typed(&mut value);
+        value
+    });
+    values.rev().reduce(|rest, value| own("either", [value, rest]))
+}
+
+/// What a call becomes if it is not one of the same function.
+fn of_function(function: &mut Function) -> Result<Option<Expr>, EngineError> {
+    let mut name = function_name(function);
+    let wrong = |name: &str| EngineError::Invalid(format!("{name} has other arguments"));
+    let renamed = match &*name {
+        "pow" => "power",
+        "ifnull" => "coalesce",
+        "instr" => "strpos",
+        "group_concat" => "string_agg",
+        "trim" => "btrim",
+        "statement_timestamp"
+        | "transaction_timestamp"
+        | "clock_timestamp"
+        | "localtimestamp"
+        | "current_timestamp" => {
+            return Ok(Some(call("now", [])));
+        }
+        _ => "",
+    };
+    if !renamed.is_empty() {
+        renamed.clone_into(&mut name);
+        function.name = vec![Ident::new(renamed)].into();
+    }
+    order_in(function);
+    let count = arguments_mut(function).count();
+    match &*name {
+        "sum" | "avg" | "abs" => arguments_mut(function).for_each(|it| wrap("amount", it)),
+        "total" => {
+            arguments_mut(function).for_each(|it| wrap("amount", it));
+            function.name = vec![Ident::new("sum")].into();
+            return Ok(either([Expr::Function(function.clone()), number("0")].into_iter()));
+        }
+        "coalesce" => {
+            let values: Vec<Expr> = arguments_mut(function).map(take).collect();
+            return Ok(Some(either(values.into_iter()).unwrap_or_else(null)));
+        }
+        "iif" | "if" => {
+            let mut values: Vec<Expr> = arguments_mut(function).map(take).collect();
+            if !(2..=3).contains(&values.len()) {
+                return Err(wrong(&name));
+            }
+            let mut values = values.iter_mut();
+            let (Some(condition), Some(result)) = (values.next(), values.next()) else {
+                return Err(wrong(&name));
+            };
+            let mut case = case(take(condition), take(result), values.next().map(take));
+            adapt(&mut case)?;
+            return Ok(Some(case));
+        }
+        "nullif" => comparable(&mut arguments_mut(function).collect::<Vec<_>>())?,
+        "string_agg" => {
+            arguments_mut(function).for_each(as_text);
+            if let (FunctionArguments::List(list), 1) = (&mut function.args, count) {
+                list.args.push(argument(text(",")));
+            }
+        }
+        "round" => arguments_mut(function).take(1).for_each(|it| wrap("amount", it)),
+        "substr" => return Ok(Some(part_of_text(arguments_mut(function).map(take).collect()))),
+        "utc" if count == 1 => {
+            return Ok(arguments_mut(function).next().map(|it| own("time", [take(it)])));
+        }
+        "date" if count == 1 => {
+            let time = arguments_mut(function).next().map(|it| own("time", [take(it)]));
+            return Ok(time.map(|time| cast_to(time, DataType::Date)));
+        }
+        "utc" | "date" => return Err(wrong(&name)),
+        "pi" => function.name = vec![Ident::new("stride"), Ident::new("pi")].into(),
+        unit if count == 1 && UNITS.contains(&unit) => {
+            let time = arguments_mut(function).next().map(|it| own("time", [take(it)]));
+            return Ok(time.map(|time| call("date_trunc", [text(unit), time])));
+        }
+        "date_trunc" => {
+            check_first("date_trunc", function, &TRUNCATED)?;
+            arguments_mut(function).skip(1).for_each(|it| wrap("time", it));
+        }
+        "date_part" => {
+            check_first("date_part", function, &PARTS)?;
+            arguments_mut(function).skip(1).for_each(|it| wrap("time", it));
+            return Ok(Some(cast_to(Expr::Function(function.clone()), numeric())));
+        }
+        "random" => return Ok(Some(cast_to(Expr::Function(function.clone()), numeric()))),
+        "json_array_length" | "jsonb_array_length" => {
+            function.name = vec![Ident::new("stride"), Ident::new("array_length")].into();
+            arguments_mut(function).for_each(|it| wrap("json", it));
+        }
+        "median" | "percentile" | "percentile_cont" | "percentile_disc" => {
+            return percentile(&name, function).map(Some);
+        }
+        known if OF_TEXT.contains(&known) => arguments_mut(function).take(1).for_each(as_text),
+        known if OF_TEXTS.contains(&known) => arguments_mut(function).for_each(as_text),
+        known if OF_NUMBER.contains(&known) => {
+            arguments_mut(function).take(1).for_each(|it| wrap("num", it));
+        }
+        known if OF_SOME_NUMBERS.contains(&known) => {
+            arguments_mut(function).for_each(|it| wrap("num", it));
+            function.name = vec![Ident::new("stride"), Ident::new(known)].into();
+        }
+        _ => {}
+    }
+    Ok(None)
+}
+
+/// A part of a text, from a place in it on; one before the first counts from its end.
+fn part_of_text(mut arguments: Vec<Expr>) -> Expr {
+    let mut rest = arguments.iter_mut();
+    rest.next().into_iter().for_each(as_text);
+    rest.for_each(|it| wrap("num", it));
+    own("substr", arguments)
+}
+
+/// The unit that is a function's first argument.
+fn check_first(name: &str, function: &mut Function, known: &[&str]) -> Result<(), EngineError> {
+    let unit = arguments_mut(function).next();
+    match unit.as_deref() {
+        Some(Expr::Value(value)) => match &value.value {
+            Value::SingleQuotedString(unit) => check_unit(name, unit, known),
+            _ => Ok(()),
+        },
+        _ => Err(EngineError::Invalid(format!("{name} has its unit in quotes"))),
+    }
+}
+
+/// What a function of several rows orders them by.
+fn order_in(function: &mut Function) {
+    if let FunctionArguments::List(list) = &mut function.args {
+        for clause in &mut list.clauses {
+            if let FunctionArgumentClause::OrderBy(by) = clause {
+                by.iter_mut().for_each(order);
+            }
+        }
+    }
+    if let Some(sqlparser::ast::WindowType::WindowSpec(window)) = &mut function.over {
+        window.order_by.iter_mut().for_each(order);
+    }
+    function.filter.iter_mut().for_each(|it| truth(it));
+}
+
+/// `median(x)` and `percentile_cont(x, 0.5)` are `percentile_cont(0.5) WITHIN GROUP (ORDER BY x)`.
+fn percentile(name: &str, function: &mut Function) -> Result<Expr, EngineError> {
+    let mut arguments: Vec<Expr> = arguments_mut(function).map(take).collect();
+    let mut options = OrderByOptions::default();
+    if let [order] = &mut function.within_group[..] {
+        options = std::mem::take(&mut order.options);
+        arguments.insert(0, take(&mut order.expr));
+    }
+    let (value, fraction) = match (name, &mut arguments[..]) {
+        ("median", [value]) => (take(value), number("0.5")),
+        ("percentile", [value, percent]) => {
+            let fraction = binary(take(percent), BinaryOperator::Divide, number("100.0"));
+            (take(value), fraction)
+        }
+        ("percentile_cont" | "percentile_disc", [value, fraction]) => (take(value), take(fraction)),
+        _ => return Err(EngineError::Invalid(format!("{name} has one value and one fraction"))),
+    };
+    let name = if name == "percentile_disc" { name } else { "percentile_cont" };
+    function.name = vec![Ident::new(name)].into();
+    if let FunctionArguments::List(list) = &mut function.args {
+        list.args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(fraction))];
+    }
+    let expr = own("num", [value]);
+    function.within_group = vec![OrderByExpr { expr, options, with_fill: None }];
+    Ok(cast_to(Expr::Function(function.clone()), numeric()))
+}
