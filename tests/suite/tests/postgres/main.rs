@@ -4,6 +4,7 @@ mod away;
 mod child;
 mod cluster;
 mod failover;
+mod fills;
 mod load;
 mod migrate;
 mod servers;

@@ -194,10 +194,10 @@ fn another_server_goes_on_with_what_one_that_died_was_filling() {
     let other = Server::start(&url, None);
     let dying = Server::start(&format!("postgres://{role}{}", &url[at..]), None);
     collect(&other, &events());
-    put(&other, "p", GROUPS).unwrap_err();
-    other.process("p", "SELECT count(*) AS n FROM s");
     let told = Folded::new(&other, "p");
-    told.rows.replace(rows(&other, "SELECT * FROM p"));
+    // Of no events at all, it has a row already.
+    told.rows.replace(vec![json!({"n": 0}).to_string()]);
+    other.process("p", "SELECT count(*) AS n FROM s");
     for (name, is_new) in [("q", true), ("p", false)] {
         let mut held = Held::at(&url, 1001);
         thread::scope(|scope| {
@@ -232,8 +232,10 @@ fn another_server_goes_on_with_what_one_that_died_was_filling() {
         until("it can be reached again", || dying.engine.health().is_ok());
     }
     told.adds_up_to(&other, "SELECT * FROM p");
-    drop(dying);
-    admin.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).unwrap_or(());
+    drop((dying, other));
+    admin
+        .batch_execute(&format!("REASSIGN OWNED BY {role} TO CURRENT_USER; DROP ROLE {role}"))
+        .unwrap();
 }
 
 #[test]
@@ -348,7 +350,7 @@ fn whatever_happens_while_processes_are_filled_they_are_their_queries() {
     const COUNTED: [&str; 4] = [
         GROUPS,
         "SELECT DISTINCT n % 50 AS m FROM s",
-        "SELECT n % 5 AS m, min(n) AS least, max(k) AS most, avg(n) AS mean FROM s GROUP BY 1",
+        "SELECT n % 5 AS m, min(n) AS least, max(n) AS most, avg(n) AS mean FROM s GROUP BY 1",
         "SELECT k, count(*) AS c FROM s GROUP BY k HAVING count(*) % 2 = 0",
     ];
     let seed = fastrand::u64(..);
