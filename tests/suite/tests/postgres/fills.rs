@@ -1,5 +1,4 @@
 //! A process over many stored events is filled while its stream takes others, whatever becomes of the server that does it.
-#![expect(clippy::print_stdout, reason = "the figures")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -236,7 +236,7 @@ fn put_in_place(
     process: &Process,
     draft: &Draft,
 ) -> Result<Process, Failure> {
-    drop_tables(transaction, process)?;
+    discard_tables(transaction, process)?;
     let table = table(process.number, process.made + 1);
     let types = draft.make(transaction, &table)?;
     let update = format!(
@@ -250,14 +250,29 @@ fn put_in_place(
     Ok(Process::of(&row))
 }
 
-fn drop_tables(transaction: &mut Transaction<'_>, process: &Process) -> Result<(), Failure> {
+/// Leaves the tables of a process to be dropped later. That waits for those who read them, and nobody is to wait for it.
+fn discard_tables(transaction: &mut Transaction<'_>, process: &Process) -> Result<(), Failure> {
     let table = process.table();
-    let mut drop = format!("DROP TABLE {table};");
-    let values = process.stream.as_ref().map(|_| process.plan()).transpose()?;
-    for (place, _) in values.iter().flat_map(Plan::distinct_states).enumerate() {
-        drop.push_str(&format!("DROP TABLE {table}_d{place};"));
-    }
-    Ok(transaction.batch_execute(&drop)?)
+    let plan = process.stream.as_ref().map(|_| process.plan()).transpose()?;
+    let values = plan.iter().flat_map(Plan::distinct_states).count();
+    let mut tables: Vec<String> = (0..values).map(|place| format!("{table}_d{place}")).collect();
+    tables.push(table);
+    let insert = "INSERT INTO stride.discarded SELECT unnest($1::text[])";
+    transaction.execute(insert, &[&tables])?;
+    Ok(())
+}
+
+/// The tables that nobody needs but those who read them already.
+pub(super) fn discarded(transaction: &mut Transaction<'_>) -> Result<Vec<String>, Failure> {
+    let rows = transaction.query("SELECT name FROM stride.discarded", &[])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Drops one of them.
+pub(super) fn drop_table(transaction: &mut Transaction<'_>, name: &str) -> Result<(), Failure> {
+    transaction.batch_execute(&format!("SET LOCAL lock_timeout = '100 ms'; DROP TABLE {name}"))?;
+    transaction.execute("DELETE FROM stride.discarded WHERE name = $1", &[&name])?;
+    Ok(())
 }
 
 /// The rows of a process are old from now on.
@@ -288,7 +303,7 @@ pub(super) fn delete(transaction: &mut Transaction<'_>, name: &str) -> Result<i6
 fn remove(transaction: &mut Transaction<'_>, process: &Process) -> Result<(), Failure> {
     transaction.execute("DELETE FROM stride.processes WHERE number = $1", &[&process.number])?;
     transaction.execute("DELETE FROM stride.changes WHERE process = $1", &[&process.number])?;
-    drop_tables(transaction, process)
+    discard_tables(transaction, process)
 }
 
 /// The changes at places from `from` up to, but without, `next`; `None` if not all of them are kept. Also returns

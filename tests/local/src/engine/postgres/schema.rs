@@ -94,6 +94,7 @@ CREATE TABLE IF NOT EXISTS stride.changes (
     changes text NOT NULL,
     PRIMARY KEY (process, place)
 );
+CREATE TABLE IF NOT EXISTS stride.discarded (name text PRIMARY KEY); -- tables of processes that go once nobody reads them
 CREATE TABLE IF NOT EXISTS stride.queries (name text COLLATE \"C\" PRIMARY KEY, query text NOT NULL);
 CREATE TABLE IF NOT EXISTS stride.probe (filler text NOT NULL);
 ";

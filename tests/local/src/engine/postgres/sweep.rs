@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use postgres::Transaction;
 use time::OffsetDateTime;
 
 use super::connections::Connection;
@@ -54,6 +55,7 @@ impl Sweeper {
             return Ok(());
         }
         expire(inner)?;
+        drop_tables(inner)?;
         let start = Instant::now();
         if self.events.is_some_and(|at| at > start) {
             return Ok(());
@@ -104,6 +106,17 @@ fn expire(inner: &Inner) -> Result<(), EngineError> {
                     break;
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// Drops tables that processes no longer have, but for those that are read just now.
+fn drop_tables(inner: &Inner) -> Result<(), EngineError> {
+    for table in inner.storage.transaction(process::discarded)? {
+        let drop = |transaction: &mut Transaction<'_>| process::drop_table(transaction, &table);
+        if let Err(error) = inner.storage.transaction(drop) {
+            tracing::debug!(table, %error, "a table cannot be dropped yet");
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use postgres::Transaction;
 
 use super::draft::{self, Draft};
 use super::{
-    COLUMNS, Process, difference, drop_tables, find, insert, look, no_process, remove, stop, table,
+    COLUMNS, Process, difference, discard_tables, insert, look, no_process, remove, stop, table,
 };
 use crate::engine::EngineError;
 use crate::engine::postgres::error::Failure;
@@ -53,32 +53,26 @@ pub(crate) fn change(
     query: &str,
 ) -> Result<Option<i64>, Failure> {
     lock_names(transaction)?;
-    let now =
-        "SELECT query, (SELECT query FROM stride.processes WHERE successor_of = process.number)
+    let now = "SELECT number, query,
+            (SELECT query FROM stride.processes WHERE successor_of = process.number)
         FROM stride.processes AS process WHERE name = $1";
     let now = transaction.query_opt(now, &[&name])?.ok_or_else(|| no_process(name))?;
-    let (now, then): (&str, Option<&str>) = (now.get(0), now.get(1));
+    let (number, now, then): (i64, &str, Option<&str>) = (now.get(0), now.get(1), now.get(2));
     if now == query {
         return Ok(None);
     }
-    let is_changing = || EngineError::Conflict(format!("{name:?} is being changed already"));
     if then.is_some_and(|then| then != now) {
-        return Err(is_changing().into());
+        let why = format!("{name:?} is being changed already");
+        return Err(EngineError::Conflict(why).into());
     }
     remove_of(transaction, name)?;
-    // It locks the stream: those who store events lock it before the process, too.
     let draft = Draft::new(transaction, name, query)?;
-    let process = find(transaction, name)?;
-    if is_there(transaction, process.number)? {
-        return Err(is_changing().into());
-    }
-    let number =
-        insert(transaction, &draft, &format!("{MARK}{name}"), query, Some(process.number))?;
+    let successor = insert(transaction, &draft, &format!("{MARK}{name}"), query, Some(number))?;
     let ttl = "UPDATE stride.processes AS new
         SET ttl_duration = old.ttl_duration, ttl_column = old.ttl_column
         FROM stride.processes AS old WHERE new.number = $1 AND old.number = $2";
-    transaction.execute(ttl, &[&number, &process.number])?;
-    Ok(Some(number))
+    transaction.execute(ttl, &[&successor, &number])?;
+    Ok(Some(successor))
 }
 
 /// Notes that a process, whose row is locked, is to be made anew over many events. It shows its old rows until then.
@@ -103,6 +97,8 @@ pub(crate) fn outdated(transaction: &mut Transaction<'_>) -> Result<Vec<i64>, Fa
 
 /// Begins to make a process anew that is to be.
 pub(crate) fn begin_anew(transaction: &mut Transaction<'_>, number: i64) -> Result<(), Failure> {
+    // Nobody else gives it a successor, or deletes it.
+    lock_names(transaction)?;
     let Some(process) = look(transaction, number, "AND outdated")? else { return Ok(()) };
     let mut attempt = transaction.transaction()?;
     let begun = begin(&mut attempt, &process);
@@ -123,10 +119,6 @@ pub(crate) fn begin_anew(transaction: &mut Transaction<'_>, number: i64) -> Resu
 fn begin(transaction: &mut Transaction<'_>, process: &Process) -> Result<(), Failure> {
     let number = process.number;
     let draft = Draft::new(transaction, &process.name, &process.query)?;
-    // It may have got another query by now, or be another server's to begin with.
-    let Some(process) = look(transaction, number, "AND outdated FOR UPDATE")? else {
-        return Ok(());
-    };
     let update = "UPDATE stride.processes SET outdated = false WHERE number = $1";
     transaction.execute(update, &[&number])?;
     let successor = format!("{MARK}{}", process.name);
@@ -168,7 +160,7 @@ pub(super) fn take_over(
     if !are_many {
         difference::keep(transaction, &kept, &old.rows, &old.columns, by)?;
     }
-    drop_tables(transaction, old)?;
+    discard_tables(transaction, old)?;
     let plan = new.stream.as_ref().map(|_| new.plan()).transpose()?;
     let (from, to) = (new.table(), table(number, old.made + 1));
     let name = to.strip_prefix("stride.").unwrap_or(&to);
