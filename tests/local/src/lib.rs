@@ -279,6 +279,8 @@ pub mod coming_from_postgresql {}
 #[doc = include_str!("../docs/servers.md")]
 pub mod several_servers {}
 
+#[cfg(feature = "postgres")]
+pub use self::engine::postgres::import::Migrated;
 pub use self::engine::sqlite::backup::backup;
 pub use self::http::faults::Fault;
 pub use self::local::{Local, StorageError};

@@ -113,8 +113,10 @@ enum Command {
         /// Where to write the copy; the file must not exist yet
         file: PathBuf,
     },
-    /// Copies what the file of --data holds to a PostgreSQL database that holds nothing of a Stride yet. No server
-    /// may have either open; after an interruption, run it again
+    /// Copies what the file of --data holds to a PostgreSQL database that holds nothing of a Stride yet: events, with
+    /// their positions, processes with their results, and saved queries. Says on standard error how far it has come, and
+    /// at the end which processes were made anew instead, and why. No server may have either open; after an
+    /// interruption, run it again
     #[cfg(feature = "postgres")]
     Migrate {
         /// URL of the database. Better set in the environment if it holds a password
@@ -162,9 +164,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     #[cfg(feature = "postgres")]
     if let Some(Command::Migrate { database }) = options.command {
         let data = options.data.ok_or("say with --data what to copy")?;
-        let copied = stride_local::migrate(&data, &database)
+        let migrated = stride_local::migrate(&data, &database)
             .map_err(|error| format!("cannot copy {}: {error}", data.display()))?;
-        tracing::info!(events = copied, "copied");
+        writeln!(io::stderr(), "{migrated}")?;
         return Ok(());
     }
 

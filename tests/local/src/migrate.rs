@@ -1,36 +1,31 @@
 //! From a file to a database that serves several servers.
 
-use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::{io, thread};
 
-use crate::changes::Changes;
-use crate::engine::postgres::Postgres;
-use crate::engine::postgres::import;
+use crate::engine::postgres::import::{self, Migrated};
 use crate::engine::sqlite::export::Export;
-use crate::settings::Limits;
-use crate::subscribers::Announcer;
-use crate::subscribers::hub::Hub;
+use crate::sql;
 
-/// Copies what the file of a server holds into a PostgreSQL database that holds nothing of a Stride yet, and returns
-/// how many events it copied. The file stays as it is. Neither may be served meanwhile.
+/// Copies what the file of a server holds into a PostgreSQL database that holds nothing of a Stride yet. The file stays as it
+/// is. Neither may be served meanwhile. How far it has come is logged.
 ///
-/// Places and ids stay what they were, so subscriptions go on where they were. Processes are made anew over the
-/// events that the file still has. After an error or a kill, the same call goes on where it was; once all is copied, it
-/// does nothing.
+/// Places and ids stay what they were, so subscriptions go on where they were. Processes are copied with their results, which
+/// may be of events that the file no longer has. A result that PostgreSQL does not keep in the same way is made anew over the events that are
+/// left. After an error or a kill, the same call goes on where it was; once all is copied, it does nothing.
 ///
 /// # Errors
 ///
 /// There is no such file or a server has it open, the database cannot be reached or holds something else, or a query
 /// of the file is not one that PostgreSQL knows: then its name is said, and what was copied stays.
-pub fn migrate(data: &Path, database: &str) -> io::Result<u64> {
-    let export = Export::open(data)?;
-    let copied = import::streams(database, &export)?;
-    let subscribers = Arc::new(Hub::new(0));
-    let listener =
-        Announcer { subscribers, rates: Arc::default(), changes: Arc::new(Changes::default()) };
-    let engine = Postgres::open(database, None, &Limits::default(), Arc::new(listener))?;
-    import::definitions(&engine, &export).map_err(io::Error::other)?;
-    import::end(database, &export)?;
-    Ok(copied)
+pub fn migrate(data: &Path, database: &str) -> io::Result<Migrated> {
+    // The driver has a runtime of its own, which cannot be used inside of another, and queries need a stack.
+    thread::scope(|scope| {
+        let copy = || import::copy(database, &Export::open(data)?);
+        let copying = thread::Builder::new()
+            .name("stride-local-migrate".to_owned())
+            .stack_size(sql::STACK)
+            .spawn_scoped(scope, copy)?;
+        copying.join().unwrap_or_else(|_| Err(io::Error::other("copying panicked")))
+    })
 }

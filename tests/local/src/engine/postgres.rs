@@ -89,6 +89,11 @@ use crate::pool::Pool;
 use crate::settings::Limits;
 use crate::sql::{self, postgresql, print};
 
+/// What every connection sets, so that nothing depends on the settings of a login.
+const SETTINGS: &str = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1;
+    SET standard_conforming_strings = on; SET search_path = pg_catalog, stride;
+    SET plan_cache_mode = force_custom_plan;";
+
 /// How many requests one server works on at once: each takes a connection.
 const WRITERS: usize = 8;
 
@@ -148,17 +153,14 @@ impl Postgres {
         limits: Limits,
         listener: Arc<dyn Listener>,
     ) -> io::Result<Self> {
-        let settings = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET extra_float_digits = 1;
-            SET standard_conforming_strings = on; SET search_path = pg_catalog, stride;
-            SET plan_cache_mode = force_custom_plan;";
         let (lock, idle) = (LOCKED.as_millis(), IDLE.as_millis());
         let writes = format!(
-            "{settings} SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle};"
+            "{SETTINGS} SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle};"
         );
         let storage = Connections::that_write(database, writes)?;
         let timeout = limits.query_time.as_millis().max(1);
         let only_reads = format!(
-            "{settings} SET statement_timeout = {timeout}; SET default_transaction_read_only = on;"
+            "{SETTINGS} SET statement_timeout = {timeout}; SET default_transaction_read_only = on;"
         );
         let readers = match reader {
             Some(reader) => Connections::new(reader, only_reads)?,
@@ -449,16 +451,7 @@ impl Engine for Postgres {
         self.inner.wait_for(
             |inner| &inner.threads,
             move |inner| {
-                let parsed = postgresql::parse_without_values(&query)?;
-                inner.storage.transaction(|transaction| {
-                    // Of what types its values are depends on events to come.
-                    let names = query::names(transaction, &parsed)?;
-                    postgresql::rewrite(&parsed, &names)?;
-                    let upsert = "INSERT INTO stride.queries VALUES ($1, $2)
-                        ON CONFLICT (name) DO UPDATE SET query = excluded.query";
-                    transaction.execute(upsert, &[&name, &query])?;
-                    Ok(())
-                })
+                inner.storage.transaction(|transaction| query::save(transaction, &name, &query))
             },
         )
     }

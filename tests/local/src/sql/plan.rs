@@ -5,6 +5,8 @@
 //! its key and the state of each aggregate. The *outputs* are the query's columns, in terms of keys
 //! and states.
 
+#[cfg(feature = "postgres")]
+mod counterpart;
 mod dialect;
 mod distinct;
 mod rows;
@@ -22,7 +24,7 @@ pub(crate) use self::dialect::Dialect;
 use self::distinct::Distinct;
 pub(crate) use self::distinct::Values;
 use self::split::{SpellOut, Split, check, check_functions};
-use super::groups::{is_aggregate, mentions, named, result_only, spelled_out};
+use super::groups::{Aggregate, is_aggregate, mentions, named, result_only, spelled_out};
 use super::parse::{Homes, Parsed};
 use super::print;
 use super::relations::{Catalogue, Relation};
@@ -41,6 +43,12 @@ pub(crate) struct Plan {
     pub(super) window: Option<Steps>,
     pub(super) keys: usize,
     pub(super) states: Vec<State>,
+    /// In the order in which the query has them.
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "only a copy compares plans")
+    )]
+    uses: Vec<Use>,
     /// The columns of the result as SQL, in terms of the table of keys and states.
     pub(super) outputs: Vec<String>,
     /// Which groups are rows of the result, as SQL.
@@ -71,6 +79,14 @@ impl Key {
     fn column(&self, dialect: Dialect) -> Expr {
         dialect.key(self.expr.clone(), self.is_time)
     }
+}
+
+/// An aggregate of the query, and the states that it is made of.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only a copy compares plans"))]
+struct Use {
+    aggregate: Aggregate,
+    states: Vec<usize>,
 }
 
 /// One column that is kept of an aggregate.
@@ -149,8 +165,8 @@ impl Plan {
             Some(SelectDistinct::On(_)) => return Err("it has DISTINCT ON".to_owned()),
         };
 
-        let (states, distinct) = (Vec::new(), Vec::new());
-        let mut split = Split { dialect, keys: &keys, states, distinct, why: None };
+        let (states, uses, distinct) = (Vec::new(), Vec::new(), Vec::new());
+        let mut split = Split { dialect, keys: &keys, states, uses, distinct, why: None };
         let mut taken_apart = |mut expr: Expr| {
             let printed = visit::change(&mut expr, &mut split)
                 // What cannot be printed as a part cannot be run in whole, either: that says why.
@@ -172,7 +188,7 @@ impl Plan {
             taken_apart(having)
         });
         let having = having.transpose()?;
-        let Split { states, distinct, .. } = split;
+        let Split { states, uses, distinct, .. } = split;
         if keys.is_empty() && states.is_empty() {
             return Err("it aggregates nothing".to_owned());
         }
@@ -201,7 +217,7 @@ impl Plan {
         select.group_by = GroupByExpr::Expressions(places, Vec::new());
         let part = with_body(SetExpr::Select(Box::new(select)));
         let (keys, of_events) = (keys.len(), false);
-        Ok(Self { stream, part, window, keys, states, outputs, having, distinct, of_events })
+        Ok(Self { stream, part, window, keys, states, uses, outputs, having, distinct, of_events })
     }
 
     pub(crate) fn stream(&self) -> &str {

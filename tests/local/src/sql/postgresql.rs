@@ -3,6 +3,7 @@
 //! Only what is on a list of functions and types is let through, and every name of a relation is one of a stream, a
 //! process or a part of the query. The columns of a stream have types, by the kinds of values that its events have had.
 
+mod copied;
 pub(crate) mod plan;
 mod values;
 

@@ -1,16 +1,23 @@
 //! A copy of what a file holds. It can be gone on with after a kill, and has the places and ids of the file, so
 //! that positions stay what they were.
 
+mod migrated;
+mod texts;
+
 use std::io;
+use std::time::{Duration, Instant};
 
 use postgres::{Client, Transaction};
 
-use super::connections::{Connection, Connections};
+pub use self::migrated::Migrated;
+pub(super) use self::texts::text;
+use super::connections::Connections;
 use super::error::Failure;
 use super::schema::{self, lock_names};
 use super::storage::{LATEST, ROOM, bytes, doc};
-use crate::engine::sqlite::export::{Export, ExportedEvent, ExportedStream};
-use crate::engine::{Engine, EngineError};
+use super::{SETTINGS, process, query};
+use crate::engine::EngineError;
+use crate::engine::sqlite::export::{Export, ExportedEvent, ExportedProcess, ExportedStream};
 use crate::events::batch::Batch;
 use crate::events::keys::Kinds;
 use crate::events::timestamp;
@@ -18,70 +25,108 @@ use crate::events::timestamp;
 /// How many events a transaction copies.
 const AT_ONCE: usize = 1000;
 
+/// How often it says how far it has come.
+const SAID_EVERY: Duration = Duration::from_secs(1);
+
 /// What the storage says of the copy of a file: that of this epoch is under way, or done.
 const UNDER_WAY: &str = "import";
 const DONE: &str = "imported";
 
-/// Copies the streams of a file into a database that holds nothing else, and returns how many events that were.
-pub(crate) fn streams(database: &str, export: &Export) -> io::Result<u64> {
-    let mut client = connect(database)?;
+/// Copies a file into a database that holds nothing else.
+pub(crate) fn copy(database: &str, export: &Export) -> io::Result<Migrated> {
+    // What is copied does not depend on the settings of a login.
+    let connections = Connections::that_write(database, SETTINGS.to_owned())?;
+    let mut client = connections.connect().map_err(io::Error::other)?;
     schema::create(&mut client).map_err(io::Error::other)?;
-    let failed = |failure: Failure| io::Error::other(failure.error);
-    if begin(&mut client, export).map_err(failed)? {
-        return Ok(0);
-    }
-    let mut copied = 0;
-    for stream in export.streams().map_err(io::Error::other)? {
-        loop {
-            let count = slice(&mut client, export, &stream).map_err(failed)?;
-            if count == 0 {
-                break;
-            }
-            copied += count;
-        }
-    }
-    Ok(copied)
+    let copied = copy_to(&mut client, export);
+    copied.map_err(|failure| io::Error::other(failure.error))
 }
 
-/// What is copied does not depend on the settings of a login.
-fn connect(database: &str) -> io::Result<Connection> {
-    let settings = "SET timezone = 'UTC'; SET search_path = pg_catalog, stride";
-    let connections = Connections::that_write(database, settings.to_owned())?;
-    connections.connect().map_err(io::Error::other)
-}
-
-/// Makes what is left: processes over the streams, and saved queries.
-pub(crate) fn definitions(engine: &dyn Engine, export: &Export) -> Result<(), EngineError> {
-    for (name, definition) in export.processes()? {
-        let named = |error| of(&format!("the process {name:?}"), error);
-        match engine.process(&name) {
-            Ok(_) => {}
-            Err(EngineError::NotFound(_)) => {
-                engine.create_process(&name, &definition).map_err(named)?;
-            }
-            Err(error) => return Err(named(error)),
-        }
+fn copy_to(client: &mut Client, export: &Export) -> Result<Migrated, Failure> {
+    let mut migrated = Migrated::default();
+    if begin(client, export)? {
+        migrated.is_done = true;
+        return Ok(migrated);
+    }
+    let streams = export.streams()?;
+    for stream in &streams {
+        migrated.events += copy_stream(client, export, stream)?;
+    }
+    for process in export.processes()? {
+        let stream = streams.iter().find(|stream| process.reads.contains(&stream.name));
+        copy_process(client, export, &process, stream, &mut migrated)?;
     }
     for (name, query) in export.queries()? {
-        let named = |error| of(&format!("the saved query {name:?}"), error);
-        engine.save_query(&name, &query).map_err(named)?;
+        let mut transaction = client.transaction()?;
+        query::save(&mut transaction, &name, &query)
+            .map_err(|failure| of(&format!("the saved query {name:?}"), failure))?;
+        transaction.commit()?;
+        migrated.queries += 1;
     }
-    Ok(())
-}
-
-/// Notes that all of it is copied: what is done again changes nothing then.
-pub(crate) fn end(database: &str, export: &Export) -> io::Result<()> {
+    migrated.streams = streams.len();
+    // What is done again changes nothing from here on.
     let note = "INSERT INTO stride.meta VALUES ($1, $2) ON CONFLICT DO NOTHING";
-    let noted = connect(database)?.execute(note, &[&DONE, &export.epoch.cast_signed()]);
-    noted.map(drop).map_err(io::Error::other)
+    client.execute(note, &[&DONE, &export.epoch.cast_signed()])?;
+    Ok(migrated)
 }
 
-/// The same error, which says where.
-fn of(what: &str, error: EngineError) -> EngineError {
-    match error {
-        EngineError::Invalid(why) => EngineError::Invalid(format!("{what}: {why}")),
-        error => error,
+/// The same failure, which says where.
+fn of(what: &str, failure: Failure) -> Failure {
+    match failure.error {
+        EngineError::Invalid(why) => EngineError::Invalid(format!("{what}: {why}")).into(),
+        error => error.into(),
     }
+}
+
+/// Copies a process with its result, or makes it anew over the events that are left.
+fn copy_process(
+    client: &mut Client,
+    export: &Export,
+    process: &ExportedProcess,
+    stream: Option<&ExportedStream>,
+    migrated: &mut Migrated,
+) -> Result<(), Failure> {
+    let (name, query) = (&process.name, &process.definition.query);
+    let named = |failure| of(&format!("the process {name:?}"), failure);
+    let mut transaction = client.transaction()?;
+    if transaction.query_opt("SELECT 1 FROM stride.processes WHERE name = $1", &[name])?.is_some() {
+        migrated.known += 1;
+        return Ok(());
+    }
+    let mut attempt = transaction.transaction()?;
+    let number = match process::create_copied(&mut attempt, export, process, stream) {
+        Ok(number) => {
+            attempt.commit()?;
+            migrated.copied.push(name.clone());
+            number
+        }
+        Err(Failure { error: EngineError::Invalid(why), .. }) => {
+            attempt.rollback()?;
+            let made = process::create_whole(&mut transaction, name, query);
+            let number = made.map_err(named)?;
+            // What is run again in the file's server, too, lacks nothing.
+            let gone = stream.map_or(0, |stream| stream.first - 1);
+            let lacks = gone > 0 && export.plan(process).is_ok();
+            let why = match lacks {
+                true => {
+                    format!("{why}; it lacks the {gone} events that its stream no longer holds")
+                }
+                false => why,
+            };
+            tracing::warn!(process = name, why, "a process is made anew");
+            if lacks {
+                let note = "UPDATE stride.processes SET skipped = $2, error = $3 WHERE number = $1";
+                let error = format!("it was made anew when it came from a file: {why}");
+                transaction.execute(note, &[&number, &gone, &error])?;
+            }
+            migrated.anew.push((name.clone(), why));
+            number
+        }
+        Err(failure) => return Err(failure),
+    };
+    process::set_ttl(&mut transaction, number, process.definition.ttl.as_ref()).map_err(named)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Takes the database for the copy of this file, and returns whether that is done already.
@@ -123,31 +168,86 @@ fn begin(client: &mut Client, export: &Export) -> Result<bool, Failure> {
     Ok(false)
 }
 
-/// Copies the events that come next of a stream, and returns how many there were.
-fn slice(client: &mut Client, export: &Export, stream: &ExportedStream) -> Result<u64, Failure> {
+/// Copies what is not there yet of a stream, and returns how many events that were.
+fn copy_stream(
+    client: &mut Client,
+    export: &Export,
+    stream: &ExportedStream,
+) -> Result<u64, Failure> {
+    let mut keys = export.keys(stream)?;
+    make_stream(client, stream, &keys)?;
+    let (mut copied, mut said) = (0, Instant::now());
+    loop {
+        let (count, next) = slice(client, export, stream, &mut keys)?;
+        copied += count;
+        if count == 0 || said.elapsed() >= SAID_EVERY {
+            said = Instant::now();
+            let (name, of) = (&stream.name, stream.next - stream.first);
+            let events = next - stream.first;
+            tracing::info!(stream = name, events, of, "events are copied");
+        }
+        if count == 0 {
+            return Ok(copied);
+        }
+    }
+}
+
+/// Makes a stream without events, with the keys of those that the file ever had.
+fn make_stream(
+    client: &mut Client,
+    stream: &ExportedStream,
+    keys: &[(String, Kinds)],
+) -> Result<(), Failure> {
+    let ExportedStream { number, name, first, first_seen, last_seen, is_open, .. } = stream;
     let mut transaction = client.transaction()?;
-    let ExportedStream { number, name, first, first_seen, last_seen, .. } = stream;
-    let make =
-        "INSERT INTO stride.streams (number, name, next, keys_version, first_seen, last_seen, first)
-        VALUES ($1, $2, $3, 1, $4, $5, $3) ON CONFLICT DO NOTHING";
-    transaction.execute(make, &[number, name, first, first_seen, last_seen])?;
+    let make = "INSERT INTO stride.streams
+            (number, name, next, keys_version, first_seen, last_seen, first, is_open)
+        VALUES ($1, $2, $3, 1, $4, $5, $3, $6) ON CONFLICT DO NOTHING";
+    let made = transaction.execute(make, &[number, name, first, first_seen, last_seen, is_open])?;
+    if made > 0 {
+        note_keys(&mut transaction, *number, keys.iter().enumerate())?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Copies the events that come next of a stream. Returns how many there were, and the place behind them. `keys`: those
+/// that are noted.
+fn slice(
+    client: &mut Client,
+    export: &Export,
+    stream: &ExportedStream,
+    keys: &mut [(String, Kinds)],
+) -> Result<(u64, i64), Failure> {
+    let number = &stream.number;
+    let mut transaction = client.transaction()?;
     let next = "SELECT next FROM stride.streams WHERE number = $1 FOR UPDATE";
     let next: i64 = transaction.query_one(next, &[number])?.get(0);
     let events = export.events(stream, next, AT_ONCE)?;
-    if let Some(last) = events.last() {
-        let keys = insert(&mut transaction, *number, &events)?;
-        note_keys(&mut transaction, *number, &export.keys(stream)?, &keys)?;
-        let update = format!(
-            "UPDATE stride.streams SET next = $2, keys_version = keys_version + 1,
-                bytes = streams.bytes + copied.bytes, room = streams.room + copied.room
-            FROM (SELECT sum(octet_length(event)) AS bytes, sum({ROOM}) AS room FROM stride.events
-                WHERE stream = $1 AND place >= $3 AND place < $2) AS copied
-            WHERE number = $1"
-        );
-        transaction.execute(&update, &[number, &(last.place + 1), &next])?;
+    let Some(last) = events.last() else { return Ok((0, next)) };
+    let end = last.place + 1;
+    let found = insert(&mut transaction, *number, &events)?;
+    // A file of an earlier version does not tell numbers from texts.
+    let mut news = Vec::new();
+    for (place, (name, kinds)) in keys.iter_mut().enumerate() {
+        let known = *kinds;
+        let found = found.iter().find(|(found, _)| found == name);
+        *kinds = found.map_or(known, |(_, found)| known.with(*found));
+        if *kinds != known {
+            news.push(place);
+        }
     }
+    note_keys(&mut transaction, *number, news.into_iter().map(|place| (place, &keys[place])))?;
+    let update = format!(
+        "UPDATE stride.streams SET next = $2, keys_version = keys_version + 1,
+            bytes = streams.bytes + copied.bytes, room = streams.room + copied.room
+        FROM (SELECT sum(octet_length(event)) AS bytes, sum({ROOM}) AS room FROM stride.events
+            WHERE stream = $1 AND place >= $3 AND place < $2) AS copied
+        WHERE number = $1"
+    );
+    transaction.execute(&update, &[number, &end, &next])?;
     transaction.commit()?;
-    Ok(events.len() as u64)
+    Ok((events.len() as u64, end))
 }
 
 /// Returns which keys the events have.
@@ -179,21 +279,24 @@ fn insert(
     Ok(batch.keys.iter().map(|(name, kinds)| (name.to_owned(), kinds)).collect())
 }
 
-/// Notes keys at the places that they have in the file.
-fn note_keys(
+/// Notes keys, each with its place in the file.
+fn note_keys<'a>(
     transaction: &mut Transaction<'_>,
     stream: i64,
-    names: &[String],
-    keys: &[(String, Kinds)],
+    keys: impl Iterator<Item = (usize, &'a (String, Kinds))>,
 ) -> Result<(), Failure> {
-    let note = transaction.prepare(
-        "INSERT INTO stride.keys VALUES ($1, $2, $3, $4)
-        ON CONFLICT (stream, place) DO UPDATE SET kinds = keys.kinds | excluded.kinds",
-    )?;
-    for (place, name) in (0_i32..).zip(names) {
-        let kinds = keys.iter().find(|(key, _)| key == name).map(|(_, kinds)| kinds.0);
-        let kinds = i16::from(kinds.unwrap_or_default());
-        transaction.execute(&note, &[&stream, &place, name, &kinds])?;
+    let (mut places, mut names, mut all_kinds) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, (name, kinds)) in keys {
+        places.push(i32::try_from(place).unwrap_or(i32::MAX));
+        names.push(name);
+        all_kinds.push(i16::from(kinds.0));
     }
+    if places.is_empty() {
+        return Ok(());
+    }
+    let note = "INSERT INTO stride.keys
+        SELECT $1, place, name, kinds FROM unnest($2::int[], $3::text[], $4::smallint[]) AS new (place, name, kinds)
+        ON CONFLICT (stream, place) DO UPDATE SET kinds = keys.kinds | excluded.kinds";
+    transaction.execute(note, &[&stream, &places, &names, &all_kinds])?;
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod added;
 mod adding;
+mod copied;
 mod difference;
 mod draft;
 mod expiry;
@@ -30,6 +31,7 @@ use crate::sql::plan::Plan;
 use crate::subscribers::records::{DELIMITER, Records};
 
 pub(super) use self::added::{Statements, Stored, added, go_on, stopped};
+pub(super) use self::copied::{create_copied, create_whole};
 pub(super) use self::expiry::{MOST_EXPIRED, expire, set_ttl, ttl, with_ttl};
 pub(super) use self::fill::{Filled, finish, give_up, slice, unfilled};
 pub(super) use self::forget::forget;

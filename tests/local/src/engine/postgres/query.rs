@@ -60,6 +60,22 @@ fn relation(transaction: &mut Transaction<'_>, name: &str) -> Result<Option<Rela
     Ok(Some(Relation::Process { select: row.get(0), columns: columns.collect() }))
 }
 
+/// Saves a query under a name.
+pub(super) fn save(
+    transaction: &mut Transaction<'_>,
+    name: &str,
+    query: &str,
+) -> Result<(), Failure> {
+    let parsed = postgresql::parse_without_values(query)?;
+    // Of what types its values are depends on events to come.
+    let names = names(transaction, &parsed)?;
+    postgresql::rewrite(&parsed, &names)?;
+    let upsert = "INSERT INTO stride.queries VALUES ($1, $2)
+        ON CONFLICT (name) DO UPDATE SET query = excluded.query";
+    transaction.execute(upsert, &[&name, &query])?;
+    Ok(())
+}
+
 /// Runs a query for somebody, again if the database ended it: it changes nothing.
 pub(super) fn run(
     readers: &Connections,

@@ -5,6 +5,7 @@ mod failures;
 mod fills;
 mod hostile;
 mod kinds;
+mod migrate;
 mod queries;
 mod retention;
 mod servers;

@@ -339,7 +339,7 @@ pub(super) fn table(number: i64) -> String {
 }
 
 /// The columns that a table has.
-fn columns_of(connection: &Connection, table: &str) -> Result<Vec<String>, EngineError> {
+pub(super) fn columns_of(connection: &Connection, table: &str) -> Result<Vec<String>, EngineError> {
     let columns = "SELECT name FROM pragma_table_info(?) ORDER BY cid";
     let mut columns = connection.prepare_cached(columns)?;
     let columns = columns.query_map([table], |row| row.get(0))?;

@@ -12,7 +12,7 @@ use crate::sql::visit;
 
 /// Stands for `NULL` in a key, because `NULL`s are not equal to each other: a BLOB of this byte. It is not JSON
 /// in SQLite's binary form, so no event can have it.
-const NULL_KEY: &str = "FF";
+pub(super) const NULL_KEY: &str = "FF";
 
 /// SQLite's functions that can stand in such a query besides the aggregates: what they give depends on
 /// nothing but their arguments, and is not much longer than they are.

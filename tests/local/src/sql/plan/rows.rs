@@ -23,8 +23,8 @@ impl Plan {
         select.projection = aliased([place].into_iter().chain(named.into_iter().map(|(it, _)| it)));
         let part = Query { body: Box::new(SetExpr::Select(Box::new(select))), ..query.clone() };
         let (window, keys, states, having, distinct) = (None, 0, Vec::new(), None, Vec::new());
-        let of_events = true;
-        Ok(Self { stream, part, window, keys, states, outputs, having, distinct, of_events })
+        let (uses, of_events) = (Vec::new(), true);
+        Ok(Self { stream, part, window, keys, states, uses, outputs, having, distinct, of_events })
     }
 
     /// Whether each event is a row.

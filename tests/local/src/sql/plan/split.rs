@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sqlparser::ast::{Expr, Function, Ident, InTarget, Query, Value};
 
 use super::distinct::Distinct;
-use super::{Dialect, Key, Merge, State};
+use super::{Dialect, Key, Merge, State, Use};
 use crate::engine::EngineError;
 use crate::sql::groups::{Aggregate, aggregate, result_only, same};
 use crate::sql::print::{is_raw, raw};
@@ -72,6 +72,7 @@ pub(super) struct Split<'a> {
     pub(super) dialect: Dialect,
     pub(super) keys: &'a [Key],
     pub(super) states: Vec<State>,
+    pub(super) uses: Vec<Use>,
     pub(super) distinct: Vec<Distinct>,
     /// Why they cannot be taken apart.
     pub(super) why: Option<String>,
@@ -152,9 +153,11 @@ impl Split<'_> {
         };
         let of_times = self.dialect.is_time(&Expr::Function(function.clone()));
         let average = self.dialect.average_of();
+        let mut states = Vec::new();
         let mut keep = |part: Expr, merge| {
             let time = of_times && matches!(merge, Merge::Min | Merge::Max);
-            self.keep(State { part, merge, time })
+            states.push(self.keep(State { part, merge, time }));
+            states[states.len() - 1]
         };
         let collated = if of_times { times::COLLATED } else { "" };
         let value = match aggregate {
@@ -169,8 +172,12 @@ impl Split<'_> {
                 let count = keep(named("count"), Merge::Add);
                 format!("(a{total} / nullif(a{count}, 0))")
             }
-            Aggregate::CountDistinct => format!("(a{})", self.distinct(function)),
+            Aggregate::CountDistinct => {
+                states.push(self.distinct(function));
+                format!("(a{})", states[0])
+            }
         };
+        self.uses.push(Use { aggregate, states });
         raw(&value)
     }
 

@@ -64,7 +64,7 @@ impl Plan {
         if self.of_events { "place" } else { "hash" }
     }
 
-    fn keys(&self) -> Vec<String> {
+    pub(crate) fn keys(&self) -> Vec<String> {
         (0..self.keys).map(|key| format!("k{key}")).collect()
     }
 
@@ -141,13 +141,13 @@ impl Plan {
     }
 }
 
-fn as_sql(query: &Query, catalogue: &dyn Catalogue) -> Result<String, EngineError> {
+pub(super) fn as_sql(query: &Query, catalogue: &dyn Catalogue) -> Result<String, EngineError> {
     let parsed = Parsed { query: query.clone(), clock_reads: 0, homes: Homes::new() };
     Ok(super::rewrite(&parsed, catalogue)?.sql)
 }
 
 /// A hash of values, which is the same if they are.
-fn hash(columns: &[String]) -> String {
+pub(super) fn hash(columns: &[String]) -> String {
     format!("sha256(convert_to(jsonb_build_array({})::text, 'UTF8'))", columns.join(", "))
 }
 

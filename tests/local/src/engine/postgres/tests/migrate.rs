@@ -1,0 +1,195 @@
+//! What a file holds is the same on PostgreSQL, results of events that are gone included, and so is what comes of it later.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{database, is_there, until};
+use crate::changes::Changes;
+use crate::engine::contract::skipped;
+use crate::engine::postgres::Postgres;
+use crate::engine::sqlite::Sqlite;
+use crate::engine::{Author, Definition, Engine, Mode, PageLimit, Start};
+use crate::events::Collector;
+use crate::migrate::migrate;
+use crate::settings::Limits;
+use crate::subscribers::Announcer;
+use crate::subscribers::hub::Hub;
+
+/// Every kind of query that keeps up on both. What is told apart by them has values of each type, and of several.
+const KEEP_UP: [&str; 16] = [
+    "SELECT count(*) AS n FROM s",
+    "SELECT page, count(*) AS n, sum(n) AS sum, avg(n) AS mean FROM s GROUP BY page",
+    "SELECT avg(n) AS mean, count(n) AS c FROM s",
+    "SELECT page, n FROM s WHERE n > 3",
+    "SELECT DISTINCT page, ok FROM s",
+    "SELECT any, count(*) AS n, min(n) AS least, max(n) AS most FROM s GROUP BY any",
+    "SELECT odd, count(*) AS n, count(DISTINCT odd) AS d FROM s GROUP BY odd",
+    "SELECT ok, count(DISTINCT page) AS d, count(DISTINCT n) FILTER (WHERE n > 2) AS f FROM s GROUP BY ok",
+    "SELECT count(DISTINCT any) AS d, count(DISTINCT $timestamp) AS t FROM s",
+    // SQLite keeps one more state of it.
+    "SELECT $timestamp AS at, avg(n) AS mean, count(*) AS n, max(page) AS last FROM s GROUP BY $timestamp",
+    "SELECT date_trunc('minute', $timestamp) AS at, count(*) AS n FROM s GROUP BY 1",
+    "SELECT min($timestamp) AS first, max($timestamp) AS last FROM s",
+    "SELECT page, count(*) AS n FROM s GROUP BY page HAVING count(*) > 4",
+    "SELECT n % 3 AS third, n > 4 AS large, sum(n) AS sum, avg(n) AS mean FROM s GROUP BY 1, 2",
+    "SELECT lower(page) AS k0, sum(part) AS hash, count(part) AS a0 FROM s GROUP BY lower(page)",
+    "SELECT page, count(*) AS n FROM gone GROUP BY page",
+];
+
+/// Those that are made anew, and a word of the reason.
+const ANEW: [(&str, &str); 3] = [
+    (
+        "SELECT page, count(*) AS n FROM s WHERE $timestamp > now() - INTERVAL '36500 days' GROUP BY page",
+        "changes with time",
+    ),
+    ("SELECT page, n FROM p1 WHERE n > 1", "another process"),
+    ("SELECT n FROM s WHERE n IS NOT NULL ORDER BY n DESC LIMIT 3", "ORDER BY"),
+];
+
+fn listener() -> Arc<Announcer> {
+    Arc::new(Announcer {
+        subscribers: Arc::new(Hub::new(1 << 20)),
+        rates: Arc::default(),
+        changes: Arc::new(Changes::default()),
+    })
+}
+
+fn sqlite(file: &Path, max_events: usize) -> Sqlite {
+    let limits = Limits { max_events, ..Limits::default() };
+    Sqlite::open(Some(file), &limits, listener()).unwrap()
+}
+
+fn postgres(url: &str, max_events: usize) -> Postgres {
+    let limits = Limits { max_events, ..Limits::default() };
+    Postgres::open(url, None, &limits, listener()).unwrap()
+}
+
+fn event(n: u64) -> Value {
+    let any =
+        [json!(1), json!("1"), json!({"a": [n % 2]}), json!([1.5]), Value::Null, json!("a\0b")];
+    let odd = [json!(true), json!("x"), json!(false)];
+    let time = format!("2015-05-05T23:4{}:27.500000Z", n % 4);
+    let mut event = json!({"$id": n, "n": n, "page": format!("P{}", n % 5), "$timestamp": time});
+    event["any"] = any[n as usize % any.len()].clone();
+    event["odd"] = odd[n as usize % odd.len()].clone();
+    event["ok"] = json!(n.is_multiple_of(2));
+    event["part"] = json!(n as f64 / 4.0);
+    if n.is_multiple_of(7) {
+        event["n"] = Value::Null;
+    }
+    event
+}
+
+fn append(engine: &dyn Engine, stream: &str, numbers: std::ops::Range<u64>) {
+    let events = Value::from(numbers.map(event).collect::<Vec<_>>());
+    let (author, may_write) = (Author::Trusted, &|_: &str| true);
+    let collector = Collector { engine, author, limit: 1 << 20, may_write };
+    let batch = json!({ stream: events }).to_string();
+    collector.map(&batch).unwrap().blocking_recv().unwrap().unwrap();
+}
+
+/// Rows in an order, with one form of each number.
+fn rows(engine: &dyn Engine, sql: &str) -> Vec<String> {
+    fn plain(value: &mut Value) {
+        // SQLite shows it so where a column has other values, too.
+        if let Value::Bool(is_true) = value {
+            *value = json!(u8::from(*is_true));
+        }
+        match value {
+            // PostgreSQL's quotients have more digits.
+            Value::Number(number) => *value = json!(format!("{:.9e}", number.as_f64().unwrap())),
+            Value::Array(values) => values.iter_mut().for_each(plain),
+            Value::Object(members) => members.values_mut().for_each(plain),
+            // SQLite's JSON ends a text there, and PostgreSQL's has none.
+            Value::String(text) => *text = text.replace('\0', "\u{fffd}"),
+            _ => {}
+        }
+    }
+    let rows: Vec<Value> = serde_json::from_slice(&engine.query(sql, &[]).unwrap().json).unwrap();
+    let rows = rows.into_iter().map(|mut row| {
+        plain(&mut row);
+        row.to_string()
+    });
+    let mut rows: Vec<String> = rows.collect();
+    rows.sort();
+    rows
+}
+
+fn same(file: &dyn Engine, database: &dyn Engine, names: &[String], what: &str) {
+    for name in names {
+        let sql = format!("SELECT * FROM {name}");
+        let query = database.process(name).unwrap().query;
+        let expected = rows(file, &sql);
+        until(&format!("{what}: {query}"), || {
+            let found = rows(database, &sql);
+            // One that is run again takes its time.
+            if database.process_stats(name).unwrap().mode == Mode::Incremental {
+                assert_eq!(found, expected, "{what}: {query}");
+            }
+            found == expected
+        });
+    }
+}
+
+#[test]
+fn results_are_what_they_were_though_retention_took_half_of_the_events() {
+    if !is_there() {
+        return skipped("results_are_what_they_were_though_retention_took_half_of_the_events");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (file, url) = (folder.path().join("a.db"), database(folder.path()));
+    let engine = sqlite(&file, 30);
+    append(&engine, "gone", 0..10);
+    let (mut names, mut last) = (Vec::new(), Vec::new());
+    for (number, query) in KEEP_UP.iter().chain(ANEW.map(|(query, _)| query).iter()).enumerate() {
+        let name = format!("p{number}");
+        engine
+            .create_process(&name, &Definition { query: (*query).to_owned(), ttl: None })
+            .unwrap();
+        if number < KEEP_UP.len() {
+            names.push(name.clone());
+        } else {
+            last.push(name.clone());
+        }
+        until("the process is filled", || engine.process_stats(&name).unwrap().filling.is_none());
+    }
+    append(&engine, "s", 0..60);
+    engine.delete_stream("gone").unwrap();
+    let reading = engine.position("s", Start::Newest).unwrap();
+    engine.close();
+    drop(engine);
+
+    let migrated = migrate(&file, &url).unwrap();
+    let mut copied = migrated.copied.clone();
+    copied.sort();
+    names.sort();
+    assert_eq!(copied, names, "{migrated}");
+    assert_eq!(migrated.events, 30);
+    for ((name, why), (_, word)) in migrated.anew.iter().zip(ANEW) {
+        assert!(why.contains(word), "{name}: {why}");
+    }
+    assert_eq!(migrated.anew.len(), ANEW.len());
+    let lacks = &migrated.anew[0].1;
+    assert!(lacks.contains("it lacks the 30 events"), "{lacks}");
+    assert!(!migrated.anew[2].1.contains("lacks"));
+
+    let (file, database) = (sqlite(&file, 30), postgres(&url, 30));
+    let stats = database.process_stats("p16").unwrap();
+    assert_eq!(stats.skipped, 30);
+    same(&file, &database, &names, "copied");
+    // What is made of the events that are left.
+    same(&file, &database, &last[1..], "made anew");
+    for engine in [&file as &dyn Engine, &database] {
+        // Some that are known, and more than those that are left.
+        append(engine, "s", 55..100);
+        let most = PageLimit { events: 100, bytes: 1 << 20 };
+        let page = engine.events_after("s", reading, most).unwrap();
+        assert_eq!((page.missing, page.events.ends.len()), (10, 30));
+    }
+    same(&file, &database, &names, "after more events");
+    same(&file, &database, &last[1..], "after more events");
+    database.close();
+    file.close();
+}
