@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use postgres::{Client, NoTls};
 use serde_json::{Value, json};
 
 use super::{database, is_there, until};
 use crate::changes::Changes;
 use crate::engine::contract::skipped;
-use crate::engine::postgres::Postgres;
+use crate::engine::postgres::{Postgres, schema};
 use crate::engine::sqlite::Sqlite;
-use crate::engine::{Author, Definition, Engine, Mode, PageLimit, Start};
+use crate::engine::{Author, Change, Definition, Engine, Mode, PageLimit, Start, Ttl};
 use crate::events::Collector;
 use crate::migrate::migrate;
 use crate::settings::Limits;
@@ -190,6 +191,93 @@ fn results_are_what_they_were_though_retention_took_half_of_the_events() {
     }
     same(&file, &database, &names, "after more events");
     same(&file, &database, &last[1..], "after more events");
+    database.close();
+    file.close();
+}
+
+/// Ends the session that inserts a row of a table for which a condition holds, before the statement is done.
+fn kill_at(client: &mut Client, table: &str, condition: &str) {
+    let trigger = format!(
+        "CREATE OR REPLACE FUNCTION public.kill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF {condition} THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN new; END $$;
+         CREATE TRIGGER kill AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION public.kill();"
+    );
+    client.batch_execute(&trigger).unwrap();
+}
+
+#[test]
+fn a_copy_that_is_killed_anywhere_goes_on_where_it_was() {
+    if !is_there() {
+        return skipped("a_copy_that_is_killed_anywhere_goes_on_where_it_was");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (file, url) = (folder.path().join("a.db"), database(folder.path()));
+    let engine = sqlite(&file, 3000);
+    append(&engine, "s", 0..3000);
+    append(&engine, "t", 0..10);
+    // It reads one that was made after it.
+    let query = "SELECT page, n FROM later WHERE n > 1".to_owned();
+    let of_t = "SELECT page, n FROM t".to_owned();
+    engine.create_process("first", &Definition { query: of_t, ttl: None }).unwrap();
+    let grouped =
+        "SELECT page, count(*) AS n, count(DISTINCT n) AS d FROM s GROUP BY page".to_owned();
+    let ttl = Some(Ttl { duration: "9000 days".to_owned(), column: "at".to_owned() });
+    let timed = "SELECT $timestamp AS at, count(*) AS n FROM s GROUP BY $timestamp".to_owned();
+    for (name, query, ttl) in [("later", grouped, None), ("timed", timed, ttl)] {
+        engine.create_process(name, &Definition { query, ttl }).unwrap();
+    }
+    let change = Change { query: Some(query), ttl: None };
+    engine.change_process("first", &change).unwrap();
+    engine.save_query("q", "SELECT * FROM later ORDER BY page").unwrap();
+    let is_filled = |name| engine.process_stats(name).unwrap().filling.is_none();
+    until("the processes are filled", || ["first", "later", "timed"].into_iter().all(is_filled));
+    append(&engine, "s", 3000..3500);
+    engine.close();
+    drop(engine);
+
+    let mut client = Client::connect(&url, NoTls).unwrap();
+    schema::create(&mut client).unwrap();
+    for (table, condition) in [
+        ("stride.meta", "new.key = 'import'"),
+        ("stride.streams", "new.name = 's'"),
+        ("stride.events", "new.place = 501"),
+        ("stride.events", "new.place = 2345"),
+        ("stride.streams", "new.name = 't'"),
+        ("stride.keys", "new.stream = 2"),
+        ("stride.events", "new.stream = 2"),
+        ("stride.processes", "new.name = 'later'"),
+        ("stride.processes", "new.name = 'timed'"),
+        ("stride.processes", "new.name = 'first'"),
+        ("stride.queries", "true"),
+        ("stride.meta", "new.key = 'imported'"),
+    ] {
+        kill_at(&mut client, table, condition);
+        let error = migrate(&file, &url).map(|_| format!("{table}, {condition}")).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::Other, "{error}");
+        client.batch_execute(&format!("DROP TRIGGER kill ON {table}")).unwrap();
+    }
+    let migrated = migrate(&file, &url).unwrap();
+    assert_eq!((migrated.events, migrated.known), (0, 3), "{migrated}");
+    assert!(migrate(&file, &url).unwrap().is_done);
+
+    let (file, database) = (sqlite(&file, 3000), postgres(&url, 3000));
+    for stream in ["s", "t"] {
+        let all = |engine: &dyn Engine| {
+            let most = PageLimit { events: 10_000, bytes: 16 << 20 };
+            let oldest = engine.position(stream, Start::Oldest).unwrap();
+            let page = engine.events_after(stream, oldest, most).unwrap();
+            (page.events.text, page.end.to_string(), oldest.to_string())
+        };
+        assert!(all(&file) == all(&database), "{stream}");
+    }
+    let names = file.processes().unwrap();
+    assert_eq!(database.processes().unwrap(), names);
+    for name in &names {
+        assert_eq!(database.process(name).unwrap(), file.process(name).unwrap());
+    }
+    assert_eq!(database.saved_query("q").unwrap(), file.saved_query("q").unwrap());
+    same(&file, &database, &names, "copied");
+    assert_eq!(rows(&database, "SELECT sum(n) AS n FROM later"), [r#"{"n":"3.500000000e3"}"#]);
     database.close();
     file.close();
 }
