@@ -370,12 +370,12 @@ impl Engine for Postgres {
     fn create_process(&self, name: &str, definition: &Definition) -> Result<(), EngineError> {
         let process = name;
         let (name, Definition { query, ttl }) = (name.to_owned(), definition.clone());
-        let most_distinct = self.inner.most_distinct();
+        let limits = self.inner.limits;
         let (number, filled) = self.inner.transaction(move |transaction| {
-            let number = process::create(transaction, &name, &query)?;
+            let number = process::create(transaction, &name, &query, &limits)?;
             process::set_ttl(transaction, number, ttl.as_ref())?;
             // At once, if that is little.
-            let filled = process::finish(transaction, most_distinct, number)?;
+            let filled = process::finish(transaction, &limits, number)?;
             inner::tell(transaction, number)?;
             Ok((number, filled))
         })?;
@@ -411,10 +411,10 @@ impl Engine for Postgres {
     fn change_process(&self, name: &str, change: &Change) -> Result<(), EngineError> {
         let process = name;
         let (name, Change { query, ttl }) = (name.to_owned(), change.clone());
-        let most_distinct = self.inner.most_distinct();
+        let limits = self.inner.limits;
         let successor = self.inner.transaction(move |transaction| {
             let successor = match &query {
-                Some(query) => process::change(transaction, &name, query)?,
+                Some(query) => process::change(transaction, &name, query, &limits)?,
                 None => None,
             };
             let number = match successor {
@@ -424,7 +424,7 @@ impl Engine for Postgres {
             process::set_ttl(transaction, number, ttl.as_ref())?;
             let Some(number) = successor else { return Ok(None) };
             // At once, if that is little.
-            let filled = process::finish(transaction, most_distinct, number)?;
+            let filled = process::finish(transaction, &limits, number)?;
             if let Filled::Whole(process) = filled {
                 inner::tell(transaction, process)?;
             }

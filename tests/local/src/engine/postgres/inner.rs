@@ -236,10 +236,10 @@ impl Inner {
                         now,
                     )?;
                     if new > 0 {
-                        let (most, places) = (self.most_distinct(), from..stream.next);
+                        let (limits, places) = (&self.limits, from..stream.next);
                         let stored = Stored { name, stream, keys: &keys, places };
                         let known = &self.statements;
-                        let news = process::added(transaction, prepared, known, most, &stored)?;
+                        let news = process::added(transaction, prepared, known, limits, &stored)?;
                         processes.extend(news.changed);
                         skipped += news.skipped;
                         let gone = retention::let_go(transaction, stream, &self.limits, new)?;
@@ -269,11 +269,6 @@ impl Inner {
         Ok(())
     }
 
-    /// How many distinct values a process may keep.
-    pub(super) fn most_distinct(&self) -> i64 {
-        i64::try_from(self.limits.max_distinct).unwrap_or(i64::MAX)
-    }
-
     /// Runs processes again, until the engine has ended; before that, has those go on that have stopped.
     pub(super) fn rerun(&self) {
         let mut has_gone_on = false;
@@ -293,8 +288,8 @@ impl Inner {
     fn go_on(&self) -> Result<(), EngineError> {
         for number in self.storage.transaction(process::stopped)? {
             self.storage.prepared_transaction(|transaction, prepared| {
-                let most = self.most_distinct();
-                if process::go_on(transaction, prepared, &self.statements, most, number)? {
+                let limits = &self.limits;
+                if process::go_on(transaction, prepared, &self.statements, limits, number)? {
                     tell(transaction, number)?;
                 }
                 Ok(())
@@ -305,11 +300,11 @@ impl Inner {
 
     /// Gives a process some of the events that were stored before it. `is_last`: others do not add to its stream meanwhile.
     pub(super) fn fill_some(&self, number: i64, is_last: bool) -> Result<Filled, EngineError> {
-        let most = self.most_distinct();
+        let limits = &self.limits;
         let filled = self.storage.transaction(|transaction| {
             let filled = match is_last {
-                true => process::finish(transaction, most, number)?,
-                false => process::slice(transaction, most, number)?,
+                true => process::finish(transaction, limits, number)?,
+                false => process::slice(transaction, limits, number)?,
             };
             match filled {
                 Filled::Whole(process) => tell(transaction, process)?,
@@ -342,7 +337,9 @@ impl Inner {
 
     fn fill_all(&self) -> Result<(), EngineError> {
         for number in self.storage.transaction(process::outdated)? {
-            self.storage.transaction(|transaction| process::begin_anew(transaction, number))?;
+            self.storage.transaction(|transaction| {
+                process::begin_anew(transaction, number, &self.limits)
+            })?;
         }
         for number in self.storage.transaction(process::unfilled)? {
             let mut is_last = false;
@@ -365,7 +362,7 @@ impl Inner {
         for number in recomputed {
             let start = Instant::now();
             let run = self.storage.transaction(|transaction| {
-                let run = process::run_again(transaction, number)?;
+                let run = process::run_again(transaction, number, &self.limits)?;
                 if run == (Rerun::Ran { changed: true }) {
                     tell(transaction, number)?;
                 }

@@ -27,6 +27,7 @@ use super::schema::{lock_names, next_number};
 use super::storage::Events;
 use crate::engine::EngineError;
 use crate::events::timestamp;
+use crate::settings::Limits;
 use crate::sql::plan::Plan;
 use crate::subscribers::records::{DELIMITER, Records};
 
@@ -151,6 +152,7 @@ pub(super) fn create(
     transaction: &mut Transaction<'_>,
     name: &str,
     query: &str,
+    limits: &Limits,
 ) -> Result<i64, Failure> {
     lock_names(transaction)?;
     for (table, what) in [("streams", "stream"), ("processes", "process")] {
@@ -165,7 +167,7 @@ pub(super) fn create(
         return Err(EngineError::Conflict(why).into());
     }
     let draft = Draft::new(transaction, name, query)?;
-    insert(transaction, &draft, name, query, None)
+    insert(transaction, &draft, name, query, None, limits)
 }
 
 /// A process that reads `name`.
@@ -181,10 +183,11 @@ fn insert(
     name: &str,
     query: &str,
     successor_of: Option<i64>,
+    limits: &Limits,
 ) -> Result<i64, Failure> {
     let number = next_number(transaction, "processes")?;
     let table = table(number, 1);
-    let types = draft.make(transaction, &table)?;
+    let types = draft.make(transaction, &table, limits)?;
     let insert = "INSERT INTO stride.processes (number, name, query, stream, reads, rows, columns, types, why, made,
             next, seen, kept, skipped, filled, successor_of)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, 1, $10, 0, 0, $11, $12)";
@@ -213,15 +216,15 @@ fn replace(
     transaction: &mut Transaction<'_>,
     process: &Process,
     draft: &Draft,
-    most_distinct: i64,
+    limits: &Limits,
 ) -> Result<bool, Failure> {
     let (number, old) = (process.number, format!("old_{}", process.number));
     let by = draft.same_row_by().filter(|_| process.columns == draft.columns);
     difference::keep(transaction, &old, &process.rows, &process.columns, by.as_deref())?;
-    let new = put_in_place(transaction, process, draft)?;
+    let new = put_in_place(transaction, process, draft, limits)?;
     if let Some(stream) = &draft.stored {
         let places = stream.first..stream.next;
-        fill::give(transaction, &new, stream, &draft.keys, places, most_distinct, false)?;
+        fill::give(transaction, &new, stream, &draft.keys, places, limits, false)?;
     }
     let of = (number, process.next);
     let changed =
@@ -237,10 +240,11 @@ fn put_in_place(
     transaction: &mut Transaction<'_>,
     process: &Process,
     draft: &Draft,
+    limits: &Limits,
 ) -> Result<Process, Failure> {
     discard_tables(transaction, process)?;
     let table = table(process.number, process.made + 1);
-    let types = draft.make(transaction, &table)?;
+    let types = draft.make(transaction, &table, limits)?;
     let update = format!(
         "UPDATE stride.processes
         SET rows = $2, columns = $3, types = $4, made = made + 1, seen = $5, kept = 0, stopped = NULL, error = NULL,

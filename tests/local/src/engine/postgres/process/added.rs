@@ -14,6 +14,7 @@ use crate::engine::postgres::connections::Prepared;
 use crate::engine::postgres::error::Failure;
 use crate::engine::postgres::storage::{self, Stream};
 use crate::events::keys::Kinds;
+use crate::settings::Limits;
 use crate::sql::plan::{Dialect, Plan};
 use crate::sql::postgresql;
 
@@ -83,7 +84,7 @@ pub(crate) fn added(
     transaction: &mut Transaction<'_>,
     prepared: &mut Prepared,
     statements: &Statements,
-    most_distinct: i64,
+    limits: &Limits,
     stored: &Stored<'_>,
 ) -> Result<News, Failure> {
     let Stored { name, stream, keys, places } = stored;
@@ -102,7 +103,7 @@ pub(crate) fn added(
         if process.seen != seen {
             if !fits(transaction, &process, keys)? && !widen(transaction, &mut process)? {
                 // Over all events, these included.
-                if rebuild(transaction, &process, Some(*stream), most_distinct)? {
+                if rebuild(transaction, &process, Some(*stream), limits)? {
                     news.changed.push(process.number);
                 }
                 continue;
@@ -113,7 +114,7 @@ pub(crate) fn added(
             continue;
         }
         let sql = statements.of(&process, stream, keys)?;
-        let (changes, skipped) = add(transaction, prepared, &process, &sql, places, most_distinct)?;
+        let (changes, skipped) = add(transaction, prepared, &process, &sql, places, limits)?;
         if changes > 0 {
             news.changed.push(process.number);
         }
@@ -129,10 +130,10 @@ fn add(
     process: &Process,
     sql: &str,
     places: &Range<i64>,
-    most_distinct: i64,
+    limits: &Limits,
 ) -> Result<(i64, u64), Failure> {
     let number = process.number;
-    let mut adding = Adding::new(sql, Some((number, process.next)), process.kept, most_distinct);
+    let mut adding = Adding::new(sql, Some((number, process.next)), process.kept, limits);
     adding.prepared = Some(&mut *prepared);
     adding.add(transaction, places.clone())?;
     let Adding { kept, changes, skipped, error, full, .. } = adding;
@@ -252,7 +253,7 @@ fn rebuild(
     transaction: &mut Transaction<'_>,
     process: &Process,
     stream: Option<&Stream>,
-    most_distinct: i64,
+    limits: &Limits,
 ) -> Result<bool, Failure> {
     if let Some(stream) = stream
         && (stream.next - stream.first > fill::most(stream)
@@ -263,7 +264,7 @@ fn rebuild(
     }
     let mut attempt = transaction.transaction()?;
     let rebuilt = Draft::new(&mut attempt, &process.name, &process.query)
-        .and_then(|draft| replace(&mut attempt, process, &draft, most_distinct));
+        .and_then(|draft| replace(&mut attempt, process, &draft, limits));
     match rebuilt {
         Ok(changed) => {
             successor::lacks(&mut attempt, process.number, stream)?;
@@ -297,7 +298,7 @@ pub(crate) fn go_on(
     transaction: &mut Transaction<'_>,
     prepared: &mut Prepared,
     statements: &Statements,
-    most_distinct: i64,
+    limits: &Limits,
     number: i64,
 ) -> Result<bool, Failure> {
     let select = "SELECT stream FROM stride.processes WHERE number = $1";
@@ -327,14 +328,14 @@ pub(crate) fn go_on(
         transaction.execute(update, &[&number])?;
         let sql = statements.of(&process, stream, &keys)?;
         let places = from..stream.next;
-        let (changes, _) = add(transaction, prepared, &process, &sql, &places, most_distinct)?;
+        let (changes, _) = add(transaction, prepared, &process, &sql, &places, limits)?;
         let stale = "UPDATE stride.processes SET stale_since = $2
             WHERE number = $1 AND stale_since IS NOT NULL";
         transaction.execute(stale, &[&number, &since])?;
         return Ok(changes > 0);
     }
     process.stale_since = since;
-    rebuild(transaction, &process, stream.as_ref(), most_distinct)
+    rebuild(transaction, &process, stream.as_ref(), limits)
 }
 
 impl Process {

@@ -11,6 +11,7 @@ use crate::engine::postgres::connections::Prepared;
 use crate::engine::postgres::error::{Failure, query_error};
 use crate::engine::postgres::query::Names;
 use crate::events::keys::Kinds;
+use crate::settings::Limits;
 use crate::sql::plan::Plan;
 use crate::sql::postgresql::plan::sent;
 use crate::sql::relations::Relation;
@@ -126,8 +127,9 @@ impl<'a> Adding<'a> {
         sql: &'a str,
         noting: Option<(i64, i64)>,
         kept: i64,
-        most_distinct: i64,
+        limits: &Limits,
     ) -> Self {
+        let most_distinct = i64::try_from(limits.max_distinct).unwrap_or(i64::MAX);
         let (changes, skipped, error, full) = (0, 0, None, None);
         let prepared = None;
         Self { sql, prepared, noting, most_distinct, kept, changes, skipped, error, full }

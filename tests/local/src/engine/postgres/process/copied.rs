@@ -1,5 +1,7 @@
 //! A process with the result that a file has of it.
 
+use std::time::Duration;
+
 use postgres::Transaction;
 use postgres::types::ToSql;
 
@@ -13,11 +15,18 @@ use crate::engine::postgres::import::text;
 use crate::engine::postgres::storage;
 use crate::engine::sqlite::export::{Export, Exported, ExportedProcess, ExportedStream};
 use crate::events::keys::Kinds;
+use crate::settings::Limits;
 use crate::sql::plan::Plan;
 
 /// How many rows are put into a table at once, and of how many bytes.
 const AT_ONCE: usize = 1000;
 const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// What the server of the file may have been allowed.
+fn unbounded() -> Limits {
+    let (query_time, query_rows) = (Duration::MAX, usize::MAX);
+    Limits { query_time, query_rows, max_distinct: usize::MAX, ..Limits::default() }
+}
 
 /// Makes a process over what a file has of it, and over those events that it was not given there. `stream`: the one that
 /// it reads, if there is one. What cannot be copied is `Invalid`.
@@ -27,7 +36,7 @@ pub(crate) fn create_copied(
     exported: &ExportedProcess,
     stream: Option<&ExportedStream>,
 ) -> Result<i64, Failure> {
-    let number = create(transaction, &exported.name, &exported.definition.query)?;
+    let number = create(transaction, &exported.name, &exported.definition.query, &unbounded())?;
     let process = find(transaction, number)?;
     if let Some(why) = process.why {
         return Err(EngineError::Invalid(why).into());
@@ -68,7 +77,7 @@ pub(crate) fn create_whole(
     name: &str,
     query: &str,
 ) -> Result<i64, Failure> {
-    let number = create(transaction, name, query)?;
+    let number = create(transaction, name, query, &unbounded())?;
     make_whole(transaction, number)?;
     Ok(number)
 }
@@ -82,7 +91,7 @@ fn make_whole(transaction: &mut Transaction<'_>, number: i64) -> Result<(), Fail
         let mut from = filled.max(stream.first);
         while from < stream.next {
             let to = stream.next.min(from + most(&stream));
-            give(transaction, &process, &stream, &keys, from..to, i64::MAX, false)?;
+            give(transaction, &process, &stream, &keys, from..to, &unbounded(), false)?;
             process = find(transaction, number)?;
             from = to;
         }

@@ -9,6 +9,7 @@ use crate::engine::postgres::error::{Failure, query_error};
 use crate::engine::postgres::query;
 use crate::engine::postgres::storage::{self, Stream};
 use crate::events::keys::Kinds;
+use crate::settings::Limits;
 use crate::sql::groups::same_row_by;
 use crate::sql::plan::{Dialect, Plan};
 use crate::sql::postgresql;
@@ -116,12 +117,16 @@ impl Draft {
         &self,
         transaction: &mut Transaction<'_>,
         table: &str,
+        limits: &Limits,
     ) -> Result<Vec<String>, Failure> {
         let types = types(transaction, &self.sql)?;
+        let Ok(plan) = &self.plan else {
+            self.compute(transaction, &format!("TABLE {table}"), limits)?;
+            return Ok(types);
+        };
         transaction
             .batch_execute(&format!("CREATE TABLE {table} AS {}", self.sql))
             .map_err(query_error)?;
-        let Ok(plan) = &self.plan else { return Ok(types) };
         let mut create = format!("ALTER TABLE {table} ADD PRIMARY KEY ({});", plan.id());
         for (place, _) in plan.distinct_states().enumerate() {
             create.push_str(&format!(
@@ -130,6 +135,27 @@ impl Draft {
         }
         transaction.batch_execute(&create)?;
         Ok(types)
+    }
+
+    /// Makes what `CREATE` says of all rows of a query, which may take as long, and be as many, as those of any other.
+    pub(super) fn compute(
+        &self,
+        transaction: &mut Transaction<'_>,
+        create: &str,
+        limits: &Limits,
+    ) -> Result<(), Failure> {
+        let (most, milliseconds) = (limits.query_rows, limits.query_time.as_millis().max(1));
+        let timeout = milliseconds.min(i32::MAX.unsigned_abs().into());
+        transaction.batch_execute(&format!("SET LOCAL statement_timeout = {timeout}"))?;
+        let one_more = most.saturating_add(1).min(i64::MAX as usize);
+        let create = format!("CREATE {create} AS {} LIMIT {one_more}", self.sql);
+        let rows = transaction.execute(&create, &[]).map_err(Failure::of_query)?;
+        transaction.batch_execute("SET LOCAL statement_timeout = 0")?;
+        if rows > most as u64 {
+            let why = format!("the result has more than {most} rows: use LIMIT");
+            return Err(EngineError::Invalid(why).into());
+        }
+        Ok(())
     }
 }
 

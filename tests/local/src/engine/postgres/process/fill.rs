@@ -19,6 +19,7 @@ use crate::engine::postgres::error::Failure;
 use crate::engine::postgres::schema::lock_names;
 use crate::engine::postgres::storage::{self, Stream};
 use crate::events::keys::Kinds;
+use crate::settings::Limits;
 
 /// How many events a slice has, and how many bytes of them, about. Tests make do with less.
 const SLICE: i64 = if cfg!(test) { 500 } else { 5_000 };
@@ -54,7 +55,7 @@ pub(crate) fn unfilled(transaction: &mut Transaction<'_>) -> Result<Vec<i64>, Fa
 /// Gives a process some more of what is stored, while others add to its stream.
 pub(crate) fn slice(
     transaction: &mut Transaction<'_>,
-    most_distinct: i64,
+    limits: &Limits,
     number: i64,
 ) -> Result<Filled, Failure> {
     // The events, and what is known of their keys, are of one moment.
@@ -74,7 +75,7 @@ pub(crate) fn slice(
     forget_rows(transaction, &mut process, stream.first)?;
     let keys = storage::keys(transaction, stream.number)?;
     let noting = process.successor_of.is_none();
-    give(transaction, &process, &stream, &keys, from..to, most_distinct, noting)?;
+    give(transaction, &process, &stream, &keys, from..to, limits, noting)?;
     let update = "UPDATE stride.processes SET filled = $2 WHERE number = $1";
     transaction.execute(update, &[&number, &to])?;
     Ok(if to < stream.next { Filled::Partly } else { Filled::Nearly })
@@ -89,7 +90,7 @@ fn busy_or_gone(transaction: &mut Transaction<'_>, number: i64) -> Result<Filled
 /// place of its process.
 pub(crate) fn finish(
     transaction: &mut Transaction<'_>,
-    most_distinct: i64,
+    limits: &Limits,
     number: i64,
 ) -> Result<Filled, Failure> {
     let Some(process) = look(transaction, number, "")? else { return Ok(Filled::Gone) };
@@ -124,7 +125,7 @@ pub(crate) fn finish(
         let keys = storage::keys(transaction, stream.number)?;
         if process.seen != Some(stream.seen()) {
             let is_same = old.as_ref().is_some_and(|old| old.query == process.query);
-            fit(transaction, &mut process, stream, &keys, is_same)?;
+            fit(transaction, &mut process, stream, &keys, is_same, limits)?;
         }
         forget_rows(transaction, &mut process, stream.first)?;
         let from = process.filled.map_or(stream.next, |filled| filled.max(stream.first));
@@ -132,7 +133,7 @@ pub(crate) fn finish(
             return Ok(Filled::Partly);
         }
         let (places, noting) = (from..stream.next, old.is_none());
-        give(transaction, &process, stream, &keys, places, most_distinct, noting)?;
+        give(transaction, &process, stream, &keys, places, limits, noting)?;
     } else if process.stream.is_some() {
         forget_rows(transaction, &mut process, i64::MAX)?;
     }
@@ -161,6 +162,7 @@ fn fit(
     stream: &Stream,
     keys: &[(String, Kinds)],
     is_same: bool,
+    limits: &Limits,
 ) -> Result<(), Failure> {
     let number = process.number;
     let before = process.seen.as_deref().and_then(|seen| seen.split_once(':'));
@@ -172,7 +174,7 @@ fn fit(
     let mut filled = process.filled;
     if !fits(transaction, process, keys)? && !widen(transaction, process)? {
         let draft = Draft::new(transaction, &process.name, &process.query)?;
-        put_in_place(transaction, process, &draft)?;
+        put_in_place(transaction, process, &draft, limits)?;
         let update = "UPDATE stride.processes SET skipped = 0 WHERE number = $1";
         transaction.execute(update, &[&number])?;
         if is_same {
@@ -202,7 +204,7 @@ pub(super) fn give(
     stream: &Stream,
     keys: &[(String, Kinds)],
     places: Range<i64>,
-    most_distinct: i64,
+    limits: &Limits,
     noting: bool,
 ) -> Result<(), Failure> {
     if places.is_empty() {
@@ -212,7 +214,7 @@ pub(super) fn give(
     let (plan, table) = (process.plan()?, process.table());
     let sql = statement(&plan, &table, &process.columns, stream.number, keys, noting)?;
     let noting = noting.then_some((number, next));
-    let mut adding = Adding::new(&sql, noting, process.kept, most_distinct);
+    let mut adding = Adding::new(&sql, noting, process.kept, limits);
     adding.add(transaction, places)?;
     let Adding { kept, changes, skipped, error, full, .. } = adding;
     let full = full.map(|(_, why)| why);

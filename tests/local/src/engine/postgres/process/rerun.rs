@@ -5,8 +5,9 @@ use postgres::Transaction;
 use super::draft::{Draft, types};
 use super::{COLUMNS, Process, difference, expiry, replace, stop};
 use crate::engine::EngineError;
-use crate::engine::postgres::error::{Failure, query_error};
+use crate::engine::postgres::error::Failure;
 use crate::engine::postgres::schema::LOCKS;
+use crate::settings::Limits;
 
 /// What came of looking whether a process is to be run again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +27,11 @@ pub(crate) fn recomputed(transaction: &mut Transaction<'_>) -> Result<Vec<i64>, 
 
 /// Runs a process again if what it reads has changed. The server that does it holds a lock, which ends with its
 /// transaction or with itself.
-pub(crate) fn run_again(transaction: &mut Transaction<'_>, number: i64) -> Result<Rerun, Failure> {
+pub(crate) fn run_again(
+    transaction: &mut Transaction<'_>,
+    number: i64,
+    limits: &Limits,
+) -> Result<Rerun, Failure> {
     transaction.batch_execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")?;
     let key = i32::try_from(number).unwrap_or(i32::MAX);
     let lock = "SELECT pg_try_advisory_xact_lock($1, $2)";
@@ -43,7 +48,7 @@ pub(crate) fn run_again(transaction: &mut Transaction<'_>, number: i64) -> Resul
         return Ok(Rerun::Not);
     }
     let mut attempt = transaction.transaction()?;
-    let changed = match run(&mut attempt, &process) {
+    let changed = match run(&mut attempt, &process, limits) {
         Ok(changed) => {
             attempt.commit()?;
             let update = "UPDATE stride.processes SET seen = $2, error = NULL, stale_since = NULL
@@ -72,17 +77,19 @@ fn seen(transaction: &mut Transaction<'_>, reads: &[String]) -> Result<String, F
     Ok(transaction.query_one(select, &[&reads])?.get(0))
 }
 
-fn run(transaction: &mut Transaction<'_>, process: &Process) -> Result<bool, Failure> {
+fn run(
+    transaction: &mut Transaction<'_>,
+    process: &Process,
+    limits: &Limits,
+) -> Result<bool, Failure> {
     let draft = Draft::new(transaction, &process.name, &process.query)?;
     let of = types(transaction, &draft.sql)?;
     if of != process.types || draft.columns != process.columns {
-        return replace(transaction, process, &draft, 0);
+        return replace(transaction, process, &draft, limits);
     }
     let (table, number, by) = (process.table(), process.number, draft.same_row_by());
     let (old, new) = (format!("old_{number}"), format!("new_{number}"));
-    transaction
-        .batch_execute(&format!("CREATE TEMP TABLE {new} ON COMMIT DROP AS {}", draft.sql))
-        .map_err(query_error)?;
+    draft.compute(transaction, &format!("TEMP TABLE {new} ON COMMIT DROP"), limits)?;
     expiry::leave_out(transaction, number, &process.columns, &new)?;
     difference::keep(transaction, &old, &process.rows, &process.columns, by.as_deref())?;
     let (rows, of) = (draft.rows(&format!("pg_temp.{new}")), (number, process.next));

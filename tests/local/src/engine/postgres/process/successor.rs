@@ -11,6 +11,7 @@ use crate::engine::EngineError;
 use crate::engine::postgres::error::Failure;
 use crate::engine::postgres::schema::lock_names;
 use crate::engine::postgres::storage::Stream;
+use crate::settings::Limits;
 use crate::sql::groups::same_row_by;
 use crate::sql::plan::Plan;
 use crate::sql::postgresql;
@@ -51,6 +52,7 @@ pub(crate) fn change(
     transaction: &mut Transaction<'_>,
     name: &str,
     query: &str,
+    limits: &Limits,
 ) -> Result<Option<i64>, Failure> {
     lock_names(transaction)?;
     let now = "SELECT number, query,
@@ -67,7 +69,8 @@ pub(crate) fn change(
     }
     remove_of(transaction, name)?;
     let draft = Draft::new(transaction, name, query)?;
-    let successor = insert(transaction, &draft, &format!("{MARK}{name}"), query, Some(number))?;
+    let successor =
+        insert(transaction, &draft, &format!("{MARK}{name}"), query, Some(number), limits)?;
     let ttl = "UPDATE stride.processes AS new
         SET ttl_duration = old.ttl_duration, ttl_column = old.ttl_column
         FROM stride.processes AS old WHERE new.number = $1 AND old.number = $2";
@@ -96,12 +99,16 @@ pub(crate) fn outdated(transaction: &mut Transaction<'_>) -> Result<Vec<i64>, Fa
 }
 
 /// Begins to make a process anew that is to be.
-pub(crate) fn begin_anew(transaction: &mut Transaction<'_>, number: i64) -> Result<(), Failure> {
+pub(crate) fn begin_anew(
+    transaction: &mut Transaction<'_>,
+    number: i64,
+    limits: &Limits,
+) -> Result<(), Failure> {
     // Nobody else gives it a successor, or deletes it.
     lock_names(transaction)?;
     let Some(process) = look(transaction, number, "AND outdated")? else { return Ok(()) };
     let mut attempt = transaction.transaction()?;
-    let begun = begin(&mut attempt, &process);
+    let begun = begin(&mut attempt, &process, limits);
     match begun {
         Ok(()) => attempt.commit()?,
         Err(Failure { error: EngineError::Invalid(why), .. }) => {
@@ -116,13 +123,17 @@ pub(crate) fn begin_anew(transaction: &mut Transaction<'_>, number: i64) -> Resu
     Ok(())
 }
 
-fn begin(transaction: &mut Transaction<'_>, process: &Process) -> Result<(), Failure> {
+fn begin(
+    transaction: &mut Transaction<'_>,
+    process: &Process,
+    limits: &Limits,
+) -> Result<(), Failure> {
     let number = process.number;
     let draft = Draft::new(transaction, &process.name, &process.query)?;
     let update = "UPDATE stride.processes SET outdated = false WHERE number = $1";
     transaction.execute(update, &[&number])?;
     let successor = format!("{MARK}{}", process.name);
-    let successor = insert(transaction, &draft, &successor, &process.query, Some(number))?;
+    let successor = insert(transaction, &draft, &successor, &process.query, Some(number), limits)?;
     lacks(transaction, successor, draft.stored.as_ref())
 }
 
