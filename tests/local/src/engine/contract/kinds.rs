@@ -26,7 +26,7 @@ pub(in crate::engine) const KINDS: [&str; 9] = [
 /// Rows put together from what a subscriber was told.
 pub(in crate::engine) struct Folded {
     subscriber: Subscriber,
-    rows: RefCell<Vec<String>>,
+    pub(in crate::engine) rows: RefCell<Vec<String>>,
 }
 
 impl Folded {

@@ -87,7 +87,7 @@ fn events_are_stored_while_a_new_process_is_filled() {
     let url = database(place.path());
     let servers = [Server::start(&url, None), Server::start(&url, None)];
     collect(&servers[0], &events());
-    let told = servers.each_ref().map(|server| Folded::new(server, "p"));
+    let told = servers.each_ref().map(|server| Folded::of(server, "p"));
     let mut held = Held::at(&url, 1001);
     thread::scope(|scope| {
         let made = scope.spawn(|| servers[0].process("p", GROUPS));
@@ -126,7 +126,7 @@ fn the_old_rows_are_shown_until_a_successor_is_whole() {
     let url = database(place.path());
     let servers = [Server::start(&url, None), Server::start(&url, None)];
     collect(&servers[0], &events());
-    let told = Folded::new(&servers[1], "p");
+    let told = Folded::of(&servers[1], "p");
     servers[0].process("p", GROUPS);
     servers[0].process("of", "SELECT sum(n) AS n FROM p");
     let other = "SELECT k, n FROM s WHERE n % 2 = 0";
@@ -201,7 +201,7 @@ fn another_server_goes_on_with_what_one_that_died_was_filling() {
     let other = Server::start(&url, None);
     let dying = Server::start(&format!("postgres://{role}{}", &url[at..]), None);
     collect(&other, &events());
-    let told = Folded::new(&other, "p");
+    let told = Folded::of(&other, "p");
     // Of no events at all, it has a row already.
     told.rows.replace(vec![json!({"n": 0}).to_string()]);
     other.process("p", "SELECT count(*) AS n FROM s");
@@ -255,7 +255,7 @@ fn a_process_whose_columns_have_to_be_others_is_made_anew_out_of_sight() {
     let limits = Limits { max_events: 1600, ..Limits::default() };
     let server = Server::start_with(&url, None, &limits);
     collect(&server, &events());
-    let told = Folded::new(&server, "p");
+    let told = Folded::of(&server, "p");
     server.process("p", GROUPS);
     told.adds_up_to(&server, "SELECT * FROM p");
     let before = rows(&server, "SELECT * FROM p");
@@ -310,7 +310,7 @@ fn a_fill_begins_anew_when_columns_have_to_be_others() {
     assert_eq!(client.query_one(noted, &[]).unwrap().get::<_, i64>(0), 1);
     // Nobody saw those of a successor.
     server.process("q", "SELECT k FROM s WHERE n < 0 ORDER BY k");
-    let told = Folded::new(&server, "q");
+    let told = Folded::of(&server, "q");
     put(&server, "q", GROUPS).unwrap();
     assert_eq!(rows(&server, "SELECT * FROM q"), rows(&server, GROUPS));
     told.adds_up_to(&server, "SELECT * FROM q");
@@ -352,7 +352,7 @@ fn a_stream_that_is_deleted_in_the_middle_of_a_fill_is_another_one() {
     for is_back in [false, true] {
         collect(&server, &events());
         let mut held = Held::at(&url, 1001);
-        let told = Folded::new(&server, "p");
+        let told = Folded::of(&server, "p");
         thread::scope(|scope| {
             let made = scope.spawn(|| server.process("p", "SELECT k, n FROM s"));
             held.wait();
@@ -405,7 +405,7 @@ fn whatever_happens_while_processes_are_filled_they_are_their_queries() {
         let place = TempDir::new().unwrap();
         let url = database(place.path());
         let servers = [(); 2].map(|()| Server::start_with(&url, None, &limits));
-        let told = servers.each_ref().map(|server| Folded::new(server, "p"));
+        let told = servers.each_ref().map(|server| Folded::of(server, "p"));
         servers[0].process("p", PLAIN[0]);
         collect(&servers[0], &events());
         for round in 0..3 {
