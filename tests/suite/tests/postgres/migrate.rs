@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use fastrand::Rng;
 use serde_json::{Value, json};
 use stride_core::subscribe::{Position, Reconnect, SubscriptionEvent};
 use stride_local::Local;
@@ -20,6 +21,14 @@ const DATABASE: &str = "STRIDE_TESTS_MIGRATE_DATABASE";
 
 const EVENTS: u64 = 60_000;
 const STREAMS: [&str; 2] = ["s", "t"];
+
+/// Processes whose results are of events that the file no longer has, too.
+const PROCESSES: [(&str, &str); 4] = [
+    ("views", "SELECT page, count(*) AS views FROM s GROUP BY page"),
+    ("values_of", "SELECT page, count(DISTINCT n) AS d, sum(n) AS sum FROM s GROUP BY page"),
+    ("all_of_t", "SELECT count(*) AS c, max(n) AS most, avg(n) > 5 AS many FROM t"),
+    ("odd", "SELECT n, page, odd FROM t WHERE odd"),
+];
 
 /// Not a test, but what the other starts.
 #[test]
@@ -54,7 +63,7 @@ fn event(n: u64) -> Value {
 #[derive(Debug)]
 struct Seen {
     streams: Vec<(String, u64, Vec<Value>)>,
-    rows: Value,
+    rows: Vec<Vec<String>>,
     results: Value,
     definitions: Vec<Value>,
 }
@@ -65,16 +74,39 @@ fn seen(local: &Local, client: &Client) -> Seen {
     };
     let streams = STREAMS
         .map(|name| (name.to_owned(), local.count(name).unwrap(), local.events(name).unwrap()));
-    let ordered = json!({"query": "SELECT * FROM views WHERE page IS NOT NULL ORDER BY page"});
-    let rows = client.post("/analyze", &ordered).unwrap().error_for_status().unwrap();
+    let rows = PROCESSES.map(|(name, _)| {
+        let query = json!({"query": format!("SELECT * FROM {name}")});
+        let rows = client.post("/analyze", &query).unwrap().error_for_status().unwrap();
+        let rows: Vec<Value> = rows.data().unwrap().unwrap();
+        let mut rows: Vec<String> = rows.iter().map(Value::to_string).collect();
+        rows.sort();
+        rows
+    });
     Seen {
         streams: streams.into(),
-        rows: rows.data().unwrap().unwrap(),
+        rows: rows.into(),
         results: get("/analyze/many/results?least=100"),
         definitions: ["/collect/s", "/process", "/process/views", "/analyze", "/analyze/many"]
             .map(get)
             .into(),
     }
+}
+
+/// The rows that a subscription to a process begins with.
+fn snapshot(client: &Client, process: &str) -> Vec<String> {
+    let mut rows = Vec::new();
+    for event in client.subscribe_with_snapshot(&format!("/process/{process}")).unwrap() {
+        match event.unwrap() {
+            SubscriptionEvent::Data(change) => {
+                let change: Value = change;
+                rows.push(change["new"].to_string());
+            }
+            SubscriptionEvent::SnapshotDone => break,
+            _ => {}
+        }
+    }
+    rows.sort();
+    rows
 }
 
 /// The next event behind a position.
@@ -102,6 +134,10 @@ fn what_a_file_holds_is_copied_whole_however_often_the_copy_is_killed() {
         let start = || Local::builder().secret_key(KEY);
         let local = start().data(&file).max_events(EVENTS as usize / 4).start().unwrap();
         let client = Over::ureq().client(&local.endpoint());
+        for (name, query) in PROCESSES {
+            let process = json!({"query": query, "action": "MATERIALIZE"});
+            assert_eq!(client.post(&format!("/process/{name}"), &process).unwrap().status(), 201);
+        }
         for first in (0..EVENTS).step_by(1000) {
             let events: Vec<Value> = (first..first + 1000).map(event).collect();
             // A stream that was deleted leaves its number unused.
@@ -110,9 +146,7 @@ fn what_a_file_holds_is_copied_whole_however_often_the_copy_is_killed() {
             assert_eq!(sent.status(), 200);
         }
         client.delete("/collect/gone").unwrap().error_for_status().unwrap();
-        let views = json!({"query": "SELECT page, count(*) AS views FROM s GROUP BY page",
-            "action": "MATERIALIZE"});
-        assert_eq!(client.post("/process/views", &views).unwrap().status(), 201);
+
         let many = json!({"query": "SELECT page FROM views WHERE views > :least AND page IS NOT NULL ORDER BY page"});
         client.put("/analyze/many", &many).unwrap().error_for_status().unwrap();
         let before = seen(&local, &client);
@@ -128,16 +162,23 @@ fn what_a_file_holds_is_copied_whole_however_often_the_copy_is_killed() {
         drop(reading);
         local.stop();
 
-        let mut kills = 0;
-        while !migrate(&file, &url, Duration::from_millis(150 * (kills + 1))) {
+        // At any moment of it. It comes further each time, but not if it were ended at once for ever.
+        let (mut kills, mut longest, mut random) = (0, 50.0, Rng::new());
+        while !migrate(&file, &url, Duration::from_millis(random.u64(20..longest as u64))) {
             kills += 1;
+            longest *= 1.1;
         }
+        println!("the copy was killed {kills} times");
         assert!(kills > 0);
         // It is done: once more does nothing.
         assert!(stride_local::migrate(&file, &url).unwrap().is_done);
         let local = start().database(&url, None).start().unwrap();
         let client = Over::ureq().client(&local.endpoint());
         let after = seen(&local, &client);
+        for ((name, _), rows) in PROCESSES.iter().zip(&before.rows) {
+            assert!(!rows.is_empty(), "{name}");
+            assert_eq!(snapshot(&client, name), *rows, "{name}");
+        }
         assert_eq!((&after.rows, &after.results), (&before.rows, &before.results));
         assert_eq!(after.definitions, before.definitions);
         assert!(after.streams == before.streams);
