@@ -5,11 +5,15 @@
 
 #[cfg(feature = "postgres")]
 mod differential;
+mod functions;
 pub(super) mod kinds;
+mod names;
 mod page;
 mod positions;
 mod processes;
+mod queries;
 mod retention;
+mod types;
 
 use std::cell::RefCell;
 use std::io::{self, Write as _};
@@ -23,11 +27,20 @@ use serde_json::{Value, json};
 
 #[cfg(feature = "postgres")]
 pub(super) use self::differential::queries_mean_the_same;
+pub(super) use self::functions::{
+    q7_functions_of_numbers, q7_medians_and_percentiles,
+    q8_what_cannot_be_had_is_refused_by_its_name, q8_what_postgresql_writes_in_another_way,
+};
 pub(super) use self::kinds::{
     another_query_tells_the_difference_and_the_same_one_nothing,
     changes_add_up_to_the_rows_at_every_commit,
     distinct_values_are_bounded_and_what_is_kept_stays_exact,
     groups_that_are_too_old_take_their_values_with_them,
+};
+pub(super) use self::names::{
+    q5_a_process_that_is_made_before_its_events_learns_what_its_names_mean,
+    q5_the_names_of_a_process_mean_what_they_did_when_it_was_made,
+    streams_may_have_the_names_of_the_databases_own_tables,
 };
 pub(super) use self::page::every_line_of_the_page_is_true;
 #[cfg(feature = "postgres")]
@@ -45,6 +58,22 @@ pub(super) use self::processes::{
     q5_a_result_that_has_become_old_says_so, the_columns_of_a_star_grow_with_the_stream,
     two_columns_of_one_name_are_told_apart, which_way_a_process_runs_follows_from_its_query,
 };
+pub(super) use self::queries::{
+    a_condition_is_about_keys_and_not_about_results, a_part_does_not_see_what_stands_beside_it,
+    a_part_of_the_query_hides_a_stream_of_its_name,
+    a_query_in_from_knows_nothing_of_its_neighbours,
+    a_result_of_a_keys_name_hides_it_only_where_sql_lets_it,
+    a_stream_that_nobody_has_written_to_is_empty, columns_are_the_keys_that_events_have_had,
+    columns_that_are_joined_by_name_come_once, joins_parts_and_subqueries_find_their_columns,
+    keys_may_be_words_of_sql, names_of_the_engine_mean_nothing_in_a_query,
+    nested_values_are_reached_by_operators, parameters_stand_for_values,
+    parts_may_be_called_like_the_engines_own_tables,
+    results_and_relations_may_be_called_by_words_of_sql, results_may_be_named_like_keys,
+    saved_queries_are_kept_by_name, thousands_of_keys_do_no_harm,
+    true_and_false_stay_what_they_are, values_come_back_as_the_json_they_were,
+    what_is_joined_by_name_comes_first_and_once,
+    wildcards_are_spelled_out_however_they_are_written, windows_are_about_when_events_happened,
+};
 pub(super) use self::retention::{
     a_reader_is_told_how_many_events_went_before_it_came, a_time_to_live_is_kept,
     an_id_is_known_for_as_long_as_its_event,
@@ -52,6 +81,10 @@ pub(super) use self::retention::{
     rows_go_when_their_time_is_over, the_open_key_fills_the_storage_up_to_its_limit,
     the_open_key_makes_so_many_streams, what_is_added_is_counted_whoever_listens,
     what_was_counted_stays_when_a_key_has_values_of_another_type,
+};
+pub(super) use self::types::{
+    q6_where_a_text_is_used_an_object_is_its_json, q9_like_tells_letters_apart_and_ilike_does_not,
+    q9_numbers_and_texts_are_not_compared, q9_what_hands_on_a_truth_value_gives_one,
 };
 use super::position::Position;
 use super::{
@@ -139,6 +172,40 @@ macro_rules! contract {
             a_process_that_makes_no_sense_any_more_harms_nobody,
             q5_a_result_that_has_become_old_says_so,
             every_line_of_the_page_is_true,
+            values_come_back_as_the_json_they_were,
+            columns_are_the_keys_that_events_have_had,
+            a_stream_that_nobody_has_written_to_is_empty,
+            nested_values_are_reached_by_operators,
+            joins_parts_and_subqueries_find_their_columns,
+            a_part_of_the_query_hides_a_stream_of_its_name,
+            results_may_be_named_like_keys,
+            true_and_false_stay_what_they_are,
+            thousands_of_keys_do_no_harm,
+            windows_are_about_when_events_happened,
+            parameters_stand_for_values,
+            saved_queries_are_kept_by_name,
+            columns_that_are_joined_by_name_come_once,
+            a_condition_is_about_keys_and_not_about_results,
+            parts_may_be_called_like_the_engines_own_tables,
+            a_part_does_not_see_what_stands_beside_it,
+            a_result_of_a_keys_name_hides_it_only_where_sql_lets_it,
+            what_is_joined_by_name_comes_first_and_once,
+            names_of_the_engine_mean_nothing_in_a_query,
+            a_query_in_from_knows_nothing_of_its_neighbours,
+            wildcards_are_spelled_out_however_they_are_written,
+            keys_may_be_words_of_sql,
+            results_and_relations_may_be_called_by_words_of_sql,
+            q6_where_a_text_is_used_an_object_is_its_json,
+            q9_numbers_and_texts_are_not_compared,
+            q9_like_tells_letters_apart_and_ilike_does_not,
+            q9_what_hands_on_a_truth_value_gives_one,
+            q7_functions_of_numbers,
+            q7_medians_and_percentiles,
+            q8_what_postgresql_writes_in_another_way,
+            q8_what_cannot_be_had_is_refused_by_its_name,
+            q5_the_names_of_a_process_mean_what_they_did_when_it_was_made,
+            q5_a_process_that_is_made_before_its_events_learns_what_its_names_mean,
+            streams_may_have_the_names_of_the_databases_own_tables,
             all_of_it_survives_the_end,
             after_the_end_nothing_is_taken,
         );
@@ -228,6 +295,14 @@ impl<S: Subject> Fixture<S> {
         self.try_collect(json).unwrap();
     }
 
+    /// Sends events to a stream, as they are written.
+    fn send(&self, stream: &str, json: &str) {
+        let may_write = &|_: &str| true;
+        let (author, limit) = (Author::Trusted, 1 << 20);
+        let collector = Collector { engine: &self.engine, author, limit, may_write };
+        collector.one(stream, json).unwrap().blocking_recv().unwrap().unwrap();
+    }
+
     /// The events that a stream still holds.
     fn events(&self, stream: &str) -> Vec<Value> {
         events(&self.engine, stream)
@@ -251,9 +326,8 @@ impl<S: Subject> Fixture<S> {
         serde_json::from_slice(&rows.json).unwrap()
     }
 
-    #[cfg(feature = "postgres")]
-    fn try_query(&self, sql: &str) -> Result<Value, String> {
-        let rows = self.engine.query(sql, &[]).map_err(|error| error.to_string())?;
+    fn try_query(&self, sql: &str) -> Result<Value, EngineError> {
+        let rows = self.engine.query(sql, &[])?;
         Ok(serde_json::from_slice(&rows.json).unwrap())
     }
 
@@ -280,8 +354,9 @@ impl<S: Subject> Fixture<S> {
     }
 
     fn wait_until(&self, sql: &str, expected: &Value) {
-        let is_there = || self.query(sql) == *expected;
-        assert!(self.changes.wait_until(WAIT, is_there), "{sql}: {}", self.query(sql));
+        // It may be stale, or about to get other columns, meanwhile.
+        let is_there = || self.try_query(sql).is_ok_and(|rows| rows == *expected);
+        assert!(self.changes.wait_until(WAIT, is_there), "{sql}: {:?}", self.try_query(sql));
     }
 
     /// Waits for what is done in the background.

@@ -12,8 +12,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use serde_json::Value as Json;
 use sqlparser::ast::{
-    BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, OrderBy,
-    OrderByKind, Query, Select, SetExpr, TableFactor, TableWithJoins, Value, ValueWithSpan,
+    BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, Ident, JoinConstraint,
+    JoinOperator, ObjectName, OrderBy, OrderByKind, Query, Select, SetExpr, TableFactor,
+    TableWithJoins, Value, ValueWithSpan,
 };
 
 use super::columns::{Outputs, name_results, unique};
@@ -27,7 +28,7 @@ use super::tree::{call, function_name, negative, number, take, text};
 use super::visit::{self, Change};
 use super::{dialect, print};
 use crate::engine::EngineError;
-use crate::events::keys::Kinds;
+use crate::events::keys::{Kinds, MOST};
 
 /// The functions that a query may call: what they do depends on nothing but their arguments and the time, and they
 /// give nothing much longer than those.
@@ -195,6 +196,14 @@ impl Change for Check<'_> {
     fn enter_select(&mut self, select: &mut Select) -> Result<(), EngineError> {
         // After what was written, and not after what it becomes.
         name_results(&mut select.projection);
+        for join in select.from.iter_mut().flat_map(|table| &mut table.joins) {
+            // PostgreSQL asks for a condition.
+            if let JoinOperator::Join(JoinConstraint::None)
+            | JoinOperator::Inner(JoinConstraint::None) = join.join_operator
+            {
+                join.join_operator = JoinOperator::CrossJoin(JoinConstraint::None);
+            }
+        }
         match select.into {
             Some(_) => Err(invalid("SELECT INTO is not supported: a query only reads")),
             None => Ok(()),
@@ -528,7 +537,9 @@ fn select(source: &Source) -> String {
         _ => {
             let kinds = keys.iter().find(|(known, _)| known == key).map(|(_, kinds)| *kinds);
             let key = print::literal(key);
-            match kinds.unwrap_or(Kinds::NULL) {
+            // Past so many keys none is noted, but events may have it.
+            let unknown = if keys.len() < MOST { Kinds::NULL } else { Kinds::OTHER };
+            match kinds.unwrap_or(unknown) {
                 Kinds::NULL => "NULL::jsonb".to_owned(),
                 Kinds::BOOLEAN => format!("(doc ->> {key})::boolean"),
                 Kinds::NUMBER => format!("trim_scale((doc ->> {key})::numeric)"),

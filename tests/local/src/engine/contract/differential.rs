@@ -289,8 +289,8 @@ pub(in crate::engine) fn queries_mean_the_same<A: Subject, B: Subject>(seeds: u6
                     rows(&value, query.contains("ORDER BY p DESC") || query.contains("ORDER BY q,"))
                 })
             };
-            let one = ask(&|sql| one.try_query(sql));
-            let other = ask(&|sql| other.try_query(sql));
+            let one = ask(&|sql| one.try_query(sql).map_err(|error| error.to_string()));
+            let other = ask(&|sql| other.try_query(sql).map_err(|error| error.to_string()));
             if one != other || one.is_err() {
                 wrong.push(format!(
                     "seed {seed}: {query}\n  {}: {one:?}\n  {}: {other:?}",

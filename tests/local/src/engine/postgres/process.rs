@@ -12,6 +12,7 @@ mod draft;
 mod expiry;
 mod fill;
 mod forget;
+mod homes;
 mod rerun;
 mod stats;
 mod successor;
@@ -309,6 +310,9 @@ pub(super) fn delete(transaction: &mut Transaction<'_>, name: &str) -> Result<i6
 fn remove(transaction: &mut Transaction<'_>, process: &Process) -> Result<(), Failure> {
     transaction.execute("DELETE FROM stride.processes WHERE number = $1", &[&process.number])?;
     transaction.execute("DELETE FROM stride.changes WHERE process = $1", &[&process.number])?;
+    if process.successor_of.is_none() {
+        homes::forget(transaction, &process.name)?;
+    }
     discard_tables(transaction, process)
 }
 

@@ -87,6 +87,12 @@ CREATE TABLE IF NOT EXISTS stride.processes (
 );
 CREATE INDEX IF NOT EXISTS processes_of ON stride.processes (stream, name);
 CREATE UNIQUE INDEX IF NOT EXISTS successors ON stride.processes (successor_of) WHERE successor_of IS NOT NULL;
+CREATE TABLE IF NOT EXISTS stride.homes (
+    process text COLLATE \"C\" NOT NULL,
+    hash bytea NOT NULL,         -- of its query
+    homes text NOT NULL,         -- whose keys its names are
+    PRIMARY KEY (process, hash)
+);
 CREATE TABLE IF NOT EXISTS stride.changes (
     process bigint NOT NULL,
     place bigint NOT NULL,

@@ -3,18 +3,14 @@
 pub(in crate::engine) mod contract;
 mod definitions;
 mod differential;
-mod functions;
 mod hostile;
 mod incremental;
 mod kinds;
-mod names;
 mod process;
-mod query;
 mod quoting;
 mod sliding;
 mod storage;
 mod times;
-mod types;
 mod windows;
 
 use std::num::NonZeroU32;

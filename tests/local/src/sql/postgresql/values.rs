@@ -131,6 +131,14 @@ pub(super) fn adapt(expr: &mut Expr) -> Result<(), EngineError> {
                 truth(right);
             }
             Op::Arrow | Op::LongArrow => *expr = part_of(left, op, right),
+            Op::Is | Op::IsNot => {
+                comparable(&mut [left, right])?;
+                let (one, other) = (Box::new(take(left)), Box::new(take(right)));
+                *expr = match op {
+                    Op::Is => Expr::IsNotDistinctFrom(one, other),
+                    _ => Expr::IsDistinctFrom(one, other),
+                };
+            }
             _ => {}
         },
         Expr::UnaryOp { op: UnaryOperator::Not, expr }
@@ -140,6 +148,8 @@ pub(super) fn adapt(expr: &mut Expr) -> Result<(), EngineError> {
         | Expr::IsNotFalse(expr) => truth(expr),
         Expr::UnaryOp { op: UnaryOperator::Minus | UnaryOperator::Plus, expr } => as_number(expr),
         Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr } => wrap("bits", expr),
+        Expr::IsUnknown(value) => *expr = Expr::IsNull(Box::new(take(value))),
+        Expr::IsNotUnknown(value) => *expr = Expr::IsNotNull(Box::new(take(value))),
         Expr::Like { expr, pattern, escape_char, .. }
         | Expr::ILike { expr, pattern, escape_char, .. } => {
             as_text(expr);
@@ -595,6 +605,14 @@ fn percentile(name: &str, function: &mut Function) -> Result<Expr, EngineError> 
     if let [order] = &mut function.within_group[..] {
         options = std::mem::take(&mut order.options);
         arguments.insert(0, take(&mut order.expr));
+    }
+    let whole = if name == "percentile" { 100.0 } else { 1.0 };
+    if let Some(Expr::Value(fraction)) = arguments.get(1)
+        && let Value::Number(digits, _) = &fraction.value
+        && digits.parse().is_ok_and(|number: f64| number > whole)
+    {
+        let why = format!("a percentile is a number from 0 to {whole}");
+        return Err(EngineError::Invalid(why));
     }
     let (value, fraction) = match (name, &mut arguments[..]) {
         ("median", [value]) => (take(value), number("0.5")),

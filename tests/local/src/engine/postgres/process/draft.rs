@@ -3,7 +3,7 @@
 use postgres::Transaction;
 
 use super::adding::events;
-use super::check_circle;
+use super::{check_circle, homes, successor};
 use crate::engine::EngineError;
 use crate::engine::postgres::error::{Failure, query_error};
 use crate::engine::postgres::query;
@@ -39,9 +39,14 @@ impl Draft {
         name: &str,
         query: &str,
     ) -> Result<Self, Failure> {
-        let parsed = postgresql::parse(query, &[])?;
+        let mut parsed = postgresql::parse(query, &[])?;
         let names = query::names(transaction, &parsed)?;
+        let named = successor::visible(name);
+        parsed.homes = homes::of(transaction, named, query)?;
         let runnable = postgresql::rewrite(&parsed, &names)?;
+        if runnable.homes != parsed.homes {
+            homes::keep(transaction, named, query, &runnable.homes)?;
+        }
         let reads: Vec<String> = runnable.reads.iter().cloned().collect();
         check_circle(transaction, name, &reads)?;
         let columns = query::columns_of(transaction, &runnable)?;
