@@ -172,7 +172,8 @@ fn the_old_rows_are_shown_until_a_successor_is_whole() {
         held.wait();
         let deleted = scope.spawn(|| servers[1].engine.delete_process("p"));
         until("it waits for the slice", || {
-            let waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'";
+            let waiting = "SELECT 1 FROM pg_stat_activity
+                WHERE datname = current_database() AND wait_event = 'transactionid'";
             !held.client.query(waiting, &[]).unwrap().is_empty()
         });
         held.release();
@@ -216,8 +217,10 @@ fn another_server_goes_on_with_what_one_that_died_was_filling() {
                 false => put(&dying, name, GROUPS),
             });
             held.wait();
+            // First the one, so that none of them comes back.
+            admin.batch_execute(&format!("ALTER ROLE {role} NOLOGIN")).unwrap();
             let end = format!(
-                "ALTER ROLE {role} NOLOGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
             );
             admin.batch_execute(&end).unwrap();
             let made = made.join().unwrap();
