@@ -12,7 +12,7 @@ use crate::sql;
 ///
 /// Places and ids stay what they were, so subscriptions go on where they were. Processes are copied with their results, which
 /// may be of events that the file no longer has. A result that PostgreSQL does not keep in the same way is made anew over the events that are
-/// left. After an error or a kill, the same call goes on where it was; once all is copied, it does nothing.
+/// left. After an error or a kill, the same call goes on where it was, also if the file has changed since; once all is copied, it does nothing.
 ///
 /// # Errors
 ///

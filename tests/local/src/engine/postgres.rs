@@ -169,6 +169,11 @@ impl Postgres {
         };
         let mut first = storage.connect().map_err(io::Error::other)?;
         let drawn = schema::create(&mut first).map_err(io::Error::other)?;
+        if import::is_under_way(&mut first).map_err(io::Error::other)? {
+            let why =
+                "a file is being copied to the database, which is not done: run the copy again";
+            return Err(io::Error::other(why));
+        }
         storage.put_back(first);
         if let Some(role) = readers.user().filter(|role| storage.user() != Some(role)) {
             let role = print::name(role);

@@ -1,6 +1,7 @@
 //! A copy of what a file holds. It can be gone on with after a kill, and has the places and ids of the file, so
 //! that positions stay what they were.
 
+mod again;
 mod migrated;
 mod texts;
 
@@ -48,15 +49,16 @@ fn copy_to(client: &mut Client, export: &Export) -> Result<Migrated, Failure> {
         migrated.is_done = true;
         return Ok(migrated);
     }
-    let streams = export.streams()?;
+    let (streams, processes, queries) = (export.streams()?, export.processes()?, export.queries()?);
+    again::take_back(client, &streams, &processes, &queries)?;
     for stream in &streams {
         migrated.events += copy_stream(client, export, stream)?;
     }
-    for process in export.processes()? {
+    for process in &processes {
         let stream = streams.iter().find(|stream| process.reads.contains(&stream.name));
-        copy_process(client, export, &process, stream, &mut migrated)?;
+        copy_process(client, export, process, stream, &mut migrated)?;
     }
-    for (name, query) in export.queries()? {
+    for (name, query) in queries {
         let mut transaction = client.transaction()?;
         query::save(&mut transaction, &name, &query)
             .map_err(|failure| of(&format!("the saved query {name:?}"), failure))?;
@@ -89,6 +91,8 @@ fn copy_process(
     let (name, query) = (&process.name, &process.definition.query);
     let named = |failure| of(&format!("the process {name:?}"), failure);
     let mut transaction = client.transaction()?;
+    // Whoever was killed may just have committed it.
+    lock_names(&mut transaction)?;
     if transaction.query_opt("SELECT 1 FROM stride.processes WHERE name = $1", &[name])?.is_some() {
         migrated.known += 1;
         return Ok(());
@@ -97,6 +101,7 @@ fn copy_process(
     let number = match process::create_copied(&mut attempt, export, process, stream) {
         Ok(number) => {
             attempt.commit()?;
+            tracing::info!(process = name, "a process is copied with its result");
             migrated.copied.push(name.clone());
             number
         }
@@ -106,12 +111,14 @@ fn copy_process(
             let number = made.map_err(named)?;
             // What is run again in the file's server, too, lacks nothing.
             let gone = stream.map_or(0, |stream| stream.first - 1);
-            let lacks = gone > 0 && export.plan(process).is_ok();
-            let why = match lacks {
-                true => {
+            let was_added_to = export.plan(process).is_ok();
+            let lacks = gone > 0 && was_added_to;
+            let why = match stream {
+                Some(_) if lacks => {
                     format!("{why}; it lacks the {gone} events that its stream no longer holds")
                 }
-                false => why,
+                None if was_added_to => format!("{why}; nothing is left, its stream was deleted"),
+                _ => why,
             };
             tracing::warn!(process = name, why, "a process is made anew");
             if lacks {
@@ -141,13 +148,11 @@ fn begin(client: &mut Client, export: &Export) -> Result<bool, Failure> {
     if is_noted(&mut transaction, DONE)?.is_some() {
         return Ok(true);
     }
-    if is_noted(&mut transaction, UNDER_WAY)?.is_some() {
-        return Ok(false);
-    }
+    let is_under_way = is_noted(&mut transaction, UNDER_WAY)?.is_some();
     let holds =
         "SELECT EXISTS (SELECT FROM stride.streams) OR EXISTS (SELECT FROM stride.processes)
         OR EXISTS (SELECT FROM stride.queries)";
-    if transaction.query_one(holds, &[])?.get(0) {
+    if !is_under_way && transaction.query_one(holds, &[])?.get(0) {
         let why = "the database holds something else already";
         return Err(EngineError::Invalid(why.to_owned()).into());
     }
@@ -166,6 +171,13 @@ fn begin(client: &mut Client, export: &Export) -> Result<bool, Failure> {
     }
     transaction.commit()?;
     Ok(false)
+}
+
+/// Whether a copy of a file is not done yet.
+pub(super) fn is_under_way(client: &mut Client) -> Result<bool, EngineError> {
+    let select = "SELECT EXISTS (SELECT FROM stride.meta WHERE key = $1)
+        AND NOT EXISTS (SELECT FROM stride.meta WHERE key = $2)";
+    Ok(client.query_one(select, &[&UNDER_WAY, &DONE])?.get(0))
 }
 
 /// Copies what is not there yet of a stream, and returns how many events that were.
@@ -192,7 +204,7 @@ fn copy_stream(
     }
 }
 
-/// Makes a stream without events, with the keys of those that the file ever had.
+/// Makes a stream without events, unless it is there, and notes the keys of those that the file ever had.
 fn make_stream(
     client: &mut Client,
     stream: &ExportedStream,
@@ -202,10 +214,15 @@ fn make_stream(
     let mut transaction = client.transaction()?;
     let make = "INSERT INTO stride.streams
             (number, name, next, keys_version, first_seen, last_seen, first, is_open)
-        VALUES ($1, $2, $3, 1, $4, $5, $3, $6) ON CONFLICT DO NOTHING";
-    let made = transaction.execute(make, &[number, name, first, first_seen, last_seen, is_open])?;
-    if made > 0 {
-        note_keys(&mut transaction, *number, keys.iter().enumerate())?;
+        VALUES ($1, $2, $3, 1, $4, $5, $3, $6)
+        ON CONFLICT (number) DO UPDATE SET last_seen = excluded.last_seen";
+    transaction.execute(make, &[number, name, first, first_seen, last_seen, is_open])?;
+    note_keys(&mut transaction, *number, keys.iter().enumerate())?;
+    // The file may have let go of events since then that are not copied: places have no holes.
+    let start_again = "UPDATE stride.streams SET first = $2, next = $2, bytes = 0, room = 0
+        WHERE number = $1 AND next < $2";
+    if transaction.execute(start_again, &[number, first])? > 0 {
+        transaction.execute("DELETE FROM stride.events WHERE stream = $1", &[number])?;
     }
     transaction.commit()?;
     Ok(())

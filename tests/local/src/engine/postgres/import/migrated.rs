@@ -40,3 +40,24 @@ impl fmt::Display for Migrated {
         write!(f, "saved queries: {queries}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_names_what_was_made_anew() {
+        let mut migrated = Migrated { streams: 2, events: 30, queries: 1, ..Migrated::default() };
+        migrated.copied = vec!["a".to_owned(), "b".to_owned()];
+        migrated.anew = vec![("p".to_owned(), "it has ORDER BY".to_owned())];
+        let expected = "streams: 2, with 30 events that were not there yet\n\
+            processes with their results: 2\n\
+            processes made anew: 1\n  p: it has ORDER BY\n\
+            saved queries: 1";
+        assert_eq!(migrated.to_string(), expected);
+        migrated.known = 3;
+        assert!(migrated.to_string().contains("processes that were there before: 3\n"));
+        migrated.is_done = true;
+        assert_eq!(migrated.to_string(), "everything was copied before");
+    }
+}

@@ -281,3 +281,126 @@ fn a_copy_that_is_killed_anywhere_goes_on_where_it_was() {
     database.close();
     file.close();
 }
+
+#[test]
+fn a_file_that_was_served_between_two_copies_is_copied_as_it_is() {
+    if !is_there() {
+        return skipped("a_file_that_was_served_between_two_copies_is_copied_as_it_is");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (file, url) = (folder.path().join("a.db"), database(folder.path()));
+    let engine = sqlite(&file, 100);
+    let create = |engine: &Sqlite, name: &str, query: &str| {
+        let definition = Definition { query: query.to_owned(), ttl: None };
+        engine.create_process(name, &definition).unwrap();
+        let filling = || engine.process_stats(name).unwrap().filling;
+        until("the process is filled", || filling().is_none());
+    };
+    for stream in ["s", "t", "u", "v"] {
+        append(&engine, stream, 0..60);
+    }
+    create(&engine, "pages", "SELECT page, count(*) AS n FROM s GROUP BY page");
+    create(&engine, "of_pages", "SELECT page FROM pages WHERE n > 2");
+    create(&engine, "bad", "SELECT total(n) AS total FROM s");
+    engine.save_query("old", "SELECT * FROM pages").unwrap();
+    engine.close();
+    drop(engine);
+
+    let error = migrate(&file, &url).unwrap_err().to_string();
+    assert!(error.contains(r#"the process "bad": "#), "{error}");
+    let error = Postgres::open(&url, None, &Limits::default(), listener()).unwrap_err();
+    assert!(error.to_string().contains("run the copy again"), "{error}");
+    // As it is told: the server of the file changes what is not known.
+    let engine = sqlite(&file, 100);
+    engine.delete_process("bad").unwrap();
+    engine.delete_query("old").unwrap();
+    append(&engine, "s", 60..90);
+    // More than the file keeps.
+    append(&engine, "t", 60..250);
+    for stream in ["u", "v"] {
+        engine.delete_stream(stream).unwrap();
+    }
+    append(&engine, "u", 0..5);
+    create(&engine, "new", "SELECT count(*) AS n FROM u");
+    engine.close();
+    drop(engine);
+
+    let migrated = migrate(&file, &url).unwrap();
+    assert_eq!((migrated.known, migrated.streams), (0, 3), "{migrated}");
+    let (file, database) = (sqlite(&file, 100), postgres(&url, 100));
+    assert_eq!(database.streams().unwrap(), file.streams().unwrap());
+    assert_eq!(database.saved_queries().unwrap(), Vec::<String>::new());
+    let names = file.processes().unwrap();
+    assert_eq!(database.processes().unwrap(), names);
+    same(&file, &database, &names, "copied again");
+    for stream in ["s", "t", "u"] {
+        let sql = format!("SELECT n, page FROM {stream}");
+        assert_eq!(rows(&database, &sql), rows(&file, &sql), "{stream}");
+        let position = |engine: &dyn Engine| {
+            [Start::Oldest, Start::Newest].map(|it| engine.position(stream, it).unwrap())
+        };
+        assert_eq!(position(&database), position(&file), "{stream}");
+    }
+    database.close();
+    file.close();
+}
+
+#[test]
+fn groups_that_are_one_to_postgresql_become_one_and_a_process_that_stopped_goes_on() {
+    if !is_there() {
+        let test =
+            "groups_that_are_one_to_postgresql_become_one_and_a_process_that_stopped_goes_on";
+        return skipped(test);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (file, url) = (folder.path().join("a.db"), database(folder.path()));
+    let limits = Limits { max_distinct: 2, ..Limits::default() };
+    let engine = Sqlite::open(Some(&file), &limits, listener()).unwrap();
+    let queries = [
+        (
+            "members",
+            "SELECT o, count(*) AS n, sum(n) AS sum, avg(n) AS mean, max(n) AS most FROM s GROUP BY o",
+        ),
+        ("times", "SELECT $timestamp AS at, count(*) AS n FROM s GROUP BY $timestamp"),
+        ("counted", "SELECT count(DISTINCT o) AS d, count(DISTINCT n) AS n FROM s"),
+        ("much", "SELECT sum(big) AS sum FROM s"),
+        ("of_deleted", "SELECT n, count(*) AS c FROM deleted GROUP BY n"),
+    ];
+    for (name, query) in queries {
+        let definition = Definition { query: query.to_owned(), ttl: None };
+        engine.create_process(name, &definition).unwrap();
+    }
+    let objects = [r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#, r#"{"a":3}"#, r#"{"a":4}"#];
+    for (n, o) in objects.into_iter().enumerate() {
+        let at = format!("2015-05-05T23:40:27.123456{n}Z");
+        let event =
+            format!(r#"{{"s": {{"o": {o}, "n": {n}, "$timestamp": "{at}", "big": 1e308}}}}"#);
+        let (author, may_write) = (Author::Trusted, &|_: &str| true);
+        let collector = Collector { engine: &engine, author, limit: 1 << 20, may_write };
+        collector.map(&event).unwrap().blocking_recv().unwrap().unwrap();
+    }
+    append(&engine, "deleted", 1..3);
+    engine.delete_stream("deleted").unwrap();
+    assert_eq!(rows(&engine, "SELECT count(*) AS n FROM members"), [r#"{"n":"4.000000000e0"}"#]);
+    // It may keep no more than two values.
+    assert_eq!(rows(&engine, "SELECT d FROM counted"), [r#"{"d":"1.000000000e0"}"#]);
+    engine.close();
+    drop(engine);
+
+    let migrated = migrate(&file, &url).unwrap();
+    assert_eq!(migrated.copied, ["members", "times", "counted"], "{migrated}");
+    let [(much, why), (of_deleted, gone)] = &migrated.anew[..] else { panic!("{migrated}") };
+    assert_eq!((much.as_str(), of_deleted.as_str()), ("much", "of_deleted"));
+    assert!(why.contains("inf is not of the type numeric") && !why.contains("lacks"), "{why}");
+    assert!(gone.contains("its stream was deleted"), "{gone}");
+    let database = postgres(&url, 100);
+    let found =
+        |sql: &str| String::from_utf8(database.query(sql, &[]).unwrap().json.to_vec()).unwrap();
+    let members = found("SELECT n, sum, mean, most FROM members ORDER BY n DESC, sum");
+    let expected = r#"[{"n":2,"sum":1,"mean":0.5,"most":1},{"n":1,"sum":2,"mean":2,"most":2},{"n":1,"sum":3,"mean":3,"most":3}]"#;
+    assert_eq!(members, expected);
+    assert_eq!(found("SELECT at, n FROM times"), r#"[{"at":"2015-05-05T23:40:27.123456Z","n":4}]"#);
+    assert_eq!(found("SELECT d, n FROM counted"), r#"[{"d":3,"n":4}]"#);
+    assert_eq!(found("SELECT sum > 1e308 AS is_more FROM much"), r#"[{"is_more":true}]"#);
+    database.close();
+}
