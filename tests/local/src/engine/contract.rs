@@ -13,6 +13,7 @@ mod positions;
 mod processes;
 mod queries;
 mod retention;
+mod times;
 mod types;
 
 use std::cell::RefCell;
@@ -81,6 +82,12 @@ pub(super) use self::retention::{
     rows_go_when_their_time_is_over, the_open_key_fills_the_storage_up_to_its_limit,
     the_open_key_makes_so_many_streams, what_is_added_is_counted_whoever_listens,
     what_was_counted_stays_when_a_key_has_values_of_another_type,
+};
+pub(super) use self::times::{
+    q1_a_text_may_be_called_as_a_time_is_elsewhere, q1_processes_keep_times,
+    q1_times_stay_times_in_parts_subqueries_and_results,
+    q1_what_is_compared_with_a_timestamp_is_a_time, q1_what_times_cannot_do_is_refused,
+    times_may_stand_wherever_an_expression_may,
 };
 pub(super) use self::types::{
     q6_where_a_text_is_used_an_object_is_its_json, q9_like_tells_letters_apart_and_ilike_does_not,
@@ -206,6 +213,12 @@ macro_rules! contract {
             q5_the_names_of_a_process_mean_what_they_did_when_it_was_made,
             q5_a_process_that_is_made_before_its_events_learns_what_its_names_mean,
             streams_may_have_the_names_of_the_databases_own_tables,
+            q1_what_is_compared_with_a_timestamp_is_a_time,
+            q1_times_stay_times_in_parts_subqueries_and_results,
+            q1_a_text_may_be_called_as_a_time_is_elsewhere,
+            q1_processes_keep_times,
+            q1_what_times_cannot_do_is_refused,
+            times_may_stand_wherever_an_expression_may,
             all_of_it_survives_the_end,
             after_the_end_nothing_is_taken,
         );

@@ -60,8 +60,11 @@ impl Change for Translation {
             Expr::Trim { expr, .. } | Expr::Substring { expr, .. } => as_text(expr),
             Expr::TypedString(typed) => {
                 times::check(&typed.value.value).map_err(EngineError::Invalid)?;
-                let name = if typed.data_type == DataType::Date { "date" } else { "utc" };
-                *expr = call(name, [Expr::Value(typed.value.clone())]);
+                let is_date = typed.data_type == DataType::Date;
+                *expr = call("utc", [Expr::Value(typed.value.clone())]);
+                if is_date {
+                    wrap("date", expr);
+                }
             }
             Expr::BinaryOp { left, op, right } => match op {
                 BinaryOperator::Arrow | BinaryOperator::LongArrow => json_or_null(left),
@@ -76,7 +79,7 @@ impl Change for Translation {
                 }
             },
             Expr::Cast { expr: value, data_type, .. } => match data_type {
-                DataType::Date => *expr = call("date", [take(value)]),
+                DataType::Date => *expr = call("date", [call("utc", [take(value)])]),
                 DataType::Timestamp(..) | DataType::Datetime(_) => {
                     *expr = call("utc", [take(value)]);
                 }

@@ -8,7 +8,7 @@ use super::{Fixture, Subject};
 
 /// Of a number, a text, and what has been several: `k` is any of them, `x` and `y` are numbers, `t` is a text, `b` is a
 /// truth value, `m` is a number or a truth value, and `o` an object or something else.
-const NUMBERS: [&str; 27] = [
+const NUMBERS: [&str; 28] = [
     "x",
     "y",
     "x + 1",
@@ -20,6 +20,7 @@ const NUMBERS: [&str; 27] = [
     "mod(y, 2)",
     "o ->> 'n'",
     "floor(x)",
+    "extract(hour FROM at)",
     "trunc(x / 2)",
     "x * 1.0 / 2",
     "y % 2",
@@ -55,7 +56,7 @@ const TEXTS: [&str; 14] = [
     "CASE WHEN y > 0 THEN t ELSE 'less' END",
 ];
 
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 15] = [
     "k",
     "b",
     "s.k",
@@ -67,9 +68,13 @@ const OTHERS: [&str; 11] = [
     "coalesce(k, 'none')",
     "CASE WHEN k > 0 THEN k ELSE 'less' END",
     "date_trunc('minute', s.$timestamp)",
+    "utc(at)",
+    "at + INTERVAL '1 month'",
+    "CAST(at AS DATE)",
+    "date_trunc('hour', at)",
 ];
 
-const CONDITIONS: [&str; 38] = [
+const CONDITIONS: [&str; 46] = [
     "x > 0",
     "k > 0",
     "NOT k > 0",
@@ -108,6 +113,30 @@ const CONDITIONS: [&str; 38] = [
     "s.$timestamp > '2015-05-05T12:30:00Z'",
     "s.$timestamp BETWEEN '2015-05-05T14:10:00+02:00' AND '2015-05-05 12:40'",
     "at > s.$timestamp",
+    "at = s.$timestamp OR at < now()",
+    "utc(at) > '2015-05-05 12:30+0000'",
+    "at BETWEEN TIMESTAMP '2015-05-05' AND now()",
+    "at IS DISTINCT FROM s.$timestamp",
+    "at IS NOT s.$timestamp",
+    "coalesce(s.$timestamp, at) > '2015-05-05T12:30:00Z'",
+    "CAST(at AS DATE) >= '2015-05'",
+    "CAST(s.$timestamp AS DATE) = DATE '2015-05-05'",
+];
+
+/// Times in all ways to write them, and what only looks like one.
+const TIMES: [&str; 12] = [
+    "2015-05-05T12:30:30Z",
+    "2015-05-05 14:30:30+0200",
+    "2015-05-05T12:30",
+    "2015-05-05",
+    "2015-05-05 12:30:30.5 +02",
+    "2015-05-05t12:30:30.25z",
+    "2015-13-05",
+    "2015-02-30T12:30:00Z",
+    "2015-05-05T24:00:00Z",
+    "2015-05-05+02:00",
+    "9999-12-31T23:59:59-01:00",
+    "soon",
 ];
 
 struct Maker(Rng);
@@ -214,7 +243,7 @@ impl Maker {
                     _ => json!({"n": random.u8(..3)}),
                 },
             ),
-            ("at", json!(["2015-05-05T12:30:30Z", "soon"][random.usize(..2)])),
+            ("at", json!(TIMES[random.usize(..TIMES.len())])),
         ];
         for (key, value) in values {
             match random.u8(..10) {

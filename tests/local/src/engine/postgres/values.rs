@@ -28,7 +28,7 @@ const PAIRS: [(&str, &str, &str, &str); 8] = [
 
 /// What SQL has for one type, for all of them. `number` and `letters`: a number, or a text, and no other value. `num`: a
 /// number, or a text that is one. `amount`, `whole` and `bits`: what arithmetic makes of a value, also of a text that only
-/// starts with a number. `time`: a time, or a text that is one. `json`: an object or an array, to look into. `truth`: what a
+/// starts with a number. `time`: a time, or a text that is one. `day`: its date, which is a text. `json`: an object or an array, to look into. `truth`: what a
 /// condition makes of a value. `rank` and `ordered`: numbers come before texts. `sqrt` and its like are `NULL` where
 /// PostgreSQL's own would end the query.
 const FUNCTIONS: &str = r#"
@@ -131,8 +131,9 @@ CREATE FUNCTION stride.truth(jsonb) RETURNS boolean IMMUTABLE LANGUAGE sql AS $$
     SELECT stride.amount($1) <> 0 $$;
 
 CREATE FUNCTION stride.time(text) RETURNS timestamptz STABLE LANGUAGE sql AS $$
-    SELECT CASE WHEN length($1) <= 64 AND $1 ~ '^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([ Tt]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?)?([zZ]|[-+]([01][0-9]|2[0-3]):[0-5][0-9])?$'
-            AND left($1, 4) <> '0000'
+    SELECT CASE WHEN length($1) <= 64 AND $1 ~ ('^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])'
+                || '([ Tt]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?( *([zZ]|[-+]([01][0-9]|2[0-3])(:?[0-5][0-9])?))?)?$')
+            AND left($1, 4) <> '0000' AND (left($1, 10) <> '9999-12-31' OR substr($1, 11) !~ '-')
         THEN CASE WHEN substr($1, 9, 2)::int <=
             extract(day FROM (left($1, 7) || '-01')::date + interval '1 month' - interval '1 day')
         THEN $1::timestamptz END END $$;
@@ -144,6 +145,9 @@ CREATE FUNCTION stride.time(timestamptz) RETURNS timestamptz IMMUTABLE LANGUAGE 
 CREATE FUNCTION stride.time(timestamp) RETURNS timestamptz STABLE LANGUAGE sql AS $$ SELECT $1::timestamptz $$;
 CREATE FUNCTION stride.time(date) RETURNS timestamptz STABLE LANGUAGE sql AS $$ SELECT $1::timestamptz $$;
 CREATE FUNCTION stride.time(interval) RETURNS interval IMMUTABLE LANGUAGE sql AS $$ SELECT $1 $$;
+
+CREATE FUNCTION stride.day(timestamptz) RETURNS text STABLE LANGUAGE sql AS $$
+    SELECT to_char($1 AT TIME ZONE 'UTC', 'YYYY-MM-DD') COLLATE "C" $$;
 
 CREATE FUNCTION stride.ordered(anyelement) RETURNS anyelement IMMUTABLE LANGUAGE sql AS $$ SELECT $1 $$;
 CREATE FUNCTION stride.ordered(jsonb) RETURNS jsonb IMMUTABLE LANGUAGE sql AS $$
@@ -205,12 +209,16 @@ fn of_two() -> String {
     let mut sql = String::new();
     for one in TYPES {
         for other in TYPES {
+            let json = |of: &str, value: &str| match of {
+                "timestamptz" => format!("to_jsonb(stride.out({value}))"),
+                _ => format!("to_jsonb({value})"),
+            };
             let (common, first, second) = match one == other {
-                true => (one, "$1", "$2"),
-                false => ("jsonb", "to_jsonb($1)", "to_jsonb($2)"),
+                true => (one, "$1".to_owned(), "$2".to_owned()),
+                false => ("jsonb", json(one, "$1"), json(other, "$2")),
             };
             for (name, value) in
-                [("either", format!("coalesce({first}, {second})")), ("alike", first.to_owned())]
+                [("either", format!("coalesce({first}, {second})")), ("alike", first.clone())]
             {
                 sql += &format!(
                     "CREATE FUNCTION stride.{name}({one}, {other}) RETURNS {common} STABLE LANGUAGE sql \

@@ -78,27 +78,25 @@ pub(super) fn adapt(expr: &mut Expr) -> Result<(), EngineError> {
                 *expr = changed;
             }
         }
+        Expr::Cast { expr: value, data_type: DataType::Date, .. } => {
+            *expr = own("day", [own("time", [take(value)])]);
+        }
         Expr::Cast { expr: value, data_type, .. } => cast(value, data_type),
         Expr::TypedString(TypedString { data_type, value, .. }) => {
-            let literal = Expr::Value(value.clone());
-            check_time(&literal)?;
-            let time = own("time", [literal]);
-            *expr = if *data_type == DataType::Date { cast_to(time, DataType::Date) } else { time };
+            let mut time = Expr::Value(value.clone());
+            as_moment(&mut time)?;
+            *expr = if *data_type == DataType::Date { own("day", [time]) } else { time };
         }
         Expr::BinaryOp { left, op, right } => match op {
             Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq => {
                 comparable(&mut [left, right])?;
             }
             Op::Plus | Op::Minus if is_interval(right) && !is_interval(left) => {
-                if !is_moment(left) {
-                    wrap("time", left);
-                }
+                wrap("time", left);
                 **right = span(right)?;
             }
             Op::Plus if is_interval(left) && !is_interval(right) => {
-                if !is_moment(right) {
-                    wrap("time", right);
-                }
+                wrap("time", right);
                 **left = span(left)?;
             }
             Op::Plus | Op::Minus if is_moment(left) || is_moment(right) => {
@@ -132,7 +130,7 @@ pub(super) fn adapt(expr: &mut Expr) -> Result<(), EngineError> {
             }
             Op::Arrow | Op::LongArrow => *expr = part_of(left, op, right),
             Op::Is | Op::IsNot => {
-                comparable(&mut [left, right])?;
+                distinguishable(left, right)?;
                 let (one, other) = (Box::new(take(left)), Box::new(take(right)));
                 *expr = match op {
                     Op::Is => Expr::IsNotDistinctFrom(one, other),
@@ -164,7 +162,7 @@ pub(super) fn adapt(expr: &mut Expr) -> Result<(), EngineError> {
             comparable(&mut all)?;
         }
         Expr::IsDistinctFrom(one, other) | Expr::IsNotDistinctFrom(one, other) => {
-            comparable(&mut [one, other])?;
+            distinguishable(one, other)?;
         }
         Expr::Case { operand, conditions, else_result, .. } => {
             for CaseWhen { condition, .. } in &mut *conditions {
@@ -283,16 +281,24 @@ fn is_moment(expr: &Expr) -> bool {
         Expr::Identifier(name) => is_name(name),
         Expr::CompoundIdentifier(parts) => parts.last().is_some_and(is_name),
         Expr::Nested(inner) => is_moment(inner),
+        Expr::Cast { data_type: DataType::Timestamp(..), .. } => true,
         Expr::Function(function) => {
             let name = function.name.0.last().and_then(|part| part.as_ident());
             match name.map(|name| name.value.to_ascii_lowercase()).as_deref() {
                 Some("now" | "time" | "date_trunc") => true,
+                Some("either" | "alike") => {
+                    arguments(function).is_some_and(|them| them.into_iter().any(is_moment))
+                }
                 Some("min" | "max" | "nullif" | "lag" | "lead" | "first_value" | "last_value") => {
                     let arguments = arguments(function);
                     arguments.is_some_and(|them| them.first().is_some_and(|it| is_moment(it)))
                 }
                 _ => false,
             }
+        }
+        Expr::Case { conditions, else_result, .. } => {
+            let results = conditions.iter().map(|it| &it.result);
+            results.chain(else_result.as_deref()).any(is_moment)
         }
         Expr::BinaryOp { left, op: BinaryOperator::Plus | BinaryOperator::Minus, right } => {
             let is_span =
@@ -303,26 +309,40 @@ fn is_moment(expr: &Expr) -> bool {
     }
 }
 
-fn check_time(literal: &Expr) -> Result<(), EngineError> {
-    match literal {
-        Expr::Value(value) => times::check(&value.value).map_err(EngineError::Invalid),
-        _ => Ok(()),
+/// A literal as the time that it has to be. PostgreSQL reads it once, and not for every row.
+fn as_moment(expr: &mut Expr) -> Result<(), EngineError> {
+    if let Expr::Value(literal) = expr
+        && let Value::SingleQuotedString(time) = &literal.value
+    {
+        times::check(&literal.value).map_err(EngineError::Invalid)?;
+        let time = times::micros_of(time).map_or_else(null, |micros| text(times::text_of(micros)));
+        *expr = cast_to(time, timestamptz());
     }
+    Ok(())
+}
+
+fn timestamptz() -> DataType {
+    DataType::Timestamp(None, sqlparser::ast::TimezoneInfo::WithTimeZone)
 }
 
 /// A literal in quotes is a text, or a time where it is compared with one. PostgreSQL would read it as whatever the other
 /// side is, and end the query where it is none.
 fn comparable(operands: &mut [&mut Expr]) -> Result<(), EngineError> {
     if operands.iter().any(|it| is_moment(it)) {
-        for operand in operands {
-            check_time(operand)?;
-            if is_text(operand) {
-                wrap("time", operand);
-            }
-        }
-        return Ok(());
+        return operands.iter_mut().try_for_each(|it| as_moment(it));
     }
     operands.iter_mut().for_each(|it| typed(it));
+    Ok(())
+}
+
+/// Two values that are told apart, also where one of them is not there.
+fn distinguishable(one: &mut Expr, other: &mut Expr) -> Result<(), EngineError> {
+    let are_times = is_moment(one) || is_moment(other);
+    comparable(&mut [&mut *one, &mut *other])?;
+    if are_times {
+        wrap("time", one);
+        wrap("time", other);
+    }
     Ok(())
 }
 
@@ -408,11 +428,9 @@ fn cast(value: &mut Expr, data_type: &mut DataType) {
         | Type::CharacterVarying(_)
         | Type::Char(_)
         | Type::Character(_) => as_text(value),
-        Type::Date => wrap("time", value),
         Type::Timestamp(..) | Type::Datetime(_) => {
             wrap("time", value);
-            let zone = sqlparser::ast::TimezoneInfo::WithTimeZone;
-            *data_type = Type::Timestamp(None, zone);
+            *data_type = timestamptz();
         }
         Type::JSON | Type::JSONB => {
             wrap("parsed", value);
@@ -524,8 +542,9 @@ fn of_function(function: &mut Function) -> Result<Option<Expr>, EngineError> {
         }
         "date" if count == 1 => {
             let time = arguments_mut(function).next().map(|it| own("time", [take(it)]));
-            return Ok(time.map(|time| cast_to(time, DataType::Date)));
+            return Ok(time.map(|time| own("day", [time])));
         }
+        "current_date" => return Ok(Some(own("day", [call("now", [])]))),
         "utc" | "date" => return Err(wrong(&name)),
         "pi" => function.name = vec![Ident::new("stride"), Ident::new("pi")].into(),
         unit if count == 1 && UNITS.contains(&unit) => {
