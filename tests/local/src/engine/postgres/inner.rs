@@ -336,10 +336,18 @@ impl Inner {
     }
 
     fn fill_all(&self) -> Result<(), EngineError> {
+        // One that fails keeps the others from nothing.
+        let failed = |number: i64, error: &EngineError| {
+            tracing::debug!(process = number, %error, "a process cannot be filled now");
+            self.failed(error);
+        };
         for number in self.storage.transaction(process::outdated)? {
-            self.storage.transaction(|transaction| {
+            let begin = |transaction: &mut Transaction<'_>| {
                 process::begin_anew(transaction, number, &self.limits)
-            })?;
+            };
+            if let Err(error) = self.storage.transaction(begin) {
+                failed(number, &error);
+            }
         }
         for number in self.storage.transaction(process::unfilled)? {
             let mut is_last = false;
@@ -348,8 +356,10 @@ impl Inner {
                     Ok(Filled::Partly) => false,
                     Ok(Filled::Nearly) => true,
                     Ok(Filled::Whole(_) | Filled::Busy | Filled::Gone) => break,
-                    Err(error) if error.is_failure() => return Err(error),
-                    Err(_) => break,
+                    Err(error) => {
+                        failed(number, &error);
+                        break;
+                    }
                 };
             }
         }

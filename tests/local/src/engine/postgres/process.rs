@@ -277,7 +277,9 @@ pub(super) fn discarded(transaction: &mut Transaction<'_>) -> Result<Vec<String>
 
 /// Drops one of them.
 pub(super) fn drop_table(transaction: &mut Transaction<'_>, name: &str) -> Result<(), Failure> {
-    transaction.batch_execute(&format!("SET LOCAL lock_timeout = '100 ms'; DROP TABLE {name}"))?;
+    transaction.batch_execute(&format!(
+        "SET LOCAL lock_timeout = '100 ms'; DROP TABLE IF EXISTS {name}"
+    ))?;
     transaction.execute("DELETE FROM stride.discarded WHERE name = $1", &[&name])?;
     Ok(())
 }

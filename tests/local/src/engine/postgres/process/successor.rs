@@ -41,7 +41,7 @@ pub(super) fn remove_of(transaction: &mut Transaction<'_>, name: &str) -> Result
     }
 }
 
-/// Whether a process, whose row is locked, has a successor.
+/// Whether a process has a successor.
 pub(super) fn is_there(transaction: &mut Transaction<'_>, number: i64) -> Result<bool, Failure> {
     let select = "SELECT 1 FROM stride.processes WHERE successor_of = $1";
     Ok(transaction.query_opt(select, &[&number])?.is_some())
@@ -75,6 +75,11 @@ pub(crate) fn change(
         SET ttl_duration = old.ttl_duration, ttl_column = old.ttl_column
         FROM stride.processes AS old WHERE new.number = $1 AND old.number = $2";
     transaction.execute(ttl, &[&successor, &number])?;
+    if then.is_some() {
+        // Should nothing come of the other query.
+        let update = "UPDATE stride.processes SET outdated = true WHERE number = $1";
+        transaction.execute(update, &[&number])?;
+    }
     Ok(Some(successor))
 }
 
@@ -85,16 +90,20 @@ pub(super) fn outdate(
     stream: &Stream,
 ) -> Result<(), Failure> {
     stop(transaction, number, ANEW)?;
-    // A successor that is there already finds out by itself.
-    let update = "UPDATE stride.processes SET seen = $2, stopped = NULL, outdated =
-        NOT EXISTS (SELECT FROM stride.processes WHERE successor_of = $1) WHERE number = $1";
+    // A successor with this query finds out by itself.
+    let update =
+        "UPDATE stride.processes AS old SET seen = $2, stopped = NULL, outdated = NOT EXISTS (
+            SELECT FROM stride.processes AS new WHERE successor_of = $1 AND new.query = old.query)
+        WHERE number = $1";
     transaction.execute(update, &[&number, &stream.seen()])?;
     Ok(())
 }
 
-/// The processes that are to be made anew.
+/// The processes that are to be made anew. What becomes of another query comes first.
 pub(crate) fn outdated(transaction: &mut Transaction<'_>) -> Result<Vec<i64>, Failure> {
-    let select = "SELECT number FROM stride.processes WHERE outdated ORDER BY number";
+    let select = "SELECT number FROM stride.processes WHERE outdated
+            AND number NOT IN (SELECT successor_of FROM stride.processes WHERE successor_of IS NOT NULL)
+        ORDER BY number";
     Ok(transaction.query(select, &[])?.iter().map(|row| row.get(0)).collect())
 }
 
@@ -107,6 +116,9 @@ pub(crate) fn begin_anew(
     // Nobody else gives it a successor, or deletes it.
     lock_names(transaction)?;
     let Some(process) = look(transaction, number, "AND outdated")? else { return Ok(()) };
+    if is_there(transaction, number)? {
+        return Ok(());
+    }
     let mut attempt = transaction.transaction()?;
     let begun = begin(&mut attempt, &process, limits);
     match begun {

@@ -289,6 +289,41 @@ fn a_process_whose_columns_have_to_be_others_is_made_anew_out_of_sight() {
 }
 
 #[test]
+fn a_process_is_made_anew_if_nothing_comes_of_another_query() {
+    if !is_there() {
+        return skipped("a_process_is_made_anew_if_nothing_comes_of_another_query");
+    }
+    let place = TempDir::new().unwrap();
+    let url = database(place.path());
+    let limits = Limits { max_distinct: 1000, ..Limits::default() };
+    let server = Server::start_with(&url, None, &limits);
+    collect(&server, &events());
+    let query = "SELECT k, count(*) AS n FROM s GROUP BY k";
+    server.process("p", query);
+    let mut held = Held::at(&url, 1001);
+    thread::scope(|scope| {
+        // It may keep no more in its third slice.
+        let changed = scope.spawn(|| put(&server, "p", GROUPS));
+        held.wait();
+        let types = "UPDATE stride.processes SET types = array_fill('name'::text, ARRAY[cardinality(types)]), seen = ''
+            WHERE name = 'p'";
+        held.client.batch_execute(types).unwrap();
+        more(&server, 5000);
+        assert!(server.engine.process_stats("p").unwrap().stale);
+        held.release();
+        let changed = changed.join().unwrap();
+        assert!(matches!(changed, Err(EngineError::Invalid(_))), "{changed:?}");
+    });
+    let is_whole = || {
+        server.changes.note();
+        !server.engine.process_stats("p").unwrap().stale
+    };
+    assert!(server.changes.wait_until(WAIT, is_whole));
+    assert_eq!(rows(&server, "SELECT * FROM p"), rows(&server, query));
+    assert_eq!(server.engine.counters().storage_errors, 0);
+}
+
+#[test]
 fn a_fill_begins_anew_when_columns_have_to_be_others() {
     if !is_there() {
         return skipped("a_fill_begins_anew_when_columns_have_to_be_others");
