@@ -1,11 +1,15 @@
 //! From a file to a database that serves several servers.
 
 use std::path::Path;
+use std::time::Duration;
 use std::{io, thread};
 
 use crate::engine::postgres::import::{self, Migrated};
 use crate::engine::sqlite::export::Export;
 use crate::sql;
+
+/// How long the session of a copy that was killed may go on in the database: until the end of its statement.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Copies what the file of a server holds into a PostgreSQL database that holds nothing of a Stride yet. The file stays as it
 /// is. Neither may be served meanwhile. How far it has come is logged.
@@ -16,12 +20,12 @@ use crate::sql;
 ///
 /// # Errors
 ///
-/// There is no such file or a server has it open, the database cannot be reached or holds something else, or a query
+/// There is no such file, a server has it or the database open, the database cannot be reached or holds something else, or a query
 /// of the file is not one that PostgreSQL knows: then its name is said, and what was copied stays.
 pub fn migrate(data: &Path, database: &str) -> io::Result<Migrated> {
     // The driver has a runtime of its own, which cannot be used inside of another, and queries need a stack.
     thread::scope(|scope| {
-        let copy = || import::copy(database, &Export::open(data)?);
+        let copy = || import::copy(database, &Export::open(data)?, PATIENCE);
         let copying = thread::Builder::new()
             .name("stride-local-migrate".to_owned())
             .stack_size(sql::STACK)

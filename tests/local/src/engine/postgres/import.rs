@@ -8,13 +8,14 @@ mod texts;
 use std::io;
 use std::time::{Duration, Instant};
 
+use postgres::error::SqlState;
 use postgres::{Client, Transaction};
 
 pub use self::migrated::Migrated;
 pub(super) use self::texts::text;
 use super::connections::Connections;
 use super::error::Failure;
-use super::schema::{self, lock_names};
+use super::schema::{self, LOCKS, SWEEP, lock_names};
 use super::storage::{LATEST, ROOM, bytes, doc};
 use super::{SETTINGS, process, query};
 use crate::engine::EngineError;
@@ -33,14 +34,32 @@ const SAID_EVERY: Duration = Duration::from_secs(1);
 const UNDER_WAY: &str = "import";
 const DONE: &str = "imported";
 
-/// Copies a file into a database that holds nothing else.
-pub(crate) fn copy(database: &str, export: &Export) -> io::Result<Migrated> {
+/// Copies a file into a database that holds nothing else. `patience`: how long whoever has the database may take to let go
+/// of it.
+pub(crate) fn copy(database: &str, export: &Export, patience: Duration) -> io::Result<Migrated> {
     // What is copied does not depend on the settings of a login.
     let connections = Connections::that_write(database, SETTINGS.to_owned())?;
     let mut client = connections.connect().map_err(io::Error::other)?;
+    take(&mut client, patience)?;
     schema::create(&mut client).map_err(io::Error::other)?;
     let copied = copy_to(&mut client, export);
     copied.map_err(|failure| io::Error::other(failure.error))
+}
+
+/// Takes the database as a server does that deletes what is too old. The session of a copy that was killed may still have it.
+fn take(client: &mut Client, patience: Duration) -> io::Result<()> {
+    let failed = |error| io::Error::other(EngineError::from(error));
+    let wait = format!("SET lock_timeout = {}", patience.as_millis().max(1));
+    client.batch_execute(&wait).map_err(failed)?;
+    let lock = "SELECT pg_advisory_lock($1, $2)";
+    client.execute(lock, &[&LOCKS, &SWEEP]).map_err(|error| match error.code() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            let why = "a server, or another copy, has the database open";
+            io::Error::new(io::ErrorKind::ResourceBusy, why)
+        }
+        _ => failed(error),
+    })?;
+    client.batch_execute("SET lock_timeout = 0").map_err(failed)
 }
 
 fn copy_to(client: &mut Client, export: &Export) -> Result<Migrated, Failure> {

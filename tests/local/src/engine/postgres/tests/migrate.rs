@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use postgres::{Client, NoTls};
 use serde_json::{Value, json};
@@ -9,8 +10,9 @@ use serde_json::{Value, json};
 use super::{database, is_there, until};
 use crate::changes::Changes;
 use crate::engine::contract::skipped;
-use crate::engine::postgres::{Postgres, schema};
+use crate::engine::postgres::{Postgres, import, schema};
 use crate::engine::sqlite::Sqlite;
+use crate::engine::sqlite::export::Export;
 use crate::engine::{Author, Change, Definition, Engine, Mode, PageLimit, Start, Ttl};
 use crate::events::Collector;
 use crate::migrate::migrate;
@@ -19,7 +21,9 @@ use crate::subscribers::Announcer;
 use crate::subscribers::hub::Hub;
 
 /// Every kind of query that keeps up on both. What is told apart by them has values of each type, and of several.
-const KEEP_UP: [&str; 16] = [
+const KEEP_UP: [&str; 18] = [
+    "SELECT was, count(*) AS n, count(DISTINCT was) AS d FROM s GROUP BY was",
+    "SELECT page, sum(n) AS a, avg(n) AS b, sum(n) + count(n) AS c FROM s GROUP BY page HAVING sum(n) > 9 AND min(part) < 5",
     "SELECT count(*) AS n FROM s",
     "SELECT page, count(*) AS n, sum(n) AS sum, avg(n) AS mean FROM s GROUP BY page",
     "SELECT avg(n) AS mean, count(n) AS c FROM s",
@@ -45,9 +49,35 @@ const ANEW: [(&str, &str); 3] = [
         "SELECT page, count(*) AS n FROM s WHERE $timestamp > now() - INTERVAL '36500 days' GROUP BY page",
         "changes with time",
     ),
-    ("SELECT page, n FROM p1 WHERE n > 1", "another process"),
+    ("SELECT page, n FROM p3 WHERE n > 1", "another process"),
     ("SELECT n FROM s WHERE n IS NOT NULL ORDER BY n DESC LIMIT 3", "ORDER BY"),
 ];
+
+#[test]
+fn nothing_is_copied_into_a_database_that_a_server_has_open() {
+    if !is_there() {
+        return skipped("nothing_is_copied_into_a_database_that_a_server_has_open");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (file, url) = (folder.path().join("a.db"), database(folder.path()));
+    let engine = sqlite(&file, 10);
+    append(&engine, "s", 0..3);
+    engine.close();
+    drop(engine);
+    let server = postgres(&url, 10);
+    let mut client = Client::connect(&url, NoTls).unwrap();
+    let sweeps = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = $1 AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let lock = schema::SWEEP.cast_unsigned();
+    until("the server sweeps", || client.query_opt(sweeps, &[&lock]).unwrap().is_some());
+    let export = Export::open(&file).unwrap();
+    let error = import::copy(&url, &export, Duration::ZERO).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ResourceBusy, "{error}");
+    assert_eq!(server.streams().unwrap(), Vec::<String>::new());
+    server.close();
+    drop((server, export));
+    assert_eq!(migrate(&file, &url).unwrap().events, 3);
+}
 
 fn listener() -> Arc<Announcer> {
     Arc::new(Announcer {
@@ -77,6 +107,8 @@ fn event(n: u64) -> Value {
     event["odd"] = odd[n as usize % odd.len()].clone();
     event["ok"] = json!(n.is_multiple_of(2));
     event["part"] = json!(n as f64 / 4.0);
+    // Values of a type that no event has any more.
+    event["was"] = if n < 20 { json!("old") } else { json!(n % 2) };
     if n.is_multiple_of(7) {
         event["n"] = Value::Null;
     }
@@ -177,7 +209,7 @@ fn results_are_what_they_were_though_retention_took_half_of_the_events() {
     assert!(!migrated.anew[2].1.contains("lacks"));
 
     let (file, database) = (sqlite(&file, 30), postgres(&url, 30));
-    let stats = database.process_stats("p16").unwrap();
+    let stats = database.process_stats("p18").unwrap();
     assert_eq!(stats.skipped, 30);
     same(&file, &database, &names, "copied");
     // What is made of the events that are left.
