@@ -36,7 +36,7 @@
 //! * `max-open-mib` counts the events that streams hold, with their ids and indexes, and what all other tables take on
 //!   the disk; a server measures it once a second. The names of keys have no bound but this one.
 //! * A `ttl` and windows go by the clock of the database, the age of events by that of the server that stored them.
-//! * A change of a process, or a new one, whose server dies still comes about: another server fills it.
+//! * A new process, or another query for one, is not forgotten when its server dies: another server fills it.
 //! * A process that is made anew shows its old rows, as stale, until it has been given what is stored.
 //! * A process over a window of time is run again, at most once a second, and says so in its `stats`.
 //! * A process that is made anew because a key has another kind of value lacks what retention has taken from its stream,

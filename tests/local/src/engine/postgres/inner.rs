@@ -336,7 +336,7 @@ impl Inner {
     }
 
     fn fill_all(&self) -> Result<(), EngineError> {
-        // One that fails keeps the others from nothing.
+        // One that fails must not hold up the others.
         let failed = |number: i64, error: &EngineError| {
             tracing::debug!(process = number, %error, "a process cannot be filled now");
             self.failed(error);
