@@ -116,6 +116,9 @@ fn copy_process(
         migrated.known += 1;
         return Ok(());
     }
+    if !process.homes.is_empty() {
+        process::keep_homes(&mut transaction, name, query, &process.homes)?;
+    }
     let mut attempt = transaction.transaction()?;
     let number = match process::create_copied(&mut attempt, export, process, stream) {
         Ok(number) => {

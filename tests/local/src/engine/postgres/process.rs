@@ -37,6 +37,7 @@ pub(super) use self::copied::{create_copied, create_whole};
 pub(super) use self::expiry::{MOST_EXPIRED, expire, set_ttl, ttl, with_ttl};
 pub(super) use self::fill::{Filled, finish, give_up, slice, unfilled};
 pub(super) use self::forget::forget;
+pub(super) use self::homes::keep as keep_homes;
 pub(super) use self::rerun::{Rerun, recomputed, run_again};
 pub(super) use self::stats::{all, counts, stale_of, stats};
 pub(super) use self::successor::{begin_anew, change, outdated};

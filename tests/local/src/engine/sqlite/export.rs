@@ -67,6 +67,8 @@ pub(crate) struct ExportedProcess {
     pub(crate) definition: Definition,
     /// The streams and processes that it reads.
     pub(crate) reads: BTreeSet<String>,
+    /// Whose keys its names are.
+    pub(crate) homes: Homes,
     /// The place in its stream of the first event that it was not given yet.
     pub(crate) next: Option<i64>,
 }
@@ -175,20 +177,20 @@ impl Export {
             let (duration, column): (Option<String>, Option<String>) = (row.get(3)?, row.get(4)?);
             let ttl = duration.zip(column).map(|(duration, column)| Ttl { duration, column });
             let next: Option<i64> = row.get(5)?;
-            let process = ExportedProcess {
+            Ok(ExportedProcess {
                 number: row.get(0)?,
                 name: row.get(1)?,
                 definition: Definition { query: row.get(2)?, ttl },
                 reads: BTreeSet::new(),
+                homes: homes(row.get(6)?),
                 next: next.map(|place| parts(place).1),
-            };
-            Ok((process, homes(row.get(6)?)))
+            })
         })?;
         let mut left = Vec::new();
         for process in processes {
-            let (mut process, homes) = process?;
+            let mut process = process?;
             if successor::visible(&process.name) == process.name {
-                process.reads = self.reads(&process.definition.query, homes)?;
+                process.reads = self.reads(&process.definition.query, process.homes.clone())?;
                 left.push(process);
             }
         }

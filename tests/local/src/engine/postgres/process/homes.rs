@@ -25,7 +25,7 @@ pub(super) fn of(
 }
 
 /// Keeps what they mean, and no longer what those of a former query did.
-pub(super) fn keep(
+pub(crate) fn keep(
     transaction: &mut Transaction<'_>,
     process: &str,
     query: &str,
