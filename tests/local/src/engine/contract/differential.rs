@@ -4,7 +4,8 @@ use fastrand::Rng;
 use serde_json::{Map, Value, json};
 
 use super::page::plain;
-use super::{Fixture, Subject};
+use super::{Engine as _, Fixture, Subject};
+use crate::engine::Mode;
 
 /// Of a number, a text, and what has been several: `k` is any of them, `x` and `y` are numbers, `t` is a text, `b` is a
 /// truth value, `m` is a number or a truth value, and `o` an object or something else.
@@ -297,12 +298,27 @@ fn rows(value: &Value, is_ordered: bool) -> Vec<String> {
     rows
 }
 
-/// Asks both of `queries` queries over some events for each of `seeds`.
+/// How many processes are kept while the events come.
+const PROCESSES: usize = 10;
+
+/// Asks both of `queries` queries over some events for each of `seeds`. Processes that the second keeps up to date while
+/// the types of keys change have the rows of their queries.
 pub(in crate::engine) fn queries_mean_the_same<A: Subject, B: Subject>(seeds: u64, queries: usize) {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut incremental) = (Vec::new(), 0);
     for seed in 0..seeds {
         let mut maker = Maker(Rng::with_seed(seed));
         let (one, other) = (Fixture::<A>::new(), Fixture::<B>::new());
+        // What a plan is made of.
+        let plain = |query: &String| {
+            !["SELECT DISTINCT", "WITH", "JOIN", "UNION"].iter().any(|it| query.contains(it))
+        };
+        let candidates = std::iter::repeat_with(|| maker.query());
+        let kept: Vec<String> = candidates.filter(plain).take(PROCESSES).collect();
+        for (number, query) in kept.iter().enumerate() {
+            if let Err(error) = other.process(&format!("p{number}"), query) {
+                wrong.push(format!("seed {seed}: {query}: {error}"));
+            }
+        }
         for batch in 0..4 {
             let events: Vec<Value> = (0..6).map(|number| maker.event(batch * 6 + number)).collect();
             let joined: Vec<Value> =
@@ -310,6 +326,22 @@ pub(in crate::engine) fn queries_mean_the_same<A: Subject, B: Subject>(seeds: u6
             let all = json!({"s": events, "u": joined});
             one.collect(&all);
             other.collect(&all);
+        }
+        for (number, query) in kept.iter().enumerate() {
+            let process = format!("p{number}");
+            if other.engine.process_stats(&process).is_ok_and(|it| it.mode == Mode::Incremental) {
+                incremental += 1;
+                let is = other.try_query(&format!("SELECT * FROM {process}"));
+                let (is, wanted) = (
+                    is.map(|is| rows(&is, false)),
+                    other.try_query(query).map(|it| rows(&it, false)),
+                );
+                if is != wanted {
+                    wrong.push(format!(
+                        "seed {seed}: the process {query}\n  is {is:?}\n  and not {wanted:?}"
+                    ));
+                }
+            }
         }
         for _ in 0..queries {
             let query = maker.query();
@@ -329,6 +361,7 @@ pub(in crate::engine) fn queries_mean_the_same<A: Subject, B: Subject>(seeds: u6
             }
         }
     }
+    assert!(incremental >= 2 * seeds, "few were kept up to date: {incremental}");
     let count = wrong.len();
     wrong.truncate(12);
     assert!(wrong.is_empty(), "{count} differ:\n{}", wrong.join("\n"));

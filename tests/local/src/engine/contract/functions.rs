@@ -48,6 +48,9 @@ pub(in crate::engine) fn q7_functions_of_numbers<S: Subject>() {
     );
     it.process("p", "SELECT floor(n / 10) AS tens, sum(sqrt(n)) AS s FROM s GROUP BY 1").unwrap();
     assert_eq!(it.engine.process_stats("p").unwrap().mode, Mode::Incremental);
+    it.process("means", "SELECT avg(length(t)) AS mean, avg(n / 10) AS tens FROM w").unwrap();
+    it.send("w", r#"[{"t": "a", "n": 10}, {"t": "bb", "n": 20}]"#);
+    assert_eq!(it.query("SELECT * FROM means"), json!([{"mean": 1.5, "tens": 1.5}]));
 }
 
 pub(in crate::engine) fn q7_medians_and_percentiles<S: Subject>() {

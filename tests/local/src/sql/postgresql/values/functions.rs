@@ -195,7 +195,11 @@ pub(super) fn of_function(function: &mut Function) -> Result<Option<Expr>, Engin
     order_in(function);
     let count = arguments_mut(function).count();
     match &*name {
-        "sum" | "avg" | "abs" => arguments_mut(function).for_each(|it| wrap("amount", it)),
+        "sum" | "abs" => arguments_mut(function).for_each(|it| wrap("amount", it)),
+        // A plan makes a sum of it and divides that, which of whole numbers would be a whole number.
+        "avg" => arguments_mut(function).for_each(|it| {
+            *it = cast_to(own("amount", [take(it)]), numeric());
+        }),
         "total" => {
             arguments_mut(function).for_each(|it| wrap("amount", it));
             function.name = vec![Ident::new("sum")].into();
