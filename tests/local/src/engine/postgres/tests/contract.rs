@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::super::Postgres;
 use super::{database, is_there};
 use crate::engine::Listener;
-use crate::engine::contract::{
-    Subject, contract, functions_of_one_engine_are_in_the_page, queries_mean_the_same, skipped,
-};
+use crate::engine::contract::differential::queries_mean_the_same;
+use crate::engine::contract::page::functions_of_one_engine_are_in_the_page;
+use crate::engine::contract::{Subject, contract, skipped};
 use crate::engine::sqlite::tests::contract::OnSqlite;
 use crate::settings::Limits;
 use crate::sql::postgresql::FUNCTIONS;
