@@ -213,12 +213,15 @@ pub(in crate::engine) fn a_process_that_others_read_stays<S: Subject>() {
     let it = Fixture::<S>::new();
     it.process("a", "SELECT count(*) AS n FROM s").unwrap();
     it.process("b", "SELECT max(n) AS n FROM a").unwrap();
-    assert!(is_conflict(&it.engine.delete_process("a")));
+    let refused = it.engine.delete_process("a");
+    assert!(is_conflict(&refused) && refused.unwrap_err().to_string().contains("\"b\""));
     let query = Some("SELECT max(n) AS n FROM b".to_owned());
     let change = Change { query, ttl: None };
     assert!(is_invalid(&it.engine.change_process("a", &change)), "it would read itself");
     it.engine.delete_process("b").unwrap();
     it.engine.delete_process("a").unwrap();
+    assert!(is_missing(&it.engine.delete_process("a")));
+    assert_eq!(it.query("SELECT * FROM a"), json!([]));
     assert_eq!(it.engine.processes().unwrap(), Vec::<String>::new());
 }
 

@@ -229,9 +229,11 @@ fn widen_to(
             }
         });
     }
-    // A table of another name, as when it is made anew. The distinct values are hashes, which no type changes.
+    // A table of another name, as when it is made anew, so that nobody waits for those who read the old one. The distinct
+    // values are hashes, which no type changes.
     let mut make = format!(
-        "CREATE TABLE {new} AS SELECT {} FROM {old}; ALTER TABLE {new} ADD PRIMARY KEY ({}); DROP TABLE {old};",
+        "CREATE TABLE {new} AS SELECT {} FROM {old}; ALTER TABLE {new} ADD PRIMARY KEY ({});
+         INSERT INTO stride.discarded VALUES ('{old}');",
         selected.join(", "),
         plan.id(),
     );

@@ -8,7 +8,7 @@ use postgres::types::{ToSql, Type};
 use super::ROW;
 use crate::engine::EngineError;
 use crate::engine::postgres::connections::Prepared;
-use crate::engine::postgres::error::{Failure, query_error};
+use crate::engine::postgres::error::Failure;
 use crate::engine::postgres::query::Names;
 use crate::events::keys::Kinds;
 use crate::settings::Limits;
@@ -193,7 +193,7 @@ impl<'a> Adding<'a> {
         let values = values.iter().map(|value| value as &(dyn ToSql + Sync));
         let rows = match &mut self.prepared {
             Some(prepared) => {
-                let sql = prepared.of(transaction, self.sql).map_err(Failure::from_query)?;
+                let sql = prepared.of(transaction, self.sql).map_err(Failure::of_query)?;
                 transaction.query(&sql, &values.collect::<Vec<_>>())
             }
             // One round trip: a statement that is prepared for once takes three.
@@ -202,18 +202,8 @@ impl<'a> Adding<'a> {
                 transaction.query_typed(self.sql, &values)
             }
         };
-        let rows = rows.map_err(Failure::from_query)?;
+        let rows = rows.map_err(Failure::of_query)?;
         let counted = rows.first().map(|row| (row.get(0), row.get(1)));
         counted.ok_or_else(|| EngineError::Broken("nothing was counted".to_owned()).into())
-    }
-}
-
-impl Failure {
-    /// An error of a query of somebody's.
-    fn from_query(error: postgres::Error) -> Self {
-        match error.code().map(|code| code.code().starts_with("40")) {
-            Some(false) => query_error(error).into(),
-            _ => error.into(),
-        }
     }
 }

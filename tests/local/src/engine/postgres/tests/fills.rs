@@ -118,6 +118,27 @@ fn events_are_stored_while_a_new_process_is_filled() {
 }
 
 #[test]
+fn columns_get_another_type_while_somebody_reads_them() {
+    if !is_there() {
+        return skipped("columns_get_another_type_while_somebody_reads_them");
+    }
+    let place = TempDir::new().unwrap();
+    let url = database(place.path());
+    let server = Server::start(&url, None);
+    collect(&server, &json!({"s": {"k": 1, "n": 1}}));
+    server.process("p", GROUPS);
+    let mut reading = Client::connect(&url, NoTls).unwrap();
+    let table = "SELECT format('SELECT FROM stride.p_%s_%s', number, made) FROM stride.processes WHERE name = 'p'";
+    let read: String = reading.query_one(table, &[]).unwrap().get(0);
+    reading.batch_execute(&format!("BEGIN; {read}")).unwrap();
+    // No event had a text as its k before.
+    collect(&server, &json!({"s": {"k": "a", "n": 2}}));
+    assert_eq!(rows(&server, "SELECT * FROM p"), rows(&server, GROUPS));
+    reading.batch_execute(&format!("{read}; COMMIT")).unwrap();
+    until("the old table is dropped", || reading.batch_execute(&read).is_err());
+}
+
+#[test]
 fn the_old_rows_are_shown_until_a_successor_is_whole() {
     if !is_there() {
         return skipped("the_old_rows_are_shown_until_a_successor_is_whole");

@@ -137,6 +137,18 @@ fn why_a_query_is_run_again_is_said() {
 }
 
 #[test]
+fn runs_of_what_is_computed_anew_are_few_and_counted() {
+    let engine = start();
+    engine.collect("s", r#"{"a": 1}"#);
+    engine.process("kinds", "SELECT count(*) AS n FROM (SELECT DISTINCT a FROM s)");
+    engine.collect("s", r#"[{"a": 2}, {"a": 2}]"#);
+    engine.wait_until(|| engine.query("SELECT * FROM kinds") == json!([{"n": 2}]));
+    engine.wait_until(|| engine.stats("kinds").runs > 1);
+    let stats = engine.stats("kinds");
+    assert!((1..=3).contains(&stats.runs) && stats.events == 2, "{stats:?}");
+}
+
+#[test]
 fn a_window_slides_though_no_event_comes() {
     let engine = start();
     engine.collect("s", r#"[{"n": 1}, {"n": 2}]"#);
