@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stride_tests::{Client, Over, watchdog_of};
 
 use crate::child::Store;
-use crate::cluster::{Programs, Server};
+use crate::cluster::{Programs, Server, wait_until};
 use crate::servers::Servers;
 
 const STORED: u64 = 200_000;
@@ -103,9 +103,7 @@ fn a_fill_keeps_nobody_waiting_and_outlives_its_server() {
         });
         let given = stats(&other)["filling"]["given"].as_u64();
         assert!(given.is_some_and(|given| given < STORED), "{given:?}");
-        while !stats(&other)["filling"].is_null() {
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait_until("it is filled", || stats(&other)["filling"].is_null());
         assert_eq!(other.post("/collect/s", &events(STORED, BATCH)).unwrap().status(), 200);
         assert_eq!(rows(&other, &kept), rows(&other, &in_order(changed)));
     });
